@@ -1,0 +1,134 @@
+//! The checkpoint record: what the compacted topic holds for each pipeline.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    change::{Oid, RelationId, Xid},
+    lsn::{CommitLsn, EndLsn},
+};
+
+/// The record's key: `<system id>/<database>/<slot>`. One pipeline has one.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct CheckpointKey {
+    /// The cluster's system identifier, decimal (`IDENTIFY_SYSTEM`).
+    pub system_id: String,
+    /// The database of the slot.
+    pub database: String,
+    /// The slot.
+    pub slot: String,
+}
+
+impl fmt::Display for CheckpointKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}/{}/{}", self.system_id, self.database, self.slot)
+    }
+}
+
+impl CheckpointKey {
+    /// The key of the intent record, written before the slot is created.
+    pub fn intent(&self) -> String {
+        format!("{self}/init")
+    }
+}
+
+/// The value of a checkpoint record. Field names are part of the interface.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CheckpointRecord {
+    /// 1.
+    pub version: u32,
+    /// The setting `source` of the pipeline.
+    pub source: String,
+    /// The cluster's system identifier.
+    pub system_id: String,
+    /// The timeline that `commit_end_lsn` was read on.
+    pub timeline: u32,
+    /// The database.
+    pub database: String,
+    /// The slot.
+    pub slot: String,
+    /// Every transaction whose commit record begins below is published.
+    pub commit_end_lsn: EndLsn,
+    /// The last transaction that came by, to recognise another history.
+    pub last: Option<LastTransaction>,
+    /// The transaction that is published in part.
+    pub in_progress: Option<InProgress>,
+    /// What the publication consisted of.
+    pub publication: Fingerprint,
+    /// When the record was written, RFC 3339 in UTC.
+    pub written_at: String,
+}
+
+/// A transaction by its place and its identity.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct LastTransaction {
+    /// Where its commit record begins.
+    pub commit_lsn: CommitLsn,
+    /// Its identifier.
+    pub xid: Xid,
+    /// Commit time: microseconds since 2000-01-01.
+    pub commit_time: i64,
+}
+
+/// A transaction of which a part is published.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct InProgress {
+    /// Where its commit record begins.
+    pub commit_lsn: CommitLsn,
+    /// How many of its changes, as the slot delivers them, are out.
+    pub changes: u64,
+    /// The next `pg-seq`: how many of this pipeline's events are out.
+    pub events: u64,
+    /// A running hash over (LSN, kind, relation OID) of the changes that are out.
+    #[serde(with = "hexadecimal")]
+    pub digest: u64,
+}
+
+/// What the publication consisted of when the checkpoint was written.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Fingerprint {
+    /// The publication's name.
+    pub name: String,
+    /// Its OID: another one means that it was dropped and made anew.
+    pub oid: Oid,
+    /// `publish` and `publish_via_partition_root` in text.
+    pub options: String,
+    /// The configured tables, by `schema.table`.
+    pub tables: BTreeMap<String, TableFingerprint>,
+}
+
+/// A table of the publication by its identity.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TableFingerprint {
+    /// The table's OID.
+    pub oid: RelationId,
+    /// The OID of its `pg_publication_rel` row; none where it comes by ALL TABLES or IN SCHEMA.
+    pub member: Option<Oid>,
+}
+
+/// The value of an intent record: a slot is about to be created.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Intent {
+    /// 1.
+    pub version: u32,
+    /// The setting `source` of the pipeline.
+    pub source: String,
+    /// Tables whose snapshot is due.
+    pub snapshots: Vec<String>,
+    /// When the record was written, RFC 3339 in UTC.
+    pub written_at: String,
+}
+
+mod hexadecimal {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{value:016x}"))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        u64::from_str_radix(&text, 16).map_err(serde::de::Error::custom)
+    }
+}

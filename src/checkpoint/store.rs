@@ -1,0 +1,1 @@
+//! The compacted topic that keeps checkpoints. (in work)

@@ -1,0 +1,1 @@
+//! From a domain event to the bytes of a record. (in work)

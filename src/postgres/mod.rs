@@ -1,0 +1,30 @@
+//! The only code that knows PostgreSQL.
+//!
+//! Everything that ordinary SQL can say goes through tokio-postgres (`sql`, `catalog`, `slot`,
+//! `publication`); the replication connection is our own, because no published client keeps
+//! notices, SQLSTATEs and the closing handshake.
+
+mod error;
+pub(crate) mod name;
+mod settings;
+
+/// What the server and its tables are.
+pub mod catalog;
+/// The pure decoder of pgoutput's messages.
+pub mod pgoutput;
+/// Publications.
+pub mod publication;
+/// The walsender's commands and the CopyBoth stream.
+pub mod replication;
+/// Replication slots.
+pub mod slot;
+/// The ordinary SQL connection.
+pub mod sql;
+/// Begin … Commit: every change gets its transaction and ordinal.
+pub mod transaction;
+/// Bytes ↔ messages of the frontend/backend protocol; knows nothing of replication.
+pub mod wire;
+
+pub use error::PostgresError;
+pub use name::{NameError, PublicationName, SlotName, TableName};
+pub use settings::{Host, Secret, Settings};

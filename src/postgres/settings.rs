@@ -1,0 +1,73 @@
+//! Where the database is and who we are there.
+
+use std::{fmt, path::PathBuf};
+
+use serde::Deserialize;
+
+/// A text that is never printed.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Takes the text in.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text, for the one who sends it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("***")
+    }
+}
+
+/// How the server is reached.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Host {
+    /// TCP, by name or address.
+    Tcp {
+        /// Name or address.
+        host: String,
+        /// 5432 where the URL names none.
+        port: u16,
+    },
+    /// A unix socket: `<folder>/.s.PGSQL.<port>`.
+    Unix {
+        /// The folder.
+        folder: PathBuf,
+        /// Part of the socket's name.
+        port: u16,
+    },
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port } => write!(formatter, "{host}:{port}"),
+            Self::Unix { folder, port } => {
+                write!(formatter, "{}/.s.PGSQL.{port}", folder.display())
+            }
+        }
+    }
+}
+
+/// A connection's settings.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Settings {
+    /// How the server is reached.
+    pub host: Host,
+    /// The role.
+    pub user: String,
+    /// Its password, where the server asks for one.
+    pub password: Option<Secret>,
+    /// The database.
+    pub database: String,
+    /// What `pg_stat_activity` shows.
+    pub application_name: String,
+}

@@ -1,0 +1,1 @@
+//! Kafka, exactly once. (in work)

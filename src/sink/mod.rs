@@ -1,0 +1,40 @@
+//! Where records go, and how far they are durable.
+//!
+//! A sink knows encoded records only. It takes them in batches, in order, from a single caller, and
+//! reports which cuts are durable. A batch may be part of a group: everything between two
+//! commits of the sink becomes visible together, and a commit only ever happens at a cut.
+
+mod batch;
+#[cfg(feature = "kafka")]
+pub mod kafka;
+
+use std::future::Future;
+
+pub use batch::{Batch, Checkpoint, Cut, CutSequence, Headers, Record, Span, TopicId, Urgency};
+
+use crate::failure::Failure;
+
+/// What a sink tells its caller.
+#[derive(Debug)]
+pub enum Report {
+    /// Everything up to and with this cut is durable and visible, its checkpoint included.
+    Delivered(CutSequence),
+    /// The batch's records were taken over; its memory may be filled again.
+    Emptied(Batch),
+    /// Nothing more will be delivered. What was not reported as delivered must be sent anew by
+    /// another sink that starts from the checkpoint.
+    Failed(Box<dyn Failure>),
+}
+
+/// Takes encoded batches, in order.
+pub trait Sink {
+    /// Hands a batch over. Never waits and never refuses: a caller has a bounded number of
+    /// batches, and gets each back as [`Report::Emptied`].
+    fn send(&mut self, batch: Batch);
+
+    /// The next report, in the order in which things happened.
+    ///
+    /// # Cancel safety
+    /// A report is returned once or stays queued.
+    fn next_report(&mut self) -> impl Future<Output = Report>;
+}
