@@ -83,8 +83,6 @@ codes! {
     Fenced = "fenced",
     /// The partly published transaction came back changed.
     TransactionChanged = "transaction_changed",
-    /// A Kafka transaction timed out twice.
-    TransactionTooSlow = "transaction_too_slow",
     /// A row cannot be made an event.
     EventUnmappable = "event_unmappable",
     /// An event is larger than its topic allows.

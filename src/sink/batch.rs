@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use crate::lsn::CommitLsn;
+
 /// A range of bytes of a batch's arena.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Span {
@@ -35,8 +37,8 @@ pub struct Record {
     pub header_count: u16,
     /// Record timestamp: milliseconds since 1970.
     pub timestamp_ms: i64,
-    /// The commit record of the transaction it belongs to (as on the wire).
-    pub commit_lsn: u64,
+    /// Where the commit record of its transaction begins.
+    pub commit_lsn: CommitLsn,
 }
 
 /// Numbers the cuts of one sink's life.
@@ -262,7 +264,7 @@ mod tests {
             headers,
             header_count: 1,
             timestamp_ms: 0,
-            commit_lsn: 1,
+            commit_lsn: CommitLsn(crate::lsn::Lsn::from_wire(1).expect("a position")),
         });
     }
 

@@ -12,7 +12,7 @@ use std::future::Future;
 
 pub use batch::{Batch, Checkpoint, Cut, CutSequence, Headers, Record, Span, TopicId, Urgency};
 
-use crate::failure::Failure;
+use crate::{failure::Failure, lsn::CommitLsn};
 
 /// What a sink tells its caller.
 #[derive(Debug)]
@@ -21,6 +21,14 @@ pub enum Report {
     Delivered(CutSequence),
     /// The batch's records were taken over; its memory may be filled again.
     Emptied(Batch),
+    /// This record can never be delivered, and nothing behind it is. What was not reported as
+    /// delivered must be sent anew, up to the transaction at `commit_lsn`.
+    Refused {
+        /// Where the commit record of the record's transaction begins.
+        commit_lsn: CommitLsn,
+        /// Why.
+        failure: Box<dyn Failure>,
+    },
     /// Nothing more will be delivered. What was not reported as delivered must be sent anew by
     /// another sink that starts from the checkpoint.
     Failed(Box<dyn Failure>),
@@ -37,4 +45,8 @@ pub trait Sink {
     /// # Cancel safety
     /// A report is returned once or stays queued.
     fn next_report(&mut self) -> impl Future<Output = Report>;
+
+    /// Ends the sink. Records that no commit covered are given up at once, so that readers are not
+    /// held back by them. Takes about a second at most.
+    fn close(self) -> impl Future<Output = ()>;
 }
