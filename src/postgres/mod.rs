@@ -27,4 +27,5 @@ pub mod wire;
 
 pub use error::PostgresError;
 pub use name::{NameError, PublicationName, SlotName, TableName};
+pub use name::quote_identifier;
 pub use settings::{Host, Secret, Settings};

@@ -1,1 +1,86 @@
-//! (in work)
+//! Replication slots, as `pg_replication_slots` has them.
+
+use super::{PostgresError, SlotName, sql::Sql};
+use crate::lsn::Lsn;
+
+/// A slot.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Slot {
+    /// The output plugin; none for a physical slot.
+    pub plugin: Option<String>,
+    /// The database of a logical slot.
+    pub database: Option<String>,
+    /// The process that holds it.
+    pub active_pid: Option<i32>,
+    /// Below this nothing is sent any more.
+    pub confirmed_flush: Option<Lsn>,
+    /// `reserved`, `extended`, `unreserved` or `lost`.
+    pub wal_status: Option<String>,
+    /// Why it was invalidated (17 and later).
+    pub invalidation_reason: Option<String>,
+}
+
+impl Slot {
+    /// Why the slot can no longer be read, where that is so.
+    pub fn invalidation(&self) -> Option<String> {
+        let is_lost = self.wal_status.as_deref() == Some("lost");
+        let reason = || self.invalidation_reason.clone().unwrap_or_else(|| "wal_removed".to_owned());
+        (is_lost || self.invalidation_reason.is_some()).then(reason)
+    }
+}
+
+/// A transaction that keeps a slot from being created.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Blocker {
+    /// Its server process.
+    pub pid: i32,
+    /// The database.
+    pub database: String,
+    /// The application's name.
+    pub application: String,
+    /// When the transaction began.
+    pub since: String,
+}
+
+/// Looks a slot up; none where it does not exist.
+///
+/// # Errors
+/// Where the connection breaks.
+pub async fn describe(sql: &Sql, slot: &SlotName) -> Result<Option<Slot>, PostgresError> {
+    // The row as JSON, because invalidation_reason exists from 17 on only.
+    const SQL: &str = "SELECT plugin::text, database::text, active_pid, \
+        confirmed_flush_lsn::text, wal_status, to_jsonb(s) ->> 'invalidation_reason' \
+        FROM pg_replication_slots s WHERE slot_name = $1";
+    let action = format!("look up replication slot \"{slot}\"");
+    let rows = sql.rows(&action, SQL, &[&slot.as_str()]).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let confirmed_flush: Option<String> = row.get(3);
+    Ok(Some(Slot {
+        plugin: row.get(0),
+        database: row.get(1),
+        active_pid: row.get(2),
+        confirmed_flush: confirmed_flush.and_then(|text| text.parse().ok()),
+        wal_status: row.get(4),
+        invalidation_reason: row.get(5),
+    }))
+}
+
+/// Transactions that a slot's creation waits for: every one, in any database, that has written.
+///
+/// # Errors
+/// Where the connection breaks.
+pub async fn creation_blockers(sql: &Sql) -> Result<Vec<Blocker>, PostgresError> {
+    const SQL: &str = "SELECT pid, coalesce(datname::text, ''), application_name, \
+        to_char(xact_start, 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') \
+        FROM pg_stat_activity \
+        WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid() \
+        ORDER BY xact_start LIMIT 5";
+    let rows = sql.rows("look for open transactions", SQL, &[]).await?;
+    let blocker = |row: &tokio_postgres::Row| Blocker {
+        pid: row.get(0),
+        database: row.get(1),
+        application: row.get::<_, Option<String>>(2).unwrap_or_default(),
+        since: row.get::<_, Option<String>>(3).unwrap_or_default(),
+    };
+    Ok(rows.iter().map(blocker).collect())
+}

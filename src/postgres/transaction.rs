@@ -1,1 +1,270 @@
-//! (in work)
+//! Begin … Commit: every change gets its transaction and its ordinal.
+//!
+//! A change outside a transaction cannot be expressed: [`Step::Change`] is made only between a Begin
+//! and its Commit. Ordinals count what the slot delivers (insert, update, delete, a truncate
+//! whatever its relations, a transactional message of any prefix), because that is what a restart
+//! in the middle of a transaction can count again.
+
+use super::pgoutput::Message;
+use crate::{
+    change::{OldTuple, Relation, RelationId, Transaction, Tuple},
+    failure::{Code, Failure, Recovery},
+    lsn::{CommitLsn, EndLsn, Lsn},
+};
+
+/// The stream is out of order.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TransactionError {
+    /// A change came outside a transaction.
+    #[error("a change of kind {kind:?} came outside a transaction")]
+    ChangeOutside {
+        /// What it was.
+        kind: ChangeKind,
+    },
+    /// A transaction began inside another.
+    #[error("a transaction began at {inner} inside the one at {outer}")]
+    Nested {
+        /// The open one.
+        outer: CommitLsn,
+        /// The one that began.
+        inner: CommitLsn,
+    },
+    /// A Commit without, or of another, Begin.
+    #[error("a commit at {commit_lsn} came, but {open}")]
+    Commit {
+        /// The Commit's position.
+        commit_lsn: CommitLsn,
+        /// What is open instead.
+        open: String,
+    },
+}
+
+impl Failure for TransactionError {
+    fn code(&self) -> Option<Code> {
+        None
+    }
+
+    fn recovery(&self) -> Recovery {
+        Recovery::Stop
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(
+            "Nothing was skipped. This is a defect of Tailwater or of the server: report it with \
+             the server's version."
+                .to_owned(),
+        )
+    }
+}
+
+/// What a change does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ChangeKind {
+    /// A row was inserted.
+    Insert,
+    /// A row was updated.
+    Update,
+    /// A row was deleted.
+    Delete,
+    /// Tables were truncated.
+    Truncate,
+    /// A transactional message.
+    Message,
+}
+
+/// A change, borrowing from its frame.
+#[derive(Debug)]
+pub enum Change<'a> {
+    /// A row was inserted.
+    Insert {
+        /// The row.
+        new: Tuple<'a>,
+    },
+    /// A row was updated.
+    Update {
+        /// The old row or key.
+        old: Option<OldTuple<'a>>,
+        /// The new row.
+        new: Tuple<'a>,
+    },
+    /// A row was deleted.
+    Delete {
+        /// The old row or key.
+        old: OldTuple<'a>,
+    },
+    /// Tables were truncated.
+    Truncate,
+    /// A transactional message.
+    Message {
+        /// The prefix.
+        prefix: &'a str,
+        /// The content.
+        content: &'a [u8],
+    },
+}
+
+/// What a message means for the one who follows the stream.
+#[derive(Debug)]
+pub enum Step<'a> {
+    /// A transaction begins.
+    Begin(Transaction),
+    /// A change of the open transaction.
+    Change {
+        /// Its place among the transaction's changes, from 0.
+        ordinal: u64,
+        /// Where it lies in the log; rows of one COPY share it.
+        lsn: Option<Lsn>,
+        /// What it does.
+        kind: ChangeKind,
+        /// The table, or the first one truncated; none for a message.
+        relation: Option<RelationId>,
+        /// Its rows.
+        change: Change<'a>,
+    },
+    /// The open transaction ends.
+    Commit {
+        /// Where its commit record ends.
+        end_lsn: EndLsn,
+    },
+    /// A table as the changes that follow know it.
+    Relation(Relation),
+    /// A message that stands outside every transaction: it is there even if the transaction that
+    /// wrote it rolls back.
+    NonTransactionalMessage,
+    /// Nothing to act upon: Origin, Type.
+    Nothing,
+}
+
+/// Where the stream stands.
+#[derive(Clone, Copy, Debug)]
+enum State {
+    Outside,
+    Inside { commit_lsn: CommitLsn, next_ordinal: u64 },
+}
+
+/// Follows one stream from its start.
+#[derive(Debug)]
+pub struct TransactionReader {
+    state: State,
+}
+
+impl Default for TransactionReader {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl TransactionReader {
+    /// A reader at the start of a stream: outside every transaction.
+    pub fn new() -> Self {
+        Self { state: State::Outside }
+    }
+
+    /// Takes the next message; `wal_start` is its XLogData's.
+    ///
+    /// # Errors
+    /// Where the message cannot come here.
+    pub fn accept<'a>(
+        &mut self,
+        wal_start: Option<Lsn>,
+        message: Message<'a>,
+    ) -> Result<Step<'a>, TransactionError> {
+        let (kind, relation, change) = match message {
+            Message::Insert { relation, new } => {
+                (ChangeKind::Insert, Some(relation), Change::Insert { new })
+            }
+            Message::Update { relation, old, new } => {
+                (ChangeKind::Update, Some(relation), Change::Update { old, new })
+            }
+            Message::Delete { relation, old } => {
+                (ChangeKind::Delete, Some(relation), Change::Delete { old })
+            }
+            Message::Truncate { relation, .. } => {
+                (ChangeKind::Truncate, Some(relation), Change::Truncate)
+            }
+            Message::Message { transactional: true, prefix, content, .. } => {
+                (ChangeKind::Message, None, Change::Message { prefix, content })
+            }
+            Message::Message { transactional: false, .. } => {
+                return Ok(Step::NonTransactionalMessage);
+            }
+            Message::Begin(transaction) => return self.begin(transaction),
+            Message::Commit { commit_lsn, end_lsn, .. } => return self.commit(commit_lsn, end_lsn),
+            Message::Relation(relation) => return Ok(Step::Relation(relation)),
+            Message::Origin | Message::Type { .. } => return Ok(Step::Nothing),
+        };
+        let State::Inside { next_ordinal, .. } = &mut self.state else {
+            return Err(TransactionError::ChangeOutside { kind });
+        };
+        let ordinal = *next_ordinal;
+        *next_ordinal += 1;
+        Ok(Step::Change { ordinal, lsn: wal_start, kind, relation, change })
+    }
+
+    fn begin<'a>(&mut self, transaction: Transaction) -> Result<Step<'a>, TransactionError> {
+        if let State::Inside { commit_lsn: outer, .. } = self.state {
+            return Err(TransactionError::Nested { outer, inner: transaction.commit_lsn });
+        }
+        self.state = State::Inside { commit_lsn: transaction.commit_lsn, next_ordinal: 0 };
+        Ok(Step::Begin(transaction))
+    }
+
+    fn commit<'a>(
+        &mut self,
+        commit_lsn: CommitLsn,
+        end_lsn: EndLsn,
+    ) -> Result<Step<'a>, TransactionError> {
+        match self.state {
+            State::Inside { commit_lsn: open, .. } if open == commit_lsn => {
+                self.state = State::Outside;
+                Ok(Step::Commit { end_lsn })
+            }
+            State::Inside { commit_lsn: open, .. } => {
+                let open = format!("the open transaction is the one at {open}");
+                Err(TransactionError::Commit { commit_lsn, open })
+            }
+            State::Outside => {
+                let open = "no transaction is open".to_owned();
+                Err(TransactionError::Commit { commit_lsn, open })
+            }
+        }
+    }
+}
+
+/// A running hash over the changes of a transaction: 64-bit FNV-1a, word by word, over (LSN, kind,
+/// relation OID), each word folded with a multiplication. It is kept in the checkpoint, so the
+/// recipe is fixed: `h = (h XOR word) * 0x100000001b3`, then `h = h XOR (h >> 29)`, beginning with
+/// 0xcbf29ce484222325; words are the LSN (0 where there is none), then kind * 2^32 + OID.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ChangeDigest(u64);
+
+impl Default for ChangeDigest {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl ChangeDigest {
+    /// Takes one change in.
+    pub fn add(&mut self, lsn: Option<Lsn>, kind: ChangeKind, relation: Option<RelationId>) {
+        let number: u64 = match kind {
+            ChangeKind::Insert => 1,
+            ChangeKind::Update => 2,
+            ChangeKind::Delete => 3,
+            ChangeKind::Truncate => 4,
+            ChangeKind::Message => 5,
+        };
+        self.fold(lsn.map_or(0, Lsn::to_wire));
+        self.fold(number << 32 | u64::from(relation.map_or(0, |relation| relation.0)));
+    }
+
+    fn fold(&mut self, word: u64) {
+        let folded = (self.0 ^ word).wrapping_mul(0x0100_0000_01b3);
+        self.0 = folded ^ (folded >> 29);
+    }
+
+    /// The hash so far.
+    pub fn value(self) -> u64 {
+        self.0
+    }
+}

@@ -1,0 +1,205 @@
+//! A logical walsender in command mode.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::{history::TimelineHistory, stream::ReplicationStream};
+use crate::{
+    lsn::{EndLsn, Lsn},
+    postgres::{
+        PublicationName, Settings, SlotName,
+        error::PostgresError,
+        name::{quote_identifier, quote_literal},
+        wire::{Authentication, Channel, Row, Socket},
+    },
+};
+
+/// How long a login may take.
+const CONNECT_MAX: Duration = Duration::from_secs(10);
+
+/// What a plain command may take: the server answers these from memory.
+const COMMAND_MAX: Duration = Duration::from_secs(30);
+
+/// The forms of values, pinned (reference manual, runtime-config-client): a row's text must not
+/// depend on the role's or the database's settings. Settings of the startup message win over them.
+const SESSION_OPTIONS: &str = "-c datestyle=ISO -c intervalstyle=postgres \
+    -c extra_float_digits=3 -c timezone=UTC -c bytea_output=hex -c lc_monetary=C";
+
+/// What the server is (`IDENTIFY_SYSTEM`).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SystemIdentity {
+    /// The cluster's identifier, decimal.
+    pub system_id: String,
+    /// Its timeline.
+    pub timeline: u32,
+    /// The end of its flushed WAL.
+    pub wal_end: Lsn,
+}
+
+/// Where a stream starts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StartAt {
+    /// At the slot's `confirmed_flush`.
+    Slot,
+    /// At a position, where it is above the slot's.
+    Lsn(Lsn),
+}
+
+/// A connection that takes commands.
+#[derive(Debug)]
+pub struct Connection {
+    channel: Channel<Socket>,
+}
+
+impl Connection {
+    /// Connects as a logical walsender.
+    ///
+    /// # Errors
+    /// Where the server is not there, refuses, or does not answer within 10 s.
+    pub async fn connect(settings: &Settings) -> Result<Self, PostgresError> {
+        let host = settings.host.to_string();
+        let connecting = async {
+            let connected = Socket::connect(&settings.host).await;
+            let socket =
+                connected.map_err(|source| PostgresError::Connect { host: host.clone(), source })?;
+            let parameters = [
+                ("user", settings.user.as_str()),
+                ("database", settings.database.as_str()),
+                ("replication", "database"),
+                ("client_encoding", "UTF8"),
+                ("application_name", settings.application_name.as_str()),
+                ("options", SESSION_OPTIONS),
+            ];
+            let authentication = Authentication::new(&settings.user, settings.password.as_ref());
+            Channel::start(socket, &parameters, authentication).await
+        };
+        let channel = timeout(CONNECT_MAX, connecting).await.unwrap_or_else(|_| {
+            let source = std::io::ErrorKind::TimedOut.into();
+            Err(PostgresError::Connect { host: host.clone(), source })
+        })?;
+        Ok(Self { channel })
+    }
+
+    /// The server's major version; 0 where it says nothing we can read.
+    pub fn major_version(&self) -> u32 {
+        let version = self.channel.session().parameters.get("server_version");
+        let digits = |text: &String| {
+            let end = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
+            text.get(..end).and_then(|digits| digits.parse().ok())
+        };
+        version.and_then(digits).unwrap_or(0)
+    }
+
+    /// Who the server is and where its log ends.
+    ///
+    /// # Errors
+    /// Where the server refuses or the connection breaks.
+    pub async fn identify_system(&mut self) -> Result<SystemIdentity, PostgresError> {
+        let action = "identify the server";
+        let row = self.one_row("IDENTIFY_SYSTEM", action).await?;
+        Ok(SystemIdentity {
+            system_id: value(&row, 0, action)?.to_owned(),
+            timeline: parsed(&row, 1, action)?,
+            wal_end: parsed(&row, 2, action)?,
+        })
+    }
+
+    /// Where the server's timeline came from. The first timeline has no history.
+    ///
+    /// # Errors
+    /// Where the server has no such file or the connection breaks.
+    pub async fn timeline_history(
+        &mut self,
+        timeline: u32,
+    ) -> Result<TimelineHistory, PostgresError> {
+        let action = "read the timeline's history";
+        let row = self.one_row(&format!("TIMELINE_HISTORY {timeline}"), action).await?;
+        TimelineHistory::parse(value(&row, 1, action)?)
+    }
+
+    /// Creates a pgoutput slot and returns its consistent point. Waits, without a bound, until every
+    /// transaction that is open anywhere in the cluster has ended. The old keywords are spoken by
+    /// every version; `failover` exists from 17 on and is left out below.
+    ///
+    /// # Errors
+    /// Where a slot of the name exists (42710), none is free (53400), or the connection breaks.
+    pub async fn create_slot(
+        &mut self,
+        slot: &SlotName,
+        failover: bool,
+    ) -> Result<EndLsn, PostgresError> {
+        let name = quote_identifier(slot.as_str());
+        let sql = if failover && self.major_version() >= 17 {
+            format!(
+                "CREATE_REPLICATION_SLOT {name} LOGICAL pgoutput (SNAPSHOT 'nothing', FAILOVER)"
+            )
+        } else {
+            format!("CREATE_REPLICATION_SLOT {name} LOGICAL pgoutput NOEXPORT_SNAPSHOT")
+        };
+        let action = format!("create replication slot \"{slot}\"");
+        let rows = self.channel.query(&sql, &action).await?;
+        let row = first(rows, &action)?;
+        Ok(EndLsn(parsed(&row, 1, &action)?))
+    }
+
+    /// Starts streaming: pgoutput version 1 with logical messages, streaming of open transactions
+    /// off. From here on the connection is a stream.
+    ///
+    /// # Errors
+    /// Where the slot is missing, in use (55006), invalidated or not ours.
+    pub async fn start_replication(
+        mut self,
+        slot: &SlotName,
+        publication: &PublicationName,
+        start_at: StartAt,
+    ) -> Result<ReplicationStream, PostgresError> {
+        let start = match start_at {
+            StartAt::Slot => "0/0".to_owned(),
+            StartAt::Lsn(position) => position.to_string(),
+        };
+        let sql = format!(
+            "START_REPLICATION SLOT {} LOGICAL {start} (proto_version '1', publication_names {}, \
+             messages 'true')",
+            quote_identifier(slot.as_str()),
+            quote_literal(&quote_identifier(publication.as_str())),
+        );
+        let action = format!("start replication from slot \"{slot}\"");
+        bounded(&action, self.channel.start_copy_both(&sql, &action)).await?;
+        Ok(ReplicationStream::new(self.channel, publication.to_string()))
+    }
+
+    async fn one_row(&mut self, command: &str, action: &str) -> Result<Row, PostgresError> {
+        first(bounded(action, self.channel.query(command, action)).await?, action)
+    }
+}
+
+async fn bounded<T>(
+    action: &str,
+    work: impl Future<Output = Result<T, PostgresError>>,
+) -> Result<T, PostgresError> {
+    let silent = || PostgresError::Silent {
+        action: action.to_owned(),
+        seconds: COMMAND_MAX.as_secs(),
+    };
+    timeout(COMMAND_MAX, work).await.unwrap_or_else(|_| Err(silent()))
+}
+
+fn first(rows: Vec<Row>, action: &str) -> Result<Row, PostgresError> {
+    rows.into_iter().next().ok_or_else(|| unreadable(action, "no row"))
+}
+
+fn value<'a>(row: &'a Row, column: usize, action: &str) -> Result<&'a str, PostgresError> {
+    row.get(column)
+        .and_then(Option::as_deref)
+        .ok_or_else(|| unreadable(action, &format!("no value in column {column}")))
+}
+
+fn parsed<T: std::str::FromStr>(row: &Row, column: usize, action: &str) -> Result<T, PostgresError> {
+    let text = value(row, column, action)?;
+    text.parse().map_err(|_| unreadable(action, &format!("\"{text}\" in column {column}")))
+}
+
+fn unreadable(action: &str, what: &str) -> PostgresError {
+    PostgresError::Protocol { what: format!("the server's answer while trying to {action}: {what}") }
+}

@@ -1,0 +1,86 @@
+//! When to read again: read coalescing.
+//!
+//! The walsender is one process and sends each row with its own `send()`. While the receiver's
+//! window is open, every one of them travels and wakes us; that costs the server as much as decoding
+//! the row does. While the window is closed, rows are only appended to the server's queue. So under
+//! backlog we wait a few milliseconds between reads, until the receive buffer is nearly full.
+//! Without backlog we read at once: latency is what counts then.
+//!
+//! Backlog is told by the rate at which bytes came lately, not by how much one read found: a reader
+//! that is faster than the server finds little each time, and is what this is about.
+
+use std::time::{Duration, Instant};
+
+/// The rate is measured over this time: short against the pauses' effect, long against a tick of
+/// the timer.
+const WINDOW: Duration = Duration::from_millis(10);
+
+/// From this rate on the server is busier with us than at half load: it sends about 60 MB/s at its
+/// best to a reader that reads at once.
+const BACKLOG_BYTES_PER_WINDOW: usize = 256 << 10;
+
+/// The longest pause: at the 150 MB/s that decoding alone reaches, the receive buffer of 1 MiB is
+/// full by then.
+pub(super) const PAUSE_MAX: Duration = Duration::from_millis(5);
+
+/// The buffer counts as nearly full from here on.
+pub(super) const NEARLY_FULL_BYTES: usize = 896 << 10;
+
+/// Decides over pauses.
+#[derive(Debug)]
+pub(super) struct Pacing {
+    window_began: Instant,
+    window_bytes: usize,
+    has_backlog: bool,
+}
+
+impl Pacing {
+    pub(super) fn new() -> Self {
+        Self { window_began: Instant::now(), window_bytes: 0, has_backlog: false }
+    }
+
+    /// `bytes` were read.
+    pub(super) fn observe(&mut self, bytes: usize, now: Instant) {
+        self.window_bytes += bytes;
+        let elapsed = now.duration_since(self.window_began);
+        if elapsed < WINDOW {
+            return;
+        }
+        let windows = elapsed.as_secs_f64() / WINDOW.as_secs_f64();
+        self.has_backlog = self.window_bytes as f64 >= BACKLOG_BYTES_PER_WINDOW as f64 * windows;
+        self.window_began = now;
+        self.window_bytes = 0;
+    }
+
+    /// Whether to pause before the next read.
+    pub(super) fn has_backlog(&self) -> bool {
+        self.has_backlog
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_steady_stream_is_backlog_and_a_trickle_is_not() {
+        let mut pacing = Pacing::new();
+        let began = pacing.window_began;
+        for step in 1..=20 {
+            pacing.observe(64 << 10, began + Duration::from_millis(step));
+        }
+        assert!(pacing.has_backlog());
+        for step in 21..=60 {
+            pacing.observe(600, began + Duration::from_millis(step));
+        }
+        assert!(!pacing.has_backlog());
+    }
+
+    #[test]
+    fn a_burst_after_silence_is_no_backlog() {
+        let mut pacing = Pacing::new();
+        let began = pacing.window_began;
+        pacing.observe(512 << 10, began + Duration::from_secs(1));
+        assert!(!pacing.has_backlog());
+    }
+}

@@ -1,0 +1,296 @@
+//! The CopyBoth stream: rows and keepalives in, status updates out.
+//!
+//! ```text
+//! in   'w' XLogData   u64 WAL start │ u64 WAL end │ i64 time │ one pgoutput message
+//!      'k' Keepalive  u64 WAL end │ i64 time │ u8 reply requested
+//! out  'r' Status     u64 write │ u64 flush │ u64 apply │ i64 time │ u8 reply requested
+//! ```
+//!
+//! Only `flush` moves the slot, and only a [`FlushLsn`] can be sent as such. An XLogData header's
+//! positions are never acknowledged: they go backwards between transactions and are 0/0 for
+//! Relation messages.
+
+use std::time::{Duration, Instant};
+
+use bytes::BufMut;
+use postgres_protocol::message::frontend;
+use tokio::time::{sleep, timeout};
+use tracing::{debug, warn};
+
+use super::pacing::{NEARLY_FULL_BYTES, PAUSE_MAX, Pacing};
+use crate::{
+    change::PgTimestamp,
+    checkpoint::FlushLsn,
+    lsn::Lsn,
+    postgres::{
+        error::PostgresError,
+        wire::{Channel, Socket, lost, read_error, refused, tag},
+    },
+};
+
+/// After this long without a byte, although pings were sent, the server counts as gone: three pings
+/// 10 s apart.
+const SILENT_MAX: Duration = Duration::from_secs(35);
+
+/// How long a status update may take to leave. The socket's buffer has room for thousands; if it
+/// has none, the server does not read any more.
+const SEND_MAX: Duration = Duration::from_secs(10);
+
+/// How long the closing handshake may take. The server finishes the transaction that it is sending
+/// first, however long; what comes then is read and dropped.
+const FINISH_MAX: Duration = Duration::from_secs(1);
+
+/// How often a pause looks at the receive buffer: the timer's own resolution.
+const PAUSE_STEP: Duration = Duration::from_millis(1);
+
+/// Bytes of a status update behind the CopyData header.
+const STATUS_BYTES: usize = 34;
+
+/// The notice of PostgreSQL 18 that a publication is skipped carries this SQLSTATE
+/// (`object_not_in_prerequisite_state`), like many other notices, and these words.
+const SKIPPED_SQLSTATE: &str = "55000";
+const SKIPPED_WORDS: &str = "skipped loading publication";
+
+/// What the server sends.
+#[derive(Debug)]
+pub enum StreamMessage<'a> {
+    /// One pgoutput message.
+    XLogData {
+        /// Where it lies in the log; none for Relation and Type.
+        wal_start: Option<Lsn>,
+        /// The message.
+        payload: &'a [u8],
+    },
+    /// Nothing happened, and everything that did is sent.
+    Keepalive {
+        /// All commits below were sent.
+        wal_end: Option<Lsn>,
+        /// The server wants a status update at once.
+        reply_requested: bool,
+    },
+}
+
+/// A stream of changes.
+#[derive(Debug)]
+pub struct ReplicationStream {
+    channel: Channel<Socket>,
+    publication: String,
+    pacing: Pacing,
+    heard_at: Instant,
+    pause_until: Option<Instant>,
+}
+
+impl ReplicationStream {
+    pub(super) fn new(channel: Channel<Socket>, publication: String) -> Self {
+        let now = Instant::now();
+        Self { channel, publication, pacing: Pacing::new(), heard_at: now, pause_until: None }
+    }
+
+    /// Waits for bytes and takes all that are there, as far as the buffer has room. Under backlog
+    /// it pauses first, see [`super::pacing`].
+    ///
+    /// # Cancel safety
+    /// What was read stays in the buffer, and a pause goes on where it was.
+    ///
+    /// # Errors
+    /// Where the connection breaks or the server closes it.
+    pub async fn read_chunk(&mut self) -> Result<(), PostgresError> {
+        if self.pacing.has_backlog() {
+            self.pause().await;
+        }
+        let filled = self.channel.fill().await;
+        let now = Instant::now();
+        self.pause_until = None;
+        match filled {
+            Ok(0) => Err(lost("read the replication stream", None)),
+            Ok(bytes) => {
+                self.heard_at = now;
+                self.pacing.observe(bytes, now);
+                Ok(())
+            }
+            Err(error) => Err(lost("read the replication stream", Some(error))),
+        }
+    }
+
+    async fn pause(&mut self) {
+        let until = *self.pause_until.get_or_insert_with(|| Instant::now() + PAUSE_MAX);
+        while Instant::now() < until
+            && self.channel.stream().waiting_bytes() < NEARLY_FULL_BYTES
+        {
+            sleep(PAUSE_STEP).await;
+        }
+    }
+
+    /// The next message that is whole in the buffer; none where more must be read.
+    ///
+    /// # Errors
+    /// Where the server ends the stream or reports an error, or the bytes are no such message.
+    pub fn next_message(&mut self) -> Result<Option<StreamMessage<'_>>, PostgresError> {
+        // What is not CopyData ends the stream or is passed over.
+        while self.channel.next_tag().is_some_and(|tag| tag != tag::COPY_DATA) {
+            let Some(frame) = self.channel.next_frame()? else { return Ok(None) };
+            aside(frame.tag, frame.body, &self.publication)?;
+        }
+        match self.channel.next_frame()? {
+            Some(frame) => copy_data(frame.body).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// How long ago the last byte came.
+    pub fn silent_for(&self) -> Duration {
+        self.heard_at.elapsed()
+    }
+
+    /// Sends a status update. `None` is 0/0, which the server takes for no news.
+    ///
+    /// # Cancel safety
+    /// An update that was begun is finished by the next call.
+    ///
+    /// # Errors
+    /// Where the connection breaks, the server does not take the update within 10 s, or it has
+    /// been silent although it was asked for a word.
+    pub async fn send_status(
+        &mut self,
+        write: Option<Lsn>,
+        flush: Option<FlushLsn>,
+        request_reply: bool,
+    ) -> Result<(), PostgresError> {
+        let action = "send a status update";
+        if self.silent_for() > SILENT_MAX {
+            return Err(silent(SILENT_MAX));
+        }
+        let flush = flush.map_or(0, |flush| flush.lsn().to_wire());
+        let mut body = Vec::with_capacity(STATUS_BYTES);
+        body.put_u8(b'r');
+        body.put_u64(write.map_or(0, Lsn::to_wire));
+        body.put_u64(flush);
+        body.put_u64(flush);
+        body.put_i64(PgTimestamp::now().0);
+        body.put_u8(u8::from(request_reply));
+        let message = frontend::CopyData::new(body.as_slice())
+            .map_err(|error| lost(action, Some(error)))?;
+        message.write(self.channel.outgoing());
+        timeout(SEND_MAX, self.channel.flush(action)).await.unwrap_or_else(|_| Err(silent(SEND_MAX)))
+    }
+
+    /// Ends the stream in good order, for a bounded time: last status, CopyDone, the server's
+    /// CopyDone with what it still sends before it, goodbye. Answers the server's own end too.
+    pub async fn finish(mut self, write: Option<Lsn>, flush: Option<FlushLsn>) {
+        let closing = async {
+            self.send_status(write, flush, false).await?;
+            frontend::copy_done(self.channel.outgoing());
+            self.channel.flush("end the replication stream").await?;
+            self.await_copy_done().await
+        };
+        match timeout(FINISH_MAX, closing).await {
+            Ok(Ok(())) => self.channel.terminate().await,
+            Ok(Err(error)) => debug!(%error, "the replication stream did not end in good order"),
+            Err(_) => debug!("the server did not end the replication stream in time"),
+        }
+    }
+
+    async fn await_copy_done(&mut self) -> Result<(), PostgresError> {
+        loop {
+            while let Some(frame) = self.channel.next_frame()? {
+                match frame.tag {
+                    tag::READY_FOR_QUERY => return Ok(()),
+                    tag::ERROR => {
+                        return Err(refused("end the stream", read_error(frame.body)?));
+                    }
+                    _ => {}
+                }
+            }
+            let filled = self.channel.fill().await;
+            if filled.map_err(|error| lost("end the stream", Some(error)))? == 0 {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn silent(time: Duration) -> PostgresError {
+    let action = "follow the replication stream".to_owned();
+    PostgresError::Silent { action, seconds: time.as_secs() }
+}
+
+/// What may come besides rows and keepalives.
+fn aside(tag: u8, body: &[u8], publication: &str) -> Result<(), PostgresError> {
+    match tag {
+        tag::ERROR => Err(refused("read the replication stream", read_error(body)?)),
+        tag::NOTICE => {
+            let notice = read_error(body)?;
+            if notice.sqlstate == SKIPPED_SQLSTATE && notice.message.contains(SKIPPED_WORDS) {
+                let publication = publication.to_owned();
+                return Err(PostgresError::PublicationSkipped { publication });
+            }
+            warn!(sqlstate = notice.sqlstate, "PostgreSQL says: {}", notice.message);
+            Ok(())
+        }
+        tag::PARAMETER_STATUS | tag::NOTIFICATION => Ok(()),
+        tag::COPY_DONE | tag::COMMAND_COMPLETE | tag::READY_FOR_QUERY => Err(PostgresError::Ended),
+        other => {
+            let what = format!("a message of type {other:#04x} came within the stream");
+            Err(PostgresError::Protocol { what })
+        }
+    }
+}
+
+fn copy_data(body: &[u8]) -> Result<StreamMessage<'_>, PostgresError> {
+    let malformed = || PostgresError::Protocol {
+        what: format!("a stream message of {} bytes is none", body.len()),
+    };
+    let (kind, rest) = body.split_first().ok_or_else(malformed)?;
+    match kind {
+        b'w' => {
+            let (wal_start, rest) = rest.split_first_chunk::<8>().ok_or_else(malformed)?;
+            let payload = rest.get(16..).ok_or_else(malformed)?;
+            let wal_start = Lsn::from_wire(u64::from_be_bytes(*wal_start));
+            Ok(StreamMessage::XLogData { wal_start, payload })
+        }
+        b'k' => {
+            let (wal_end, rest) = rest.split_first_chunk::<8>().ok_or_else(malformed)?;
+            let [_, _, _, _, _, _, _, _, reply] = rest else { return Err(malformed()) };
+            let wal_end = Lsn::from_wire(u64::from_be_bytes(*wal_end));
+            Ok(StreamMessage::Keepalive { wal_end, reply_requested: *reply != 0 })
+        }
+        _ => Err(malformed()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn xlog_data_of_a_relation_has_no_position() {
+        let body = [&b"w"[..], &[0; 24], b"R..."].concat();
+        let message = copy_data(&body).expect("well formed");
+        let StreamMessage::XLogData { wal_start: None, payload } = message else {
+            panic!("{message:?}");
+        };
+        assert_eq!(payload, b"R...");
+    }
+
+    #[test]
+    fn a_keepalive_says_whether_it_wants_an_answer() {
+        let body = [&b"k"[..], &7_u64.to_be_bytes(), &[0; 8], &[1]].concat();
+        let message = copy_data(&body).expect("well formed");
+        assert!(matches!(message, StreamMessage::Keepalive { reply_requested: true, .. }));
+    }
+
+    #[test]
+    fn short_and_foreign_stream_messages_are_refused() {
+        for body in [&b""[..], b"w", b"w1234567", b"k1234567", &[b'k'; 19], b"x"] {
+            assert!(copy_data(body).is_err(), "{body:?}");
+        }
+    }
+
+    #[test]
+    fn a_skipped_publication_is_no_mere_notice() {
+        let notice =
+            b"SWARNING\0VWARNING\0C55000\0Mskipped loading publication \"p\"\0\0";
+        let error = aside(tag::NOTICE, notice, "p").expect_err("changes would be lost");
+        assert!(matches!(error, PostgresError::PublicationSkipped { .. }));
+    }
+}

@@ -1,0 +1,135 @@
+//! TCP or unix socket, with the options that find a dead peer.
+
+use std::{
+    io,
+    os::fd::{AsRawFd, RawFd},
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpStream, UnixStream, lookup_host},
+};
+
+use crate::postgres::Host;
+
+/// The receive buffer. Large enough for the server to append rows for some milliseconds without
+/// waking us: reading is what makes its sends dear.
+const RECEIVE_BUFFER_BYTES: usize = 1 << 20;
+
+/// A peer that vanished is noticed after 30 s of silence and three probes, or at the latest when
+/// what we sent stays unacknowledged this long.
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A connection's socket.
+#[derive(Debug)]
+pub enum Socket {
+    /// TCP.
+    Tcp(TcpStream),
+    /// A unix socket.
+    Unix(UnixStream),
+}
+
+impl Socket {
+    /// Connects, and sets the options.
+    ///
+    /// # Errors
+    /// Where no address of the host answers.
+    pub async fn connect(host: &Host) -> io::Result<Self> {
+        match host {
+            Host::Unix { folder, port } => {
+                let path = folder.join(format!(".s.PGSQL.{port}"));
+                Ok(Self::Unix(UnixStream::connect(path).await?))
+            }
+            Host::Tcp { host, port } => {
+                let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+                for address in lookup_host((host.as_str(), *port)).await? {
+                    match Self::connect_tcp(address).await {
+                        Ok(stream) => return Ok(Self::Tcp(stream)),
+                        Err(error) => last = error,
+                    }
+                }
+                Err(last)
+            }
+        }
+    }
+
+    async fn connect_tcp(address: std::net::SocketAddr) -> io::Result<TcpStream> {
+        let socket = match address {
+            std::net::SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4()?,
+            std::net::SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6()?,
+        };
+        // Before connecting, because the window's scale is agreed upon then.
+        let options = SockRef::from(&socket);
+        options.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
+        let stream = socket.connect(address).await?;
+        let options = SockRef::from(&stream);
+        options.set_tcp_nodelay(true)?;
+        options.set_tcp_user_timeout(Some(TCP_USER_TIMEOUT))?;
+        options.set_tcp_keepalive(
+            &TcpKeepalive::new()
+                .with_time(Duration::from_secs(30))
+                .with_interval(Duration::from_secs(10))
+                .with_retries(3),
+        )?;
+        Ok(stream)
+    }
+
+    /// Bytes that wait in the receive buffer (FIONREAD); 0 where the system does not say.
+    pub fn waiting_bytes(&self) -> usize {
+        let mut count: libc::c_int = 0;
+        // SAFETY: FIONREAD writes one int, and the descriptor is open for as long as `self` is.
+        let status = unsafe { libc::ioctl(self.descriptor(), libc::FIONREAD, &raw mut count) };
+        if status == 0 { usize::try_from(count).unwrap_or(0) } else { 0 }
+    }
+
+    fn descriptor(&self) -> RawFd {
+        match self {
+            Self::Tcp(stream) => stream.as_raw_fd(),
+            Self::Unix(stream) => stream.as_raw_fd(),
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_flush(context),
+            Self::Unix(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}
