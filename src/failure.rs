@@ -79,6 +79,8 @@ codes! {
     ColumnMissing = "column_missing",
     /// A topic does not exist and may not be made.
     TopicMissing = "topic_missing",
+    /// The brokers do not allow what is needed.
+    KafkaDenied = "kafka_denied",
     /// Another instance took over.
     Fenced = "fenced",
     /// The partly published transaction came back changed.
@@ -108,4 +110,10 @@ pub trait Failure: std::error::Error + Send + Sync + 'static {
 
     /// What to do, as full sentences, with the command or SQL that mends it.
     fn hint(&self) -> Option<String>;
+}
+
+impl<F: Failure> From<F> for Box<dyn Failure> {
+    fn from(failure: F) -> Self {
+        Box::new(failure)
+    }
 }

@@ -1,1 +1,27 @@
-//! From a row to a domain event. (in work)
+//! From a row to a domain event.
+//!
+//! Owns the rules of what a row means: which column is what, what fills what is missing, which
+//! topic and key an event has, and what cannot be an event at all. Knows neither where rows come
+//! from nor how a record looks. A [`DomainEvent`] borrows everything, from the row's frame or from
+//! the [`Mapping`]'s scratch memory: a row costs no allocation.
+//!
+//! ```text
+//! Relation ─► Mapping::observe_relation ─► column positions, once per table
+//! Tuple ────► Mapping::insert ───────────► DomainEvent, or why it cannot be one
+//! ```
+
+mod domain_event;
+mod error;
+mod id;
+mod json;
+mod mapping;
+mod timestamp;
+mod topic;
+
+/// Outbox tables: each inserted row is an event.
+pub mod outbox;
+
+pub use domain_event::{DomainEvent, ExtraHeaders, Field, FieldSet, Payload};
+pub use error::{ColumnProblem, EventError, FieldProblem, Reason, Row};
+pub use mapping::{Mapping, Settings};
+pub use topic::{TemplateError, TopicNameError, TopicTemplate};

@@ -1,1 +1,40 @@
-//! (in work)
+//! The loop, its start, its supervisor. The only place that wires the parts together.
+//!
+//! ```text
+//! start ──► stream_loop ──► supervisor ──► start …
+//!   │            │
+//!   │            └─ assembler (records, cuts), resume (what is published already)
+//!   └─ refusal (what would lose or double), first_start (publication, intent, slot)
+//! ```
+
+mod assembler;
+mod checkpoint_writer;
+mod first_start;
+mod progress;
+mod publication_watch;
+mod refusal;
+mod resume;
+mod settings;
+mod shutdown;
+mod start;
+mod stream_loop;
+mod supervisor;
+
+pub use first_start::{init, publication_sql};
+pub use refusal::Refusal;
+pub use resume::HistoryError;
+pub use settings::{KafkaSettings, Settings};
+pub use shutdown::{Shutdown, ShutdownTrigger};
+pub use supervisor::run;
+
+/// An error and what caused it, joined by colons.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

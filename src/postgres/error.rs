@@ -176,9 +176,7 @@ impl ServerMessage {
             "55000" if says("can no longer") || says("cannot read from logical") => {
                 Situation::Coded(Code::SlotInvalidated)
             }
-            "58P01" if says("has already been removed") => {
-                Situation::Coded(Code::SlotInvalidated)
-            }
+            "58P01" if says("has already been removed") => Situation::Coded(Code::SlotInvalidated),
             "55000" if says("was not created in this database") || says("physical") => {
                 Situation::Coded(Code::SlotWrongPlugin)
             }

@@ -26,6 +26,6 @@ pub mod transaction;
 pub mod wire;
 
 pub use error::PostgresError;
-pub use name::{NameError, PublicationName, SlotName, TableName};
 pub use name::quote_identifier;
+pub use name::{NameError, PublicationName, SlotName, TableName};
 pub use settings::{Host, Secret, Settings};

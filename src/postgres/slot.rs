@@ -24,7 +24,8 @@ impl Slot {
     /// Why the slot can no longer be read, where that is so.
     pub fn invalidation(&self) -> Option<String> {
         let is_lost = self.wal_status.as_deref() == Some("lost");
-        let reason = || self.invalidation_reason.clone().unwrap_or_else(|| "wal_removed".to_owned());
+        let reason =
+            || self.invalidation_reason.clone().unwrap_or_else(|| "wal_removed".to_owned());
         (is_lost || self.invalidation_reason.is_some()).then(reason)
     }
 }

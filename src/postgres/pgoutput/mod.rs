@@ -30,7 +30,7 @@ pub use reader::DecodeError;
 
 use crate::{
     change::{
-        OldTuple, Oid, PgTimestamp, Relation, RelationId, Transaction, Tuple, ValueSlot, Xid,
+        Oid, OldTuple, PgTimestamp, Relation, RelationId, Transaction, Tuple, ValueSlot, Xid,
     },
     failure::{Code, Failure, Recovery},
     lsn::{CommitLsn, EndLsn, Lsn},

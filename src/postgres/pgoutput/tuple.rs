@@ -33,5 +33,6 @@ pub(super) fn read(reader: &mut Reader<'_>, slots: &mut Vec<ValueSlot>) -> Resul
 }
 
 fn place(index: usize) -> Result<u32, DecodeError> {
-    u32::try_from(index).map_err(|_| DecodeError::Field { field: "value's length", value: i64::MAX })
+    u32::try_from(index)
+        .map_err(|_| DecodeError::Field { field: "value's length", value: i64::MAX })
 }

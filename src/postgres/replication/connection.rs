@@ -61,8 +61,8 @@ impl Connection {
         let host = settings.host.to_string();
         let connecting = async {
             let connected = Socket::connect(&settings.host).await;
-            let socket =
-                connected.map_err(|source| PostgresError::Connect { host: host.clone(), source })?;
+            let socket = connected
+                .map_err(|source| PostgresError::Connect { host: host.clone(), source })?;
             let parameters = [
                 ("user", settings.user.as_str()),
                 ("database", settings.database.as_str()),
@@ -178,10 +178,8 @@ async fn bounded<T>(
     action: &str,
     work: impl Future<Output = Result<T, PostgresError>>,
 ) -> Result<T, PostgresError> {
-    let silent = || PostgresError::Silent {
-        action: action.to_owned(),
-        seconds: COMMAND_MAX.as_secs(),
-    };
+    let silent =
+        || PostgresError::Silent { action: action.to_owned(), seconds: COMMAND_MAX.as_secs() };
     timeout(COMMAND_MAX, work).await.unwrap_or_else(|_| Err(silent()))
 }
 
@@ -195,11 +193,17 @@ fn value<'a>(row: &'a Row, column: usize, action: &str) -> Result<&'a str, Postg
         .ok_or_else(|| unreadable(action, &format!("no value in column {column}")))
 }
 
-fn parsed<T: std::str::FromStr>(row: &Row, column: usize, action: &str) -> Result<T, PostgresError> {
+fn parsed<T: std::str::FromStr>(
+    row: &Row,
+    column: usize,
+    action: &str,
+) -> Result<T, PostgresError> {
     let text = value(row, column, action)?;
     text.parse().map_err(|_| unreadable(action, &format!("\"{text}\" in column {column}")))
 }
 
 fn unreadable(action: &str, what: &str) -> PostgresError {
-    PostgresError::Protocol { what: format!("the server's answer while trying to {action}: {what}") }
+    PostgresError::Protocol {
+        what: format!("the server's answer while trying to {action}: {what}"),
+    }
 }

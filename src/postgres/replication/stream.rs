@@ -114,9 +114,7 @@ impl ReplicationStream {
 
     async fn pause(&mut self) {
         let until = *self.pause_until.get_or_insert_with(|| Instant::now() + PAUSE_MAX);
-        while Instant::now() < until
-            && self.channel.stream().waiting_bytes() < NEARLY_FULL_BYTES
-        {
+        while Instant::now() < until && self.channel.stream().waiting_bytes() < NEARLY_FULL_BYTES {
             sleep(PAUSE_STEP).await;
         }
     }
@@ -168,10 +166,12 @@ impl ReplicationStream {
         body.put_u64(flush);
         body.put_i64(PgTimestamp::now().0);
         body.put_u8(u8::from(request_reply));
-        let message = frontend::CopyData::new(body.as_slice())
-            .map_err(|error| lost(action, Some(error)))?;
+        let message =
+            frontend::CopyData::new(body.as_slice()).map_err(|error| lost(action, Some(error)))?;
         message.write(self.channel.outgoing());
-        timeout(SEND_MAX, self.channel.flush(action)).await.unwrap_or_else(|_| Err(silent(SEND_MAX)))
+        timeout(SEND_MAX, self.channel.flush(action))
+            .await
+            .unwrap_or_else(|_| Err(silent(SEND_MAX)))
     }
 
     /// Ends the stream in good order, for a bounded time: last status, CopyDone, the server's
@@ -288,8 +288,7 @@ mod tests {
 
     #[test]
     fn a_skipped_publication_is_no_mere_notice() {
-        let notice =
-            b"SWARNING\0VWARNING\0C55000\0Mskipped loading publication \"p\"\0\0";
+        let notice = b"SWARNING\0VWARNING\0C55000\0Mskipped loading publication \"p\"\0\0";
         let error = aside(tag::NOTICE, notice, "p").expect_err("changes would be lost");
         assert!(matches!(error, PostgresError::PublicationSkipped { .. }));
     }

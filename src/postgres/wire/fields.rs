@@ -126,7 +126,8 @@ mod tests {
 
     #[test]
     fn null_and_empty_values_differ() {
-        let body = [&2_i16.to_be_bytes()[..], &(-1_i32).to_be_bytes(), &0_i32.to_be_bytes()].concat();
+        let body =
+            [&2_i16.to_be_bytes()[..], &(-1_i32).to_be_bytes(), &0_i32.to_be_bytes()].concat();
         assert_eq!(read_row(&body).expect("well formed"), [None, Some(String::new())]);
     }
 

@@ -166,7 +166,8 @@ mod tests {
 
     #[test]
     fn frames_come_out_whole_whatever_the_pieces() {
-        let stream = [encoded(b'd', b"first"), encoded(b'k', b""), encoded(b'd', b"third")].concat();
+        let stream =
+            [encoded(b'd', b"first"), encoded(b'k', b""), encoded(b'd', b"third")].concat();
         for piece in 1..stream.len() {
             let mut buffer = FrameBuffer::new();
             let mut seen = Vec::new();

@@ -1,1 +1,41 @@
-//! Kafka, exactly once. (in work)
+//! Kafka, exactly once.
+//!
+//! ```text
+//! Kafka::connect ─► fence ─► into_sink ─► KafkaSink ─batches─► thread ─► librdkafka ─► brokers
+//!                                             ◄─── reports ────┘
+//! ```
+//!
+//! Owns the producer, its transactions and the topics. Knows encoded records only: nothing of
+//! PostgreSQL, nothing of events. Invariants:
+//!
+//! - One thread produces, in the order of the batches. A full queue is waited for; nothing is ever
+//!   produced past a record that did not fit.
+//! - A transaction ends at a cut and holds that cut's checkpoint record: both become visible or
+//!   neither.
+//! - Any failed call ends the producer. There is no way back from an error but to start over from
+//!   the checkpoint, so a transaction of unknown outcome is decided by reading it.
+
+mod administration;
+mod cancel;
+mod client;
+mod context;
+mod error;
+mod inbox;
+mod native;
+mod partitioner;
+mod producer;
+mod properties;
+mod reader;
+mod settings;
+mod sink;
+mod topics;
+mod worker;
+
+pub use cancel::Cancel;
+pub use client::Kafka;
+pub use error::KafkaError;
+pub use partitioner::Partitioner;
+pub use properties::PROTECTED_PROPERTIES;
+pub use reader::{Offsets, Reader, StoredRecord};
+pub use settings::{Administration, Settings, TopicSettings};
+pub use sink::{BATCHES_MAX, KafkaSink};

@@ -1,0 +1,90 @@
+//! The record's value.
+
+use std::ops::Range;
+
+use super::string;
+use crate::event::{DomainEvent, Field, FieldSet, Payload};
+
+/// Appends the value; false where it is null.
+pub(super) fn write(target: &mut Vec<u8>, event: &DomainEvent<'_>) -> bool {
+    match event.payload {
+        Payload::Data(data) => write_around(target, event, data),
+        Payload::Envelope { text, cuts, closing_brace, missing } => {
+            write_completed(target, event, text, cuts, closing_brace, missing);
+        }
+        Payload::Bare(Some(text)) => target.extend_from_slice(text.as_bytes()),
+        Payload::Bare(None) => return false,
+    }
+    true
+}
+
+/// The envelope around its data, in the order of [`Field::ALL`].
+fn write_around(target: &mut Vec<u8>, event: &DomainEvent<'_>, data: &str) {
+    // An id is hexadecimal digits and hyphens, an instant digits and marks: nothing to escape.
+    target.extend_from_slice(b"{\"id\":\"");
+    target.extend_from_slice(event.id.as_bytes());
+    target.extend_from_slice(b"\",\"type\":");
+    string::write(target, event.event_type);
+    target.extend_from_slice(b",\"version\":");
+    string::write(target, event.version);
+    target.extend_from_slice(b",\"source\":");
+    string::write(target, event.source);
+    target.extend_from_slice(b",\"correlationId\":");
+    string::write(target, event.correlation_id);
+    if let Some(causation_id) = event.causation_id {
+        target.extend_from_slice(b",\"causationId\":");
+        string::write(target, causation_id);
+    }
+    target.extend_from_slice(b",\"occurredAt\":\"");
+    target.extend_from_slice(event.occurred_at.as_bytes());
+    target.extend_from_slice(b"\",\"data\":");
+    target.extend_from_slice(data.as_bytes());
+    target.push(b'}');
+}
+
+/// An envelope as it is, but for what is cut out of it and what is added at its end.
+fn write_completed(
+    target: &mut Vec<u8>,
+    event: &DomainEvent<'_>,
+    text: &str,
+    cuts: &[Range<usize>],
+    closing_brace: usize,
+    missing: FieldSet,
+) {
+    let text = text.as_bytes();
+    let mut kept_from = 0;
+    for cut in cuts {
+        target.extend_from_slice(text.get(kept_from..cut.start).unwrap_or_default());
+        kept_from = cut.end;
+    }
+    if missing.is_empty() {
+        target.extend_from_slice(text.get(kept_from..).unwrap_or_default());
+        return;
+    }
+    target.extend_from_slice(text.get(kept_from..closing_brace).unwrap_or_default());
+    for field in Field::ALL {
+        let Some(value) = text_of(event, field).filter(|_| missing.contains(field)) else {
+            continue;
+        };
+        // The members that stay hold `data` at least, so there is one before the comma.
+        target.extend_from_slice(b",\"");
+        target.extend_from_slice(field.name().as_bytes());
+        target.extend_from_slice(b"\":");
+        string::write(target, value);
+    }
+    target.extend_from_slice(text.get(closing_brace..).unwrap_or_default());
+}
+
+fn text_of<'a>(event: &DomainEvent<'a>, field: Field) -> Option<&'a str> {
+    match field {
+        Field::Id => Some(event.id),
+        Field::Type => Some(event.event_type),
+        Field::Version => Some(event.version),
+        Field::Source => Some(event.source),
+        Field::CorrelationId => Some(event.correlation_id),
+        Field::CausationId => event.causation_id,
+        Field::OccurredAt => Some(event.occurred_at),
+        // Always in the payload.
+        Field::Data => None,
+    }
+}

@@ -1,0 +1,73 @@
+//! Strings as JSON.
+
+const HEXADECIMAL: &[u8; 16] = b"0123456789abcdef";
+
+/// Appends `text` as a JSON string, quotes included.
+pub(super) fn write(target: &mut Vec<u8>, text: &str) {
+    target.push(b'"');
+    if text.bytes().any(needs_escape) {
+        write_escaped(target, text);
+    } else {
+        target.extend_from_slice(text.as_bytes());
+    }
+    target.push(b'"');
+}
+
+/// What JSON does not allow in a string as it is.
+fn needs_escape(byte: u8) -> bool {
+    byte < 0x20 || byte == b'"' || byte == b'\\'
+}
+
+#[cold]
+fn write_escaped(target: &mut Vec<u8>, text: &str) {
+    for byte in text.bytes() {
+        let letter = match byte {
+            b'"' | b'\\' => byte,
+            b'\x08' => b'b',
+            b'\x0c' => b'f',
+            b'\n' => b'n',
+            b'\r' => b'r',
+            b'\t' => b't',
+            0..0x20 => {
+                let digit = |nibble: u8| HEXADECIMAL[usize::from(nibble & 0xF)];
+                target.extend_from_slice(&[b'\\', b'u', b'0', b'0', digit(byte >> 4), digit(byte)]);
+                continue;
+            }
+            _ => {
+                target.push(byte);
+                continue;
+            }
+        };
+        target.extend_from_slice(&[b'\\', letter]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_text_comes_back_through_serde_json() {
+        let mut random = fastrand::Rng::with_seed(5);
+        for round in 0..20_000 {
+            let length = random.usize(0..40);
+            let text: String = std::iter::repeat_with(|| match round % 3 {
+                0 => random.char('\0'..='\u{7f}'),
+                1 => random.choice(['"', '\\', '\n', '\u{1f}', '\u{7f}', 'é']).unwrap_or('x'),
+                _ => random.char('\0'..=char::MAX),
+            })
+            .take(length)
+            .collect();
+            let mut written = Vec::new();
+            write(&mut written, &text);
+            assert_eq!(serde_json::from_slice::<String>(&written).ok(), Some(text));
+        }
+    }
+
+    #[test]
+    fn plain_text_is_written_as_it_is() {
+        let mut written = Vec::new();
+        write(&mut written, "order.placed/ü");
+        assert_eq!(written, "\"order.placed/ü\"".as_bytes());
+    }
+}

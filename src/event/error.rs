@@ -1,0 +1,341 @@
+//! Why a row cannot be an event, and why a table cannot be an outbox.
+
+use crate::{
+    change::{Oid, Xid},
+    event::{Field, TopicNameError},
+    failure::{Code, Failure, Recovery},
+    lsn::CommitLsn,
+};
+
+/// A table or a row does not fit the settings.
+#[derive(Debug, thiserror::Error)]
+pub enum EventError {
+    /// The table lacks a column, or the column can never hold what it is configured for.
+    #[error("outbox table \"{table}\": column \"{column}\" {problem}")]
+    Column {
+        /// `schema.table`.
+        table: String,
+        /// The column's name.
+        column: String,
+        /// What is wrong with it.
+        problem: ColumnProblem,
+    },
+    /// The row cannot be an event.
+    #[error("cannot map {row} to an event: {reason}")]
+    Unmappable {
+        /// Which row.
+        row: Box<Row>,
+        /// Why.
+        reason: Reason,
+    },
+}
+
+/// Where a row stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Row {
+    /// `schema.table`.
+    pub table: String,
+    /// The value of its id column, where it has one.
+    pub id: Option<String>,
+    /// The commit record of its transaction.
+    pub commit_lsn: CommitLsn,
+    /// Its transaction.
+    pub xid: Xid,
+}
+
+impl std::fmt::Display for Row {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { table, id, commit_lsn, xid } = self;
+        write!(formatter, "a row of \"{table}\"")?;
+        if let Some(id) = id {
+            write!(formatter, " (id \"{id}\")")?;
+        }
+        write!(formatter, " in transaction {xid} committed at {commit_lsn}")
+    }
+}
+
+/// What is wrong with a table's column.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ColumnProblem {
+    /// There is none of that name.
+    #[error("does not exist or is not published, but is needed as {role}")]
+    Missing {
+        /// What it is needed for, as in `columns.payload`.
+        role: String,
+    },
+    /// Its type never holds such values.
+    #[error("has a type (OID {type_oid}) that cannot be {role}, which is {expected}")]
+    Type {
+        /// The type.
+        type_oid: Oid,
+        /// What it is needed for, as in `columns.payload`.
+        role: String,
+        /// The types that can.
+        expected: &'static str,
+    },
+}
+
+/// Why a row cannot be an event. Names columns and fields, never holds their values.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Reason {
+    /// SQL NULL where a value is needed.
+    #[error("column \"{column}\" is NULL")]
+    Null {
+        /// The column.
+        column: String,
+    },
+    /// The empty string where a value is needed.
+    #[error("column \"{column}\" is empty")]
+    Empty {
+        /// The column.
+        column: String,
+    },
+    /// The stream did not carry the value.
+    #[error("the stream does not carry column \"{column}\"")]
+    NotCarried {
+        /// The column.
+        column: String,
+    },
+    /// The bytes are no text.
+    #[error("column \"{column}\" is not valid UTF-8")]
+    NotUtf8 {
+        /// The column.
+        column: String,
+    },
+    /// An id that is no UUID.
+    #[error("column \"{column}\" is not a UUID")]
+    NotUuid {
+        /// The column.
+        column: String,
+    },
+    /// `infinity` or `-infinity`.
+    #[error("column \"{column}\" is infinite")]
+    Infinite {
+        /// The column.
+        column: String,
+    },
+    /// A year that ISO 8601 does not write in four digits.
+    #[error("column \"{column}\" has a year outside 0001 to 9999")]
+    YearOutOfRange {
+        /// The column.
+        column: String,
+    },
+    /// A text that is no timestamp.
+    #[error("column \"{column}\" is not a timestamp in UTC")]
+    NotTimestamp {
+        /// The column.
+        column: String,
+    },
+    /// The server's clock was far off.
+    #[error("the commit time has a year outside 0001 to 9999")]
+    CommitTimeOutOfRange,
+    /// A payload that is no JSON.
+    #[error("column \"{column}\" is not valid JSON ({detail})")]
+    NotJson {
+        /// The column.
+        column: String,
+        /// What the parser says: a place, not a value.
+        detail: String,
+    },
+    /// An envelope that is no JSON object.
+    #[error("column \"{column}\" is not a JSON object, and so no envelope")]
+    NotObject {
+        /// The column.
+        column: String,
+    },
+    /// A field of the payload's envelope.
+    #[error("the payload's field \"{}\" {problem}", field.name())]
+    Field {
+        /// The field.
+        field: Field,
+        /// What is wrong with it.
+        problem: FieldProblem,
+    },
+    /// The topic template makes no topic name of this row.
+    #[error("the name that topic template \"{template}\" makes for it {problem}")]
+    Topic {
+        /// The template.
+        template: String,
+        /// What is wrong with the name.
+        problem: TopicNameError,
+    },
+}
+
+/// What is wrong with a field of an envelope.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum FieldProblem {
+    /// It is not there.
+    #[error("is missing")]
+    Missing,
+    /// It is there more than once.
+    #[error("is there twice")]
+    Twice,
+    /// Another JSON type.
+    #[error("is not a string")]
+    NotString,
+    /// Half a surrogate pair.
+    #[error("holds an escape that is no character")]
+    NotText,
+    /// An id that is no UUID.
+    #[error("is not a UUID in hyphenated form")]
+    NotUuid,
+    /// An instant that is none.
+    #[error("is not an RFC 3339 instant of the years 0001 to 9999")]
+    NotInstant,
+    /// The column says otherwise.
+    #[error("contradicts column \"{column}\"")]
+    Contradicts {
+        /// The column.
+        column: String,
+    },
+}
+
+impl Failure for EventError {
+    fn code(&self) -> Option<Code> {
+        Some(match self {
+            Self::Column { .. } => Code::ColumnMissing,
+            Self::Unmappable { .. } => Code::EventUnmappable,
+        })
+    }
+
+    fn recovery(&self) -> Recovery {
+        Recovery::Stop
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Column { table, problem: ColumnProblem::Missing { role }, .. } => format!(
+                "Add the column to \"{table}\", or say which one it is under {role} of the \
+                 [[outbox]] of this table. A publication with a column list must hold it too: \
+                 ALTER PUBLICATION … SET TABLE …."
+            ),
+            Self::Column { problem: ColumnProblem::Type { role, .. }, .. } => format!(
+                "Name a column of such a type under {role} of the [[outbox]] of this table, or \
+                 change the column's type by ALTER TABLE … ALTER COLUMN … TYPE …."
+            ),
+            Self::Unmappable { row, reason } => unmappable_hint(row, reason),
+        })
+    }
+}
+
+/// Three things: what to mend, what does not help, and the way past the row.
+fn unmappable_hint(row: &Row, reason: &Reason) -> String {
+    let Row { table, commit_lsn, .. } = row;
+    let mend = mend(reason);
+    format!(
+        "{mend} A change of the settings holds for this row too; a change of the application \
+         only for rows to come. An UPDATE or DELETE of the row does not help, because its INSERT \
+         stands in the WAL as it was written. To go on without it, knowing that every event of \
+         its transaction on \"{table}\" and elsewhere is lost: keep tailwater stopped, run SELECT \
+         pg_replication_slot_advance('<slot>', '{commit_lsn}'::pg_lsn + 1), start it, and follow \
+         what it says of the gap. There is no dead-letter topic in this release."
+    )
+}
+
+fn mend(reason: &Reason) -> String {
+    let envelope = "If the payload is not the whole envelope, set payload = \"data\" or \"bare\" \
+                    for this table; else let the application write";
+    match reason {
+        Reason::Null { column } | Reason::Empty { column } => format!(
+            "Name the column that holds the value under columns of this table's [[outbox]], or \
+             let the application always fill \"{column}\" (NOT NULL, CHECK (\"{column}\" <> ''))."
+        ),
+        Reason::NotCarried { column } => {
+            format!("Report this: an INSERT always carries \"{column}\".")
+        }
+        Reason::NotUtf8 { column } => format!(
+            "Let the application write \"{column}\" in UTF-8; a database with encoding SQL_ASCII \
+             checks nothing."
+        ),
+        Reason::NotUuid { column } => format!(
+            "Name the column that holds a UUID under columns.id of this table's [[outbox]], or \
+             make \"{column}\" of type uuid."
+        ),
+        Reason::Infinite { column }
+        | Reason::YearOutOfRange { column }
+        | Reason::NotTimestamp { column } => format!(
+            "Name another column under columns.created_at of this table's [[outbox]], or let the \
+             application write a time between the years 1 and 9999 to \"{column}\"."
+        ),
+        Reason::CommitTimeOutOfRange => "Set the clock of the database server right.".to_owned(),
+        Reason::NotJson { column, .. } => format!(
+            "Name the column that holds JSON under columns.payload of this table's [[outbox]], \
+             or make \"{column}\" of type jsonb, which refuses anything else."
+        ),
+        Reason::NotObject { .. } => format!("{envelope} a JSON object with its data in \"data\"."),
+        Reason::Field { field, .. } => {
+            format!("{envelope} a right \"{}\", once.", field.name())
+        }
+        Reason::Topic { .. } => "Set a topic for this table's [[outbox]] that is made of what is \
+                                 always a topic name: a-z, A-Z, 0-9, '.', '_' and '-', at most \
+                                 249 of them."
+            .to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lsn::Lsn;
+
+    fn unmappable(reason: Reason) -> EventError {
+        let row = Row {
+            table: "public.outbox_events".to_owned(),
+            id: Some("a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11".to_owned()),
+            commit_lsn: CommitLsn(Lsn::from_wire(0x15A_3F28).expect("a position")),
+            xid: Xid(742),
+        };
+        EventError::Unmappable { row: Box::new(row), reason }
+    }
+
+    #[test]
+    fn an_unmappable_row_is_named_with_its_place() {
+        let error = unmappable(Reason::Null { column: "event_type".to_owned() });
+        assert_eq!(
+            error.to_string(),
+            "cannot map a row of \"public.outbox_events\" (id \
+             \"a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11\") in transaction 742 committed at 0/15A3F28 \
+             to an event: column \"event_type\" is NULL"
+        );
+        assert_eq!(error.code(), Some(Code::EventUnmappable));
+        assert_eq!(error.recovery(), Recovery::Stop);
+        let hint = error.hint().expect("a hint");
+        assert!(hint.contains("'0/15A3F28'::pg_lsn + 1"), "{hint}");
+        assert!(hint.contains("UPDATE or DELETE of the row does not help"), "{hint}");
+    }
+
+    #[test]
+    fn a_missing_column_is_named_with_the_setting_that_wants_it() {
+        let error = EventError::Column {
+            table: "public.outbox".to_owned(),
+            column: "payload".to_owned(),
+            problem: ColumnProblem::Missing { role: "columns.payload".to_owned() },
+        };
+        assert_eq!(
+            error.to_string(),
+            "outbox table \"public.outbox\": column \"payload\" does not exist or is not \
+             published, but is needed as columns.payload"
+        );
+        assert_eq!(error.code(), Some(Code::ColumnMissing));
+        assert_eq!(error.recovery(), Recovery::Stop);
+        assert!(error.hint().expect("a hint").contains("columns.payload"));
+    }
+
+    #[test]
+    fn a_column_of_another_type_is_named_with_the_types_that_can_do() {
+        let error = EventError::Column {
+            table: "public.outbox".to_owned(),
+            column: "id".to_owned(),
+            problem: ColumnProblem::Type {
+                type_oid: Oid(20),
+                role: "columns.id".to_owned(),
+                expected: "uuid or text",
+            },
+        };
+        assert_eq!(
+            error.to_string(),
+            "outbox table \"public.outbox\": column \"id\" has a type (OID 20) that cannot be \
+             columns.id, which is uuid or text"
+        );
+    }
+}

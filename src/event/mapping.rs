@@ -1,0 +1,105 @@
+//! Which tables are configured, how they stand in the stream, and what their rows become.
+
+use crate::{
+    change::{Oid, Relation, RelationId, Transaction, Tuple},
+    event::{
+        DomainEvent, EventError,
+        outbox::{self, Scratch, Table},
+    },
+};
+
+/// What the events are made of.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Settings {
+    /// The envelope's `source`.
+    pub source: String,
+    /// The outbox tables.
+    pub outboxes: Vec<outbox::Settings>,
+}
+
+/// From rows to events.
+///
+/// The stream describes a table before its first row and again after every change of it, so the
+/// column positions of the latest description always are those of the row at hand.
+#[derive(Debug)]
+pub struct Mapping {
+    settings: Settings,
+    /// Configured tables that the stream has described. A handful: a search through them is faster
+    /// than a hash.
+    tables: Vec<(RelationId, Table)>,
+    scratch: Scratch,
+}
+
+impl Mapping {
+    /// A mapping that has seen no table yet.
+    pub fn new(settings: Settings) -> Self {
+        Self { settings, tables: Vec::new(), scratch: Scratch::new() }
+    }
+
+    /// Whether rows of that table become events.
+    pub fn is_configured(&self, schema: &str, name: &str) -> bool {
+        self.find(schema, name).is_some()
+    }
+
+    fn find(&self, schema: &str, name: &str) -> Option<&outbox::Settings> {
+        let is_table = |outbox: &&outbox::Settings| {
+            outbox.table.0.as_str() == schema && outbox.table.1.as_str() == name
+        };
+        self.settings.outboxes.iter().find(is_table)
+    }
+
+    /// Checks a table as the catalog describes it: the columns that the publication delivers, by
+    /// name and type (of a domain: its base type). A table that is not configured passes.
+    ///
+    /// # Errors
+    /// [`EventError::Column`] for the first column that is missing or can never do.
+    pub fn check_table(
+        &self,
+        schema: &str,
+        name: &str,
+        columns: &[(&str, Oid)],
+    ) -> Result<(), EventError> {
+        self.find(schema, name).map_or(Ok(()), |outbox| Table::compile(outbox, columns).map(drop))
+    }
+
+    /// Takes note of a table's shape, in place of any earlier one.
+    ///
+    /// # Errors
+    /// [`EventError::Column`] where a configured table cannot serve in this shape.
+    pub fn observe_relation(&mut self, relation: &Relation) -> Result<(), EventError> {
+        // A table may have been renamed: what its OID meant before counts no more.
+        let former = self.tables.iter().position(|(id, _)| *id == relation.id);
+        let former = former.map(|index| self.tables.swap_remove(index));
+        let Some(outbox) = self.find(&relation.schema, &relation.name) else { return Ok(()) };
+        let columns: Vec<_> =
+            relation.columns.iter().map(|column| (column.name.as_str(), column.type_oid)).collect();
+        let mut table = Table::compile(outbox, &columns)?;
+        if let Some((_, former)) = &former {
+            table.succeed(former);
+        }
+        self.tables.push((relation.id, table));
+        Ok(())
+    }
+
+    /// The event of an inserted row; none where its table is not configured.
+    ///
+    /// # Errors
+    /// [`EventError::Unmappable`] where the row cannot be an event.
+    pub fn insert<'a>(
+        &'a mut self,
+        relation: RelationId,
+        tuple: Tuple<'a>,
+        transaction: &Transaction,
+    ) -> Result<Option<DomainEvent<'a>>, EventError> {
+        let Some(index) = self.tables.iter().position(|(id, _)| *id == relation) else {
+            return Ok(None);
+        };
+        let Self { settings, tables, scratch } = self;
+        let Some((_, table)) = tables.get_mut(index) else { return Ok(None) };
+        table.observe_key(tuple);
+        let table = &*table;
+        table.map(&settings.source, tuple, transaction, scratch).map(Some).map_err(|reason| {
+            EventError::Unmappable { row: table.locate(tuple, transaction), reason }
+        })
+    }
+}

@@ -1,0 +1,14 @@
+//! Outbox tables: each inserted row is an event.
+
+mod columns;
+mod envelope;
+mod payload;
+mod row;
+mod settings;
+mod table;
+mod topic_name;
+
+pub use columns::ColumnAt;
+pub(super) use row::Scratch;
+pub use settings::{ColumnName, ColumnNames, PayloadForm, Settings};
+pub(super) use table::Table;

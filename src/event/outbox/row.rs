@@ -1,0 +1,215 @@
+//! From one inserted row to its event.
+
+use std::ops::Range;
+
+use crate::{
+    change::{Transaction, Tuple},
+    event::{
+        DomainEvent, ExtraHeaders, Field, FieldProblem, Payload, Reason,
+        id::{self, ID_BYTES},
+        outbox::{
+            PayloadForm,
+            columns::{ColumnAt, Columns},
+            envelope::{self, Envelope},
+            payload,
+            table::Table,
+        },
+        timestamp::{self, INSTANT_BYTES, TimestampProblem},
+    },
+};
+
+/// The version of an event that says nothing of it.
+const VERSION: &str = "1.0";
+
+/// What is kept of the memory for decoded payloads between rows, in bytes. A bytea may hold
+/// 1 GiB; typical payloads fit many times.
+const DECODED_BYTES_KEPT: usize = 1 << 20;
+
+/// Memory for the texts that do not lie in a row's frame as they are needed. Reused by every row.
+#[derive(Debug)]
+pub(crate) struct Scratch {
+    id: [u8; ID_BYTES],
+    occurred_at: [u8; INSTANT_BYTES],
+    topic: String,
+    /// A bytea payload.
+    decoded: Vec<u8>,
+    /// Strings of an envelope that were written with escapes.
+    unescaped: String,
+    cuts: Vec<Range<usize>>,
+}
+
+impl Scratch {
+    pub(crate) fn new() -> Self {
+        Self {
+            id: [0; ID_BYTES],
+            occurred_at: [0; INSTANT_BYTES],
+            topic: String::new(),
+            decoded: Vec::new(),
+            unescaped: String::new(),
+            cuts: Vec::new(),
+        }
+    }
+
+    /// One large row must not hold its room for ever.
+    fn shrink(&mut self) {
+        if self.decoded.capacity() > DECODED_BYTES_KEPT {
+            self.decoded = Vec::new();
+        }
+        if self.unescaped.capacity() > DECODED_BYTES_KEPT {
+            self.unescaped = String::new();
+        }
+    }
+}
+
+impl Table {
+    /// The event of an inserted row.
+    pub(crate) fn map<'a>(
+        &'a self,
+        source: &'a str,
+        tuple: Tuple<'a>,
+        transaction: &Transaction,
+        scratch: &'a mut Scratch,
+    ) -> Result<DomainEvent<'a>, Reason> {
+        scratch.shrink();
+        let columns = &self.columns;
+        let Scratch { id, occurred_at, topic, decoded, unescaped, cuts } = scratch;
+
+        let row_id = read_id(&columns.id, tuple, id)?;
+        let event_type = read_event_type(&columns.event_type, tuple)?;
+        let payload_text = payload::read(columns, tuple, decoded)?;
+        let envelope = match self.form {
+            PayloadForm::Data | PayloadForm::Bare => None,
+            PayloadForm::Envelope => {
+                let null = || Reason::Null { column: columns.payload.owned_name() };
+                let text = payload_text.ok_or_else(null)?;
+                let column = columns.payload.name();
+                Some((text, envelope::read(text, column, unescaped, cuts)?))
+            }
+        };
+        let won = |field: fn(&Envelope<'a>) -> Option<&'a str>| {
+            envelope.as_ref().and_then(|(_, envelope)| field(envelope))
+        };
+        if let Some((_, envelope)) = &envelope {
+            check_agreement(envelope, row_id, event_type, columns)?;
+        }
+        let or_column = |won: Option<&'a str>, column: &Option<ColumnAt>| match won {
+            Some(text) => Ok(Some(text)),
+            None => optional_text(column, tuple),
+        };
+        let id = won(|envelope| envelope.id).unwrap_or(row_id);
+        let causation_id = or_column(won(|envelope| envelope.causation_id), &columns.causation_id)?;
+        Ok(DomainEvent {
+            id,
+            event_type,
+            version: or_column(won(|envelope| envelope.version), &columns.version)?
+                .unwrap_or(VERSION),
+            source: won(|envelope| envelope.source).unwrap_or(source),
+            correlation_id: or_column(
+                won(|envelope| envelope.correlation_id),
+                &columns.correlation_id,
+            )?
+            .unwrap_or(id),
+            causation_id,
+            occurred_at: match won(|envelope| envelope.occurred_at) {
+                Some(instant) => instant,
+                None => read_occurred_at(&columns.created_at, tuple, transaction, occurred_at)?,
+            },
+            traceparent: optional_text(&columns.traceparent, tuple)?,
+            key: columns.aggregate_id.bytes(tuple)?,
+            topic: self.topic.resolve(event_type, tuple, topic)?,
+            payload: match (self.form, envelope) {
+                (_, Some((text, envelope))) => to_payload(text, &envelope, causation_id),
+                (PayloadForm::Bare, None) => Payload::Bare(payload_text),
+                (PayloadForm::Data | PayloadForm::Envelope, None) => {
+                    Payload::Data(payload_text.unwrap_or("null"))
+                }
+            },
+            headers: ExtraHeaders::new(&columns.headers, tuple),
+        })
+    }
+}
+
+fn optional_text<'a>(
+    column: &Option<ColumnAt>,
+    tuple: Tuple<'a>,
+) -> Result<Option<&'a str>, Reason> {
+    column.as_ref().map_or(Ok(None), |column| column.text(tuple))
+}
+
+fn read_id<'a>(
+    column: &ColumnAt,
+    tuple: Tuple<'a>,
+    scratch: &'a mut [u8; ID_BYTES],
+) -> Result<&'a str, Reason> {
+    let text = column.needed_text(tuple)?;
+    id::canonical(text, scratch).ok_or_else(|| Reason::NotUuid { column: column.owned_name() })
+}
+
+fn read_event_type<'a>(column: &ColumnAt, tuple: Tuple<'a>) -> Result<&'a str, Reason> {
+    match column.needed_text(tuple)? {
+        "" => Err(Reason::Empty { column: column.owned_name() }),
+        event_type => Ok(event_type),
+    }
+}
+
+/// The column's time, or else the commit's.
+fn read_occurred_at<'a>(
+    column: &Option<ColumnAt>,
+    tuple: Tuple<'_>,
+    transaction: &Transaction,
+    scratch: &'a mut [u8; INSTANT_BYTES],
+) -> Result<&'a str, Reason> {
+    if let Some(column) = column
+        && let Some(text) = column.bytes(tuple)?
+    {
+        let name = column.name();
+        return timestamp::from_column(text, scratch).map_err(|problem| {
+            let column = name.to_owned();
+            match problem {
+                TimestampProblem::Infinite => Reason::Infinite { column },
+                TimestampProblem::YearOutOfRange => Reason::YearOutOfRange { column },
+                TimestampProblem::Malformed => Reason::NotTimestamp { column },
+            }
+        });
+    }
+    timestamp::from_timestamp(transaction.committed_at, scratch).ok_or(Reason::CommitTimeOutOfRange)
+}
+
+/// Id and type must not contradict the columns: the record's key and topic follow those.
+fn check_agreement(
+    envelope: &Envelope<'_>,
+    row_id: &str,
+    event_type: &str,
+    columns: &Columns,
+) -> Result<(), Reason> {
+    let contradicts = |field, column: &ColumnAt| {
+        let problem = FieldProblem::Contradicts { column: column.owned_name() };
+        Err(Reason::Field { field, problem })
+    };
+    // Both are hyphenated, so they are the same UUID where only their case differs.
+    if envelope.id.is_some_and(|id| !id.eq_ignore_ascii_case(row_id)) {
+        return contradicts(Field::Id, &columns.id);
+    }
+    if envelope.event_type.is_some_and(|text| text != event_type) {
+        return contradicts(Field::Type, &columns.event_type);
+    }
+    Ok(())
+}
+
+fn to_payload<'a>(
+    text: &'a str,
+    envelope: &Envelope<'a>,
+    causation_id: Option<&str>,
+) -> Payload<'a> {
+    let missing = envelope.missing;
+    Payload::Envelope {
+        text,
+        cuts: envelope.cuts,
+        closing_brace: envelope.closing_brace,
+        // What nothing caused stays without a cause.
+        missing: match causation_id {
+            Some(_) => missing,
+            None => missing.without(Field::CausationId),
+        },
+    }
+}

@@ -1,0 +1,70 @@
+//! An outbox table as it stands in the stream: settings, compiled against its columns.
+
+use tracing::warn;
+
+use crate::{
+    change::{Oid, Transaction, Tuple},
+    event::{
+        EventError, Row,
+        outbox::{
+            PayloadForm, Settings,
+            columns::{self, Columns, Listing},
+            topic_name::TopicName,
+        },
+    },
+};
+
+/// Ready to map rows.
+#[derive(Debug)]
+pub(crate) struct Table {
+    /// `schema.table`.
+    name: String,
+    pub(super) form: PayloadForm,
+    pub(super) columns: Columns,
+    pub(super) topic: TopicName,
+    /// Null keys are warned of once, not once a row.
+    warned_of_null_key: bool,
+}
+
+impl Table {
+    /// Compiles `settings` against the table's columns: name and type, in tuple order.
+    pub(crate) fn compile(
+        settings: &Settings,
+        columns: &[(&str, Oid)],
+    ) -> Result<Self, EventError> {
+        let (schema, table) = &settings.table;
+        let name = format!("{schema}.{table}");
+        let listing = Listing { table: &name, columns };
+        let columns = columns::read(listing, settings)?;
+        let topic = TopicName::compile(&settings.topic.filled(schema, table), &columns, listing)?;
+        Ok(Self { form: settings.payload, columns, topic, warned_of_null_key: false, name })
+    }
+
+    /// Carries over what the table's former shape knew.
+    pub(crate) fn succeed(&mut self, former: &Table) {
+        self.warned_of_null_key = former.warned_of_null_key;
+    }
+
+    /// Which row it is, for errors.
+    pub(crate) fn locate(&self, tuple: Tuple<'_>, transaction: &Transaction) -> Box<Row> {
+        Box::new(Row {
+            table: self.name.clone(),
+            id: self.columns.id.text(tuple).ok().flatten().map(str::to_owned),
+            commit_lsn: transaction.commit_lsn,
+            xid: transaction.xid,
+        })
+    }
+
+    /// Warns of the first row whose key is null.
+    pub(crate) fn observe_key(&mut self, tuple: Tuple<'_>) {
+        let column = &self.columns.aggregate_id;
+        if !self.warned_of_null_key && matches!(column.bytes(tuple), Ok(None)) {
+            self.warned_of_null_key = true;
+            warn!(
+                table = self.name,
+                column = column.name(),
+                "a row has no aggregate id: its event gets a null key, and no order with others"
+            );
+        }
+    }
+}

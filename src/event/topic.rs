@@ -1,0 +1,277 @@
+//! Topic templates: which topic an event goes to.
+
+use std::fmt;
+
+/// The longest topic name that Kafka allows, in bytes.
+const NAME_BYTES_MAX: usize = 249;
+
+/// A topic's name with places to fill, as `{domain}.events`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TopicTemplate {
+    text: String,
+    parts: Vec<Part>,
+}
+
+/// A piece of a template.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Part {
+    Literal(String),
+    Type,
+    Domain,
+    AggregateType,
+    Column(String),
+    Schema,
+    Table,
+}
+
+/// A text is no topic template.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum TemplateError {
+    /// A brace without its counterpart.
+    #[error("topic \"{template}\" has a brace without its counterpart")]
+    Brace {
+        /// The template.
+        template: String,
+    },
+    /// A word in braces that means nothing.
+    #[error(
+        "topic \"{template}\" has {{{placeholder}}}, which is none of {{type}}, {{domain}}, \
+         {{aggregate_type}}, {{column:NAME}}, {{schema}} and {{table}}"
+    )]
+    Placeholder {
+        /// The template.
+        template: String,
+        /// The word.
+        placeholder: String,
+    },
+    /// No row could make a name of it that Kafka allows.
+    #[error("topic \"{template}\" {problem}")]
+    Name {
+        /// The template.
+        template: String,
+        /// Why.
+        problem: TopicNameError,
+    },
+}
+
+/// Why Kafka allows no topic of that name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum TopicNameError {
+    /// The empty name.
+    #[error("is empty")]
+    Empty,
+    /// `.` or `..`.
+    #[error("is \".\" or \"..\", which Kafka does not allow as a topic name")]
+    Dots,
+    /// Too long.
+    #[error("is longer than the 249 characters that Kafka allows in a topic name")]
+    TooLong,
+    /// Another character.
+    #[error(
+        "has a character other than a-z, A-Z, 0-9, '.', '_' and '-', which Kafka does not allow in a topic name"
+    )]
+    Character,
+}
+
+impl TopicTemplate {
+    /// Reads a template.
+    ///
+    /// # Errors
+    /// Where it cannot be read, or where its literal parts already are nothing that Kafka allows.
+    pub fn parse(text: &str) -> Result<Self, TemplateError> {
+        let template = || text.to_owned();
+        let mut parts = Vec::new();
+        let mut rest = text;
+        while let Some(brace) = rest.find(['{', '}']) {
+            let (literal, tail) = rest.split_at(brace);
+            let (placeholder, behind) = tail
+                .strip_prefix('{')
+                .and_then(|tail| tail.split_once('}'))
+                .filter(|(placeholder, _)| !placeholder.contains('{'))
+                .ok_or_else(|| TemplateError::Brace { template: template() })?;
+            push_literal(&mut parts, literal);
+            parts.push(Part::parse(placeholder).ok_or_else(|| TemplateError::Placeholder {
+                template: template(),
+                placeholder: placeholder.to_owned(),
+            })?);
+            rest = behind;
+        }
+        push_literal(&mut parts, rest);
+        Self { text: template(), parts }.checked()
+    }
+
+    /// The template for one table: `{schema}` and `{table}` are filled.
+    ///
+    /// # Errors
+    /// Where the table's name makes it nothing that Kafka allows.
+    pub fn for_table(&self, schema: &str, table: &str) -> Result<Self, TemplateError> {
+        self.filled(schema, table).checked()
+    }
+
+    pub(super) fn filled(&self, schema: &str, table: &str) -> Self {
+        let mut parts = Vec::new();
+        for part in &self.parts {
+            match part {
+                Part::Schema => push_literal(&mut parts, schema),
+                Part::Table => push_literal(&mut parts, table),
+                Part::Literal(literal) => push_literal(&mut parts, literal),
+                Part::Type | Part::Domain | Part::AggregateType | Part::Column(_) => {
+                    parts.push(part.clone());
+                }
+            }
+        }
+        Self { text: self.text.clone(), parts }
+    }
+
+    /// The template as it was written.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    pub(super) fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
+    fn checked(self) -> Result<Self, TemplateError> {
+        let literals: String = self
+            .parts
+            .iter()
+            .filter_map(|part| match part {
+                Part::Literal(literal) => Some(literal.as_str()),
+                Part::Type
+                | Part::Domain
+                | Part::AggregateType
+                | Part::Column(_)
+                | Part::Schema
+                | Part::Table => None,
+            })
+            .collect();
+        let is_whole = self.parts.iter().all(|part| matches!(part, Part::Literal(_)));
+        match check_name(&literals) {
+            Ok(()) => Ok(self),
+            // What is filled in may mend these two.
+            Err(TopicNameError::Empty | TopicNameError::Dots) if !is_whole => Ok(self),
+            Err(problem) => Err(TemplateError::Name { template: self.text, problem }),
+        }
+    }
+}
+
+impl fmt::Display for TopicTemplate {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.text)
+    }
+}
+
+impl Part {
+    fn parse(placeholder: &str) -> Option<Self> {
+        Some(match placeholder {
+            "type" => Self::Type,
+            "domain" => Self::Domain,
+            "aggregate_type" => Self::AggregateType,
+            "schema" => Self::Schema,
+            "table" => Self::Table,
+            _ => {
+                let column = placeholder.strip_prefix("column:").filter(|name| !name.is_empty())?;
+                Self::Column(column.to_owned())
+            }
+        })
+    }
+}
+
+/// Neighbours are joined, so that a template without places is one literal.
+fn push_literal(parts: &mut Vec<Part>, literal: &str) {
+    if literal.is_empty() {
+        return;
+    }
+    match parts.last_mut() {
+        Some(Part::Literal(before)) => before.push_str(literal),
+        _ => parts.push(Part::Literal(literal.to_owned())),
+    }
+}
+
+/// The part of an event's type before its first dot.
+pub(super) fn domain(event_type: &str) -> &str {
+    event_type.split('.').next().unwrap_or(event_type)
+}
+
+/// Kafka's rule (C name in its Java sources: `Topic.validate`).
+pub(super) fn check_name(name: &str) -> Result<(), TopicNameError> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    match name {
+        "" => Err(TopicNameError::Empty),
+        "." | ".." => Err(TopicNameError::Dots),
+        _ if !name.bytes().all(allowed) => Err(TopicNameError::Character),
+        _ if name.len() > NAME_BYTES_MAX => Err(TopicNameError::TooLong),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_template_is_read_into_its_parts() {
+        let template = TopicTemplate::parse("{domain}.{column:tenant id}-v1").expect("a template");
+        assert_eq!(
+            template.parts(),
+            [
+                Part::Domain,
+                Part::Literal(".".to_owned()),
+                Part::Column("tenant id".to_owned()),
+                Part::Literal("-v1".to_owned()),
+            ]
+        );
+        assert_eq!(template.to_string(), "{domain}.{column:tenant id}-v1");
+    }
+
+    #[test]
+    fn what_can_never_be_a_topic_is_refused_when_read() {
+        let problem = |text: &str| match TopicTemplate::parse(text) {
+            Err(TemplateError::Name { problem, .. }) => Some(problem),
+            _ => None,
+        };
+        assert_eq!(problem(""), Some(TopicNameError::Empty));
+        assert_eq!(problem(".."), Some(TopicNameError::Dots));
+        assert_eq!(problem("{type} events"), Some(TopicNameError::Character));
+        assert_eq!(problem("bestellungen-für-{type}"), Some(TopicNameError::Character));
+        assert_eq!(problem(&"x".repeat(250)), Some(TopicNameError::TooLong));
+        assert_eq!(problem(&("{type}".to_owned() + &"x".repeat(249))), None);
+        assert_eq!(problem("{type}."), None);
+        assert_eq!(problem("{type}"), None);
+    }
+
+    #[test]
+    fn braces_and_words_are_checked() {
+        for text in ["{", "}", "{type", "type}", "{{type}}", "a{b{type}}"] {
+            let error = TopicTemplate::parse(text).expect_err(text);
+            assert!(matches!(error, TemplateError::Brace { .. }), "{text}: {error}");
+        }
+        for text in ["{}", "{Type}", "{column}", "{column:}", "{ type }"] {
+            let error = TopicTemplate::parse(text).expect_err(text);
+            assert!(matches!(error, TemplateError::Placeholder { .. }), "{text}: {error}");
+        }
+        assert_eq!(
+            TopicTemplate::parse("{topic}").expect_err("no such word").to_string(),
+            "topic \"{topic}\" has {topic}, which is none of {type}, {domain}, {aggregate_type}, \
+             {column:NAME}, {schema} and {table}"
+        );
+    }
+
+    #[test]
+    fn a_table_fills_its_own_places() {
+        let template = TopicTemplate::parse("cdc.{schema}.{table}").expect("a template");
+        let filled = template.for_table("public", "outbox_events").expect("a name");
+        assert_eq!(filled.parts(), [Part::Literal("cdc.public.outbox_events".to_owned())]);
+        let error = template.for_table("public", "out box").expect_err("a blank");
+        assert!(matches!(error, TemplateError::Name { problem: TopicNameError::Character, .. }));
+    }
+
+    #[test]
+    fn the_domain_ends_at_the_first_dot() {
+        assert_eq!(domain("order.placed"), "order");
+        assert_eq!(domain("order.line.added"), "order");
+        assert_eq!(domain("order"), "order");
+        assert_eq!(domain(".placed"), "");
+    }
+}

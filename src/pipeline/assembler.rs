@@ -1,0 +1,402 @@
+//! Rows become batches: which records belong together, where they may be cut, what the checkpoint
+//! at each cut says.
+//!
+//! A transaction is never held back until its end: its records go into the batch as they come. What
+//! keeps it whole is where cuts are made, because the sink commits at cuts only:
+//!
+//! - after the last whole transaction of a batch; the records of the open one behind it move on into
+//!   the next batch;
+//! - inside a transaction only where its events exceed `transaction_bytes`: between two changes,
+//!   with a checkpoint that counts the changes that are out.
+//!
+//! A batch that fills up inside a transaction is handed over without a cut. The number of batches is
+//! fixed, so memory is bounded by bytes whatever the size of a transaction.
+
+use std::collections::VecDeque;
+
+use super::{
+    checkpoint_writer::CheckpointWriter,
+    resume::{Admission, HistoryError, Resume},
+};
+use crate::{
+    change::{Relation, RelationId, Transaction, Tuple},
+    checkpoint::{CheckpointRecord, InProgress, LastTransaction, Tracker},
+    encode::Encoder,
+    event::Mapping,
+    failure::Failure,
+    lsn::{CommitLsn, EndLsn, Lsn},
+    postgres::transaction::{ChangeDigest, ChangeKind},
+    sink::{Batch, Cut, Urgency},
+};
+
+/// A batch is handed over when it holds this many bytes: large enough to make the hand-over free,
+/// small enough that all batches together stay below 4 MiB.
+const BATCH_BYTES: usize = 512 << 10;
+
+/// How many batches there are. One is filled, one or two are with the sink, and one change may need
+/// two at once (a split, and a batch that it fills).
+const BATCHES: usize = 6;
+
+/// How many free batches one change may need.
+const BATCHES_PER_CHANGE: usize = 2;
+
+/// A batch's memory past this is given back once its large record is out.
+const BATCH_CAPACITY_MAX: usize = 1 << 20;
+
+/// While the sink holds this many batches, smaller ones are gathered: what arrives meanwhile goes
+/// out in one.
+const BATCHES_OUT_MIN: usize = 2;
+
+/// Why a change was not taken.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// An event of this transaction cannot be published: everything before it is, then we stop.
+    Halt {
+        /// Where the transaction's commit record begins.
+        before: CommitLsn,
+        /// What is wrong with the event.
+        failure: Box<dyn Failure>,
+    },
+    /// The stream itself is not to be followed.
+    Failed(Box<dyn Failure>),
+}
+
+impl From<HistoryError> for Trouble {
+    fn from(error: HistoryError) -> Self {
+        Self::Failed(Box::new(error))
+    }
+}
+
+/// The transaction that is open.
+#[derive(Debug)]
+struct Open {
+    transaction: Transaction,
+    /// None where the transaction is skipped.
+    published: Option<Published>,
+}
+
+/// How far an open transaction got.
+#[derive(Debug)]
+struct Published {
+    /// What is out since before this start: its changes are skipped.
+    part: Option<InProgress>,
+    changes: u64,
+    events: u64,
+    digest: ChangeDigest,
+    /// Bytes of its events since the last cut inside it.
+    bytes: usize,
+    /// Records of it were handed over without a cut behind them.
+    is_handed_over: bool,
+}
+
+/// What the assembler counts for the line a minute.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Counters {
+    /// Events encoded.
+    pub(super) events: u64,
+    /// Transactions received whole, the skipped ones left out.
+    pub(super) transactions: u64,
+}
+
+/// Gathers records into batches.
+pub(super) struct Assembler {
+    mapping: Mapping,
+    encoder: Encoder,
+    resume: Resume,
+    checkpoint: CheckpointWriter,
+    transaction_bytes: usize,
+    current: Batch,
+    /// Records of the current batch that belong to whole transactions.
+    whole_records: usize,
+    /// A transaction ended whose records were handed over without a cut.
+    is_cut_due: bool,
+    open: Option<Open>,
+    last: Option<LastTransaction>,
+    free: Vec<Batch>,
+    ready: VecDeque<Batch>,
+    counters: Counters,
+}
+
+impl Assembler {
+    /// Goes on from `checkpoint`. A transaction whose events exceed `transaction_bytes` is split.
+    pub(super) fn new(
+        mapping: Mapping,
+        checkpoint: CheckpointRecord,
+        transaction_bytes: usize,
+    ) -> Self {
+        Self {
+            mapping,
+            encoder: Encoder::new(),
+            resume: Resume::new(&checkpoint),
+            last: checkpoint.last,
+            checkpoint: CheckpointWriter::new(checkpoint),
+            transaction_bytes,
+            current: Batch::with_capacity(BATCH_BYTES),
+            whole_records: 0,
+            is_cut_due: false,
+            open: None,
+            free: (1..BATCHES).map(|_| Batch::with_capacity(BATCH_BYTES)).collect(),
+            ready: VecDeque::with_capacity(BATCHES),
+            counters: Counters::default(),
+        }
+    }
+
+    /// True while one more message can be taken, whatever it brings. This is the back-pressure.
+    pub(super) fn has_room(&self) -> bool {
+        self.free.len() >= BATCHES_PER_CHANGE
+    }
+
+    /// The next batch for the sink, in order.
+    pub(super) fn take_ready(&mut self) -> Option<Batch> {
+        self.ready.pop_front()
+    }
+
+    /// True where [`Assembler::take_ready`] has something.
+    pub(super) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// A batch comes back from the sink.
+    pub(super) fn give_back(&mut self, mut batch: Batch) {
+        batch.clear(BATCH_CAPACITY_MAX);
+        self.free.push(batch);
+    }
+
+    /// What went by so far.
+    pub(super) fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// The last transaction that was received whole.
+    pub(super) fn last(&self) -> Option<LastTransaction> {
+        self.last
+    }
+
+    /// What the checkpoint says of the publication from here on.
+    pub(super) fn checkpoint_mut(&mut self) -> &mut CheckpointWriter {
+        &mut self.checkpoint
+    }
+
+    /// A table as the changes that follow know it; also while skipping.
+    pub(super) fn relation(&mut self, relation: &Relation) -> Result<(), Trouble> {
+        let outcome = self.mapping.observe_relation(relation);
+        outcome.map_err(|error| self.halt(Box::new(error)))
+    }
+
+    /// A transaction begins.
+    pub(super) fn begin(&mut self, transaction: Transaction) -> Result<(), Trouble> {
+        let published = match self.resume.admit(&transaction)? {
+            Admission::Skip => None,
+            Admission::Publish => Some(Published::new(None)),
+            Admission::GoOn(part) => Some(Published::new(Some(part))),
+        };
+        self.open = Some(Open { transaction, published });
+        Ok(())
+    }
+
+    /// A change that is no insert: it only counts.
+    pub(super) fn pass_over(
+        &mut self,
+        lsn: Option<Lsn>,
+        kind: ChangeKind,
+        relation: Option<RelationId>,
+    ) -> Result<(), Trouble> {
+        let Some(Open { transaction, published: Some(published) }) = &mut self.open else {
+            return Ok(());
+        };
+        published.is_due(transaction.commit_lsn)?;
+        published.count(lsn, kind, relation);
+        Ok(())
+    }
+
+    /// A row was inserted.
+    pub(super) fn insert(
+        &mut self,
+        lsn: Option<Lsn>,
+        relation: RelationId,
+        row: Tuple<'_>,
+        tracker: &mut Tracker,
+    ) -> Result<(), Trouble> {
+        let Some(Open { transaction, published: Some(published) }) = &mut self.open else {
+            return Ok(());
+        };
+        if published.is_due(transaction.commit_lsn)? {
+            let event = match self.mapping.insert(relation, row, transaction) {
+                Ok(event) => event,
+                Err(error) => return Err(self.halt(Box::new(error))),
+            };
+            if let Some(event) = event {
+                let sequence = published.events;
+                if let Err(error) =
+                    self.encoder.encode(&event, transaction, sequence, &mut self.current)
+                {
+                    return Err(self.halt(Box::new(error)));
+                }
+                self.take_in_event(tracker);
+            }
+        }
+        if let Some(Open { published: Some(published), .. }) = &mut self.open {
+            published.count(lsn, ChangeKind::Insert, Some(relation));
+        }
+        Ok(())
+    }
+
+    /// A transaction ends.
+    pub(super) fn commit(&mut self, end: EndLsn, tracker: &mut Tracker) -> Result<(), Trouble> {
+        tracker.commit(end);
+        let Some(Open { transaction, published: Some(published) }) = self.open.take() else {
+            return Ok(());
+        };
+        if published.part.is_some_and(|part| published.changes <= part.changes) {
+            let what = "it has fewer changes";
+            return Err(published.changed(transaction.commit_lsn, what).into());
+        }
+        self.is_cut_due |= published.is_handed_over;
+        self.whole_records = self.current.records().len();
+        self.last = Some(LastTransaction {
+            commit_lsn: transaction.commit_lsn,
+            xid: transaction.xid,
+            commit_time: transaction.committed_at.0,
+        });
+        self.counters.transactions += 1;
+        Ok(())
+    }
+
+    /// Everything that was read is in: hands over the whole transactions, unless the sink has
+    /// enough to do and more can be gathered.
+    pub(super) fn hand_over_gathered(&mut self, tracker: &mut Tracker) {
+        if self.free.len() + 1 + BATCHES_OUT_MIN > BATCHES - self.ready.len() {
+            self.hand_over_whole(tracker);
+        }
+    }
+
+    /// Hands over the whole transactions.
+    pub(super) fn hand_over_whole(&mut self, tracker: &mut Tracker) {
+        if !self.has_whole() {
+            return;
+        }
+        let Some(mut rest) = self.free.pop() else { return };
+        self.current.split_into(self.whole_records, &mut rest);
+        self.cut(rest, None, Urgency::Group, tracker);
+    }
+
+    /// True where a cut could be made after a whole transaction.
+    pub(super) fn has_whole(&self) -> bool {
+        self.whole_records > 0 || self.is_cut_due
+    }
+
+    /// A checkpoint without events, so that an idle table pins no WAL.
+    pub(super) fn hand_over_idle(&mut self, end: EndLsn, tracker: &mut Tracker) {
+        debug_assert!(self.open.is_none() && !self.has_whole(), "idle means that nothing waits");
+        let Some(rest) = self.free.pop() else { return };
+        let sequence = tracker.hand_over(end);
+        let checkpoint = self.checkpoint.encode(end, self.last, None);
+        self.current.set_cut(Cut { sequence, checkpoint, urgency: Urgency::Group });
+        self.ready.push_back(std::mem::replace(&mut self.current, rest));
+    }
+
+    /// The record that was just encoded belongs to the open transaction: splits that where it
+    /// outgrew its bound, and hands over what is full.
+    fn take_in_event(&mut self, tracker: &mut Tracker) {
+        let Some(Open { published: Some(published), .. }) = &mut self.open else { return };
+        let bytes = self.current.records().last().map_or(0, |record| record.bytes());
+        let outgrown = published.bytes > 0 && published.bytes + bytes > self.transaction_bytes;
+        published.bytes = if outgrown { bytes } else { published.bytes + bytes };
+        self.counters.events += 1;
+        if outgrown {
+            self.split_transaction(tracker);
+        }
+        if let Some(Open { published: Some(published), .. }) = &mut self.open {
+            published.events += 1;
+        }
+        if self.current.bytes() >= BATCH_BYTES {
+            self.hand_over_full(tracker);
+        }
+    }
+
+    /// Cuts between the change whose record is the current batch's last and the one before it.
+    fn split_transaction(&mut self, tracker: &mut Tracker) {
+        let Some(mut rest) = self.free.pop() else { return };
+        let Some(Open { transaction, published: Some(published) }) = &mut self.open else { return };
+        published.is_handed_over = false;
+        let part = InProgress {
+            commit_lsn: transaction.commit_lsn,
+            changes: published.changes,
+            events: published.events,
+            digest: published.digest.value(),
+        };
+        let before_last = self.current.records().len().saturating_sub(1);
+        self.current.split_into(before_last, &mut rest);
+        self.cut(rest, Some(part), Urgency::Now, tracker);
+    }
+
+    fn hand_over_full(&mut self, tracker: &mut Tracker) {
+        if self.whole_records > 0 || self.is_cut_due {
+            self.hand_over_whole(tracker);
+            return;
+        }
+        let Some(rest) = self.free.pop() else { return };
+        if let Some(Open { published: Some(published), .. }) = &mut self.open {
+            published.is_handed_over = true;
+        }
+        self.ready.push_back(std::mem::replace(&mut self.current, rest));
+    }
+
+    fn cut(
+        &mut self,
+        rest: Batch,
+        part: Option<InProgress>,
+        urgency: Urgency,
+        tracker: &mut Tracker,
+    ) {
+        let end = tracker.received();
+        let sequence = tracker.hand_over(end);
+        let checkpoint = self.checkpoint.encode(end, self.last, part);
+        self.current.set_cut(Cut { sequence, checkpoint, urgency });
+        self.ready.push_back(std::mem::replace(&mut self.current, rest));
+        self.whole_records = 0;
+        self.is_cut_due = false;
+    }
+
+    fn halt(&self, failure: Box<dyn Failure>) -> Trouble {
+        match &self.open {
+            Some(open) => Trouble::Halt { before: open.transaction.commit_lsn, failure },
+            None => Trouble::Failed(failure),
+        }
+    }
+}
+
+impl Published {
+    fn new(part: Option<InProgress>) -> Self {
+        Self {
+            part,
+            changes: 0,
+            events: part.map_or(0, |part| part.events),
+            digest: ChangeDigest::default(),
+            bytes: 0,
+            is_handed_over: false,
+        }
+    }
+
+    /// False for a change that is out already. The first one that is not compares what was skipped
+    /// with what was published.
+    fn is_due(&self, commit_lsn: CommitLsn) -> Result<bool, HistoryError> {
+        match self.part {
+            Some(part) if self.changes < part.changes => Ok(false),
+            Some(part) if self.changes == part.changes && self.digest.value() != part.digest => {
+                Err(self.changed(commit_lsn, "its first changes are others"))
+            }
+            Some(_) | None => Ok(true),
+        }
+    }
+
+    fn count(&mut self, lsn: Option<Lsn>, kind: ChangeKind, relation: Option<RelationId>) {
+        self.digest.add(lsn, kind, relation);
+        self.changes += 1;
+    }
+
+    fn changed(&self, commit_lsn: CommitLsn, what: &'static str) -> HistoryError {
+        let changes = self.part.map_or(0, |part| part.changes);
+        HistoryError::TransactionChanged { commit_lsn, changes, what }
+    }
+}

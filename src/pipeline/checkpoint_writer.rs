@@ -1,0 +1,48 @@
+//! Encodes checkpoint records: what stays the same for the life of a run, and what a cut changes.
+
+use std::sync::Arc;
+
+use crate::{
+    checkpoint::{CheckpointKey, CheckpointRecord, Fingerprint, InProgress, LastTransaction},
+    lsn::EndLsn,
+    sink::Checkpoint,
+};
+
+/// Writes one pipeline's checkpoint records.
+#[derive(Debug)]
+pub(super) struct CheckpointWriter {
+    key: Arc<str>,
+    record: CheckpointRecord,
+}
+
+impl CheckpointWriter {
+    /// `record` holds what does not change: source, identity, timeline, publication.
+    pub(super) fn new(record: CheckpointRecord) -> Self {
+        let key = CheckpointKey {
+            system_id: record.system_id.clone(),
+            database: record.database.clone(),
+            slot: record.slot.clone(),
+        };
+        Self { key: key.to_string().into(), record }
+    }
+
+    /// The publication as it is known from here on.
+    pub(super) fn set_publication(&mut self, fingerprint: Fingerprint) {
+        self.record.publication = fingerprint;
+    }
+
+    /// The record for a cut.
+    pub(super) fn encode(
+        &mut self,
+        commit_end_lsn: EndLsn,
+        last: Option<LastTransaction>,
+        in_progress: Option<InProgress>,
+    ) -> Checkpoint {
+        self.record.commit_end_lsn = commit_end_lsn;
+        self.record.last = last;
+        self.record.in_progress = in_progress;
+        self.record.written_at = jiff::Timestamp::now().to_string();
+        let value = serde_json::to_vec(&self.record).expect("text keys and numbers always encode");
+        Checkpoint { key: Arc::clone(&self.key), value }
+    }
+}

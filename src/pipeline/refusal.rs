@@ -1,0 +1,374 @@
+//! What a start refuses, and why: each of these would lose events or double them if it went on.
+
+use crate::{
+    change::Oid,
+    checkpoint::{CheckpointKey, CheckpointRecord, Fingerprint},
+    failure::{Code, Failure, Recovery},
+    lsn::{EndLsn, Lsn},
+    postgres::{
+        PublicationName, SlotName,
+        replication::{SystemIdentity, TimelineHistory},
+    },
+};
+
+/// Why publishing does not start, or does not go on.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Refusal {
+    /// `wal_level` is below logical.
+    #[error("wal_level is \"{wal_level}\", logical replication needs \"logical\"")]
+    WalLevel {
+        /// The server's setting.
+        wal_level: String,
+    },
+    /// The role may not replicate.
+    #[error("role \"{role}\" may not replicate")]
+    NoReplicationRole {
+        /// The role.
+        role: String,
+    },
+    /// The server is a standby.
+    #[error("the server at {host} is a standby (pg_is_in_recovery)")]
+    InRecovery {
+        /// Where it is.
+        host: String,
+    },
+    /// Another instance holds the slot.
+    #[error("replication slot \"{slot}\" is in use by process {pid}")]
+    SlotBusy {
+        /// The slot.
+        slot: SlotName,
+        /// The walsender's process, 0 where the server does not say.
+        pid: i32,
+    },
+    /// The checkpoint's slot is gone.
+    #[error("replication slot \"{slot}\" does not exist, but its checkpoint does, at {checkpoint}")]
+    SlotMissing {
+        /// The slot.
+        slot: SlotName,
+        /// Where publishing had come to.
+        checkpoint: EndLsn,
+    },
+    /// The server gave up the slot.
+    #[error("replication slot \"{slot}\" is invalidated ({reason})")]
+    SlotInvalidated {
+        /// The slot.
+        slot: SlotName,
+        /// As `pg_replication_slots` has it.
+        reason: String,
+    },
+    /// The slot is not ours to read.
+    #[error("replication slot \"{slot}\" {what}")]
+    SlotWrongPlugin {
+        /// The slot.
+        slot: SlotName,
+        /// What it is instead.
+        what: String,
+    },
+    /// The slot's checkpoint was written for another source.
+    #[error("replication slot \"{slot}\" belongs to source \"{theirs}\", not to \"{ours}\"")]
+    ForeignSlot {
+        /// The slot.
+        slot: SlotName,
+        /// The source in the checkpoint.
+        theirs: String,
+        /// The setting.
+        ours: String,
+    },
+    /// A slot that nobody's checkpoint or intent speaks of.
+    #[error("replication slot \"{slot}\" exists, but the checkpoint topic knows nothing of it")]
+    CheckpointMissing {
+        /// The slot.
+        slot: SlotName,
+    },
+    /// The slot has forgotten what was not published.
+    #[error(
+        "the checkpoint {checkpoint} lies below the position {confirmed_flush} of replication slot \
+         \"{slot}\": the slot was advanced or created anew, and what lies between will not be sent"
+    )]
+    CheckpointBehindSlot {
+        /// The slot.
+        slot: SlotName,
+        /// What is published.
+        checkpoint: EndLsn,
+        /// What the slot begins with.
+        confirmed_flush: Lsn,
+    },
+    /// The database is older than what was published of it.
+    #[error("the checkpoint {checkpoint} lies above the end {wal_end} of the server's WAL")]
+    CheckpointAhead {
+        /// What is published.
+        checkpoint: EndLsn,
+        /// The end of the server's log.
+        wal_end: Lsn,
+    },
+    /// The checkpoint lies on a branch that this server never had.
+    #[error(
+        "the checkpoint {checkpoint} on timeline {timeline} is not in the history of the server, \
+         which is on timeline {server_timeline}"
+    )]
+    TimelineDiverged {
+        /// What is published.
+        checkpoint: EndLsn,
+        /// The timeline it was read on.
+        timeline: u32,
+        /// The server's.
+        server_timeline: u32,
+    },
+    /// The source is known elsewhere.
+    #[error("source \"{source_name}\" already has a checkpoint under another identity: {known}")]
+    IdentityChanged {
+        /// The setting `source`.
+        source_name: String,
+        /// The other keys, `<system id>/<database>/<slot>`.
+        known: String,
+        /// Ours.
+        key: String,
+    },
+    /// No such publication.
+    #[error("publication \"{publication}\" does not exist")]
+    PublicationMissing {
+        /// Its name.
+        publication: PublicationName,
+        /// The SQL that makes it.
+        create_sql: String,
+    },
+    /// Changes of a table were not, or will not be, delivered.
+    #[error("publication \"{publication}\": {what}")]
+    PublicationGap {
+        /// Its name.
+        publication: String,
+        /// What is missing or was away.
+        what: String,
+        /// What to do.
+        mend: String,
+    },
+}
+
+impl Failure for Refusal {
+    fn code(&self) -> Option<Code> {
+        match self {
+            Self::WalLevel { .. } => Some(Code::WalLevel),
+            Self::NoReplicationRole { .. } => Some(Code::NoReplicationRole),
+            Self::InRecovery { .. } | Self::SlotBusy { .. } => None,
+            Self::SlotMissing { .. } => Some(Code::SlotMissing),
+            Self::SlotInvalidated { .. } => Some(Code::SlotInvalidated),
+            Self::SlotWrongPlugin { .. } => Some(Code::SlotWrongPlugin),
+            Self::ForeignSlot { .. } => Some(Code::ForeignSlot),
+            Self::CheckpointMissing { .. } => Some(Code::CheckpointMissing),
+            Self::CheckpointBehindSlot { .. } => Some(Code::CheckpointBehindSlot),
+            Self::CheckpointAhead { .. } => Some(Code::CheckpointAhead),
+            Self::TimelineDiverged { .. } => Some(Code::TimelineDiverged),
+            Self::IdentityChanged { .. } => Some(Code::IdentityChanged),
+            Self::PublicationMissing { .. } => Some(Code::PublicationMissing),
+            Self::PublicationGap { .. } => Some(Code::PublicationGap),
+        }
+    }
+
+    fn recovery(&self) -> Recovery {
+        match self {
+            Self::InRecovery { .. } | Self::SlotBusy { .. } => Recovery::Retry,
+            Self::WalLevel { .. }
+            | Self::NoReplicationRole { .. }
+            | Self::SlotMissing { .. }
+            | Self::SlotInvalidated { .. }
+            | Self::SlotWrongPlugin { .. }
+            | Self::ForeignSlot { .. }
+            | Self::CheckpointMissing { .. }
+            | Self::CheckpointBehindSlot { .. }
+            | Self::CheckpointAhead { .. }
+            | Self::TimelineDiverged { .. }
+            | Self::IdentityChanged { .. }
+            | Self::PublicationMissing { .. }
+            | Self::PublicationGap { .. } => Recovery::Stop,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::WalLevel { .. } => "Run ALTER SYSTEM SET wal_level = 'logical', then restart \
+                PostgreSQL (managed services have a parameter of their own for it)."
+                .to_owned(),
+            Self::NoReplicationRole { role } => format!(
+                "Run ALTER ROLE {} REPLICATION (Amazon RDS: GRANT rds_replication TO it).",
+                crate::postgres::quote_identifier(role)
+            ),
+            Self::InRecovery { .. } => {
+                "Point postgres.url at the primary; it is tried again.".to_owned()
+            }
+            Self::SlotBusy { slot, .. } => format!(
+                "It is tried again until the slot is free. Two pipelines need two slots: if the \
+                 other one is not an instance of this pipeline, set another postgres.slot than \
+                 \"{slot}\"."
+            ),
+            Self::SlotMissing { slot, checkpoint } => format!(
+                "Somebody dropped the slot; what was committed after {checkpoint} is no longer \
+                 in reach of a slot. {}",
+                new_slot_hint(slot)
+            ),
+            Self::SlotInvalidated { slot, .. } => format!(
+                "Raise max_slot_wal_keep_size, so that it does not happen again, and run SELECT \
+                 pg_drop_replication_slot('{slot}'). {}",
+                new_slot_hint(slot)
+            ),
+            Self::SlotWrongPlugin { .. } => {
+                "Set another postgres.slot, then run tailwater init.".to_owned()
+            }
+            Self::ForeignSlot { theirs, .. } => format!(
+                "Set another postgres.slot for this source; or, if it was renamed, set source = \
+                 \"{theirs}\" again."
+            ),
+            Self::CheckpointMissing { slot } => format!(
+                "If the slot was made by hand, run SELECT pg_drop_replication_slot('{slot}') and \
+                 start again. If the checkpoint topic was deleted, its events are on Kafka and the \
+                 position is lost: {}",
+                new_slot_hint(slot)
+            ),
+            Self::CheckpointBehindSlot { slot, checkpoint, .. } => format!(
+                "Look with SELECT * FROM pg_replication_slots WHERE slot_name = '{slot}' who else \
+                 uses it. What was committed after {checkpoint} and before the slot's position \
+                 is not on Kafka. {}",
+                new_slot_hint(slot)
+            ),
+            Self::CheckpointAhead { .. } => "The database was restored from a backup, or it is \
+                another server. Consumers have seen events that it does not hold. If that is \
+                understood, set another postgres.slot and run tailwater init."
+                .to_owned(),
+            Self::TimelineDiverged { .. } => "Either this server is a former primary: point \
+                postgres.url at the present one. Or a failover lost transactions that are on Kafka \
+                already: compare the tables with the topics, then set another postgres.slot and \
+                run tailwater init."
+                .to_owned(),
+            Self::IdentityChanged { key, .. } => format!(
+                "After an upgrade, a restored database or a renamed slot, what was committed in \
+                 between is not on Kafka under {key}. If that is understood, or if this is a \
+                 second pipeline of the source, run tailwater init; it starts from now on."
+            ),
+            Self::PublicationMissing { create_sql, .. } => format!(
+                "Run {create_sql}; changes made while it was missing are not delivered: compare \
+                 the tables with the topics."
+            ),
+            Self::PublicationGap { mend, .. } => mend.clone(),
+        })
+    }
+}
+
+fn new_slot_hint(slot: &SlotName) -> String {
+    format!(
+        "To go on from now, set another postgres.slot than \"{slot}\" and run tailwater init; then \
+         publish the missing rows again by inserting them anew."
+    )
+}
+
+/// Judges a checkpoint by what the server says of itself (DESIGN 4, step 4).
+///
+/// # Errors
+/// Where the server is not the one, or not at the place, that the checkpoint was written for.
+pub(super) fn judge_position(
+    checkpoint: &CheckpointRecord,
+    slot: &SlotName,
+    confirmed_flush: Lsn,
+    server: &SystemIdentity,
+    history: Option<&TimelineHistory>,
+) -> Result<(), Refusal> {
+    let position = checkpoint.commit_end_lsn;
+    if !is_in_history(checkpoint, server, history) {
+        return Err(Refusal::TimelineDiverged {
+            checkpoint: position,
+            timeline: checkpoint.timeline,
+            server_timeline: server.timeline,
+        });
+    }
+    if position.lsn() > server.wal_end {
+        return Err(Refusal::CheckpointAhead { checkpoint: position, wal_end: server.wal_end });
+    }
+    if position.lsn() < confirmed_flush {
+        let slot = slot.clone();
+        return Err(Refusal::CheckpointBehindSlot { slot, checkpoint: position, confirmed_flush });
+    }
+    Ok(())
+}
+
+fn is_in_history(
+    checkpoint: &CheckpointRecord,
+    server: &SystemIdentity,
+    history: Option<&TimelineHistory>,
+) -> bool {
+    checkpoint.timeline == server.timeline
+        || history
+            .and_then(|history| history.switch_point(checkpoint.timeline))
+            .is_some_and(|switch_point| checkpoint.commit_end_lsn.lsn() <= switch_point)
+}
+
+/// Judges a first start: the source must not be known under another key.
+///
+/// # Errors
+/// Where it is.
+pub(super) fn judge_identity(
+    source: &str,
+    key: &CheckpointKey,
+    others: &[String],
+) -> Result<(), Refusal> {
+    if others.is_empty() {
+        return Ok(());
+    }
+    Err(Refusal::IdentityChanged {
+        source_name: source.to_owned(),
+        known: others.join(", "),
+        key: key.to_string(),
+    })
+}
+
+/// Compares the publication as it was when the checkpoint was written with what it is. A table
+/// that is gone or made anew has a gap that no LSN shows.
+///
+/// # Errors
+/// Where a table of both was away in between.
+pub(super) fn judge_publication(before: &Fingerprint, now: &Fingerprint) -> Result<(), Refusal> {
+    let gap = |what: String, mend: String| {
+        Err(Refusal::PublicationGap { publication: now.name.clone(), what, mend })
+    };
+    if before.name != now.name {
+        // Another publication was configured on purpose; its tables are judged by their own OIDs
+        // from here on.
+        return Ok(());
+    }
+    for (table, then) in &before.tables {
+        let Some(current) = now.tables.get(table) else { continue };
+        if then.oid != current.oid {
+            return gap(
+                format!(
+                    "table {table} was made anew: its OID was {} and is {}",
+                    then.oid, current.oid
+                ),
+                missing_rows_hint(table),
+            );
+        }
+        if then.member != current.member {
+            return gap(
+                format!(
+                    "table {table} was out of the publication for a while ({})",
+                    members(then.member, current.member)
+                ),
+                missing_rows_hint(table),
+            );
+        }
+    }
+    if before.oid != now.oid {
+        let tables = before.tables.keys().cloned().collect::<Vec<_>>().join(", ");
+        return gap("it was dropped and made anew".to_owned(), missing_rows_hint(&tables));
+    }
+    Ok(())
+}
+
+fn members(before: Option<Oid>, now: Option<Oid>) -> String {
+    let text = |member: Option<Oid>| member.map_or("none".to_owned(), |oid| oid.to_string());
+    format!("its pg_publication_rel row was {} and is {}", text(before), text(now))
+}
+
+fn missing_rows_hint(tables: &str) -> String {
+    format!(
+        "Rows that were inserted into {tables} in between are not on Kafka: compare them with the \
+         topic. Then set another postgres.slot, run tailwater init, and insert the missing rows \
+         anew."
+    )
+}

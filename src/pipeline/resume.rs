@@ -1,0 +1,214 @@
+//! Where publishing goes on after a start.
+//!
+//! The slot re-sends everything above `confirmed_flush`, which lies at or below the checkpoint. A
+//! transaction is published already if and only if its commit record begins *below* the checkpoint's
+//! `commit_end_lsn`: the next commit record may begin exactly there. Of the transaction that was
+//! published in part, the first changes are skipped, and their digest must be the one that was kept.
+//!
+//! What is skipped must be what was published. A transaction that stands where `last` stood but is
+//! another one, or one that stands between `last` and the checkpoint's end, where none came by, is
+//! of another history: a restored backup whose log grew anew.
+
+use crate::{
+    change::Transaction,
+    checkpoint::{CheckpointRecord, InProgress, LastTransaction},
+    failure::{Code, Failure, Recovery},
+    lsn::{CommitLsn, EndLsn},
+};
+
+/// What happens to a transaction of the stream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Admission {
+    /// It is published already: read for its relations only.
+    Skip,
+    /// None of it is out.
+    Publish,
+    /// A part of it is out.
+    GoOn(InProgress),
+}
+
+/// The server's history is not the one that was published.
+#[derive(Debug, thiserror::Error)]
+pub enum HistoryError {
+    /// Another transaction stands where a published one stood.
+    #[error(
+        "transaction {xid} at {commit_lsn} is not the one that was published there: the checkpoint \
+         ends with {expected}"
+    )]
+    Diverged {
+        /// Where the other transaction's commit record begins.
+        commit_lsn: CommitLsn,
+        /// Its identifier.
+        xid: u32,
+        /// The last published transaction, in words.
+        expected: String,
+    },
+    /// The transaction that was published in part does not come again as it was.
+    #[error(
+        "the transaction at {commit_lsn}, of which {changes} changes are published, came again \
+         changed: {what}"
+    )]
+    TransactionChanged {
+        /// Where its commit record begins.
+        commit_lsn: CommitLsn,
+        /// How many of its changes are out.
+        changes: u64,
+        /// What differs.
+        what: &'static str,
+    },
+}
+
+impl Failure for HistoryError {
+    fn code(&self) -> Option<Code> {
+        Some(match self {
+            Self::Diverged { .. } => Code::HistoryDiverged,
+            Self::TransactionChanged { .. } => Code::TransactionChanged,
+        })
+    }
+
+    fn recovery(&self) -> Recovery {
+        Recovery::Stop
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Diverged { .. } => {
+                "The database was restored or replaced: what it holds below the checkpoint is not \
+                 what consumers have seen. Compare both, then drop the slot with SELECT \
+                 pg_drop_replication_slot('<slot>'), and start under another postgres.slot with \
+                 tailwater init."
+            }
+            Self::TransactionChanged { .. } => {
+                "Nothing of the rest was published. The publication or the database was changed \
+                 under a transaction in the middle of being published. Compare the table with the \
+                 topic, then start under another postgres.slot with tailwater init."
+            }
+        }
+        .to_owned())
+    }
+}
+
+/// The checkpoint, until the stream has passed it.
+#[derive(Debug)]
+pub(super) struct Resume {
+    commit_end_lsn: EndLsn,
+    last: Option<LastTransaction>,
+    in_progress: Option<InProgress>,
+}
+
+impl Resume {
+    pub(super) fn new(checkpoint: &CheckpointRecord) -> Self {
+        Self {
+            commit_end_lsn: checkpoint.commit_end_lsn,
+            last: checkpoint.last,
+            in_progress: checkpoint.in_progress,
+        }
+    }
+
+    /// Decides over a transaction at its Begin.
+    ///
+    /// # Errors
+    /// Where the stream is not the history that the checkpoint was written for.
+    pub(super) fn admit(&mut self, transaction: &Transaction) -> Result<Admission, HistoryError> {
+        match self.in_progress {
+            Some(part) if transaction.commit_lsn == part.commit_lsn => {
+                self.in_progress = None;
+                Ok(Admission::GoOn(part))
+            }
+            Some(part) if transaction.commit_lsn > part.commit_lsn => {
+                Err(HistoryError::TransactionChanged {
+                    commit_lsn: part.commit_lsn,
+                    changes: part.changes,
+                    what: "a later transaction came first",
+                })
+            }
+            Some(_) => self.skip(transaction),
+            None if transaction.commit_lsn.lsn() < self.commit_end_lsn.lsn() => {
+                self.skip(transaction)
+            }
+            None => Ok(Admission::Publish),
+        }
+    }
+
+    fn skip(&self, transaction: &Transaction) -> Result<Admission, HistoryError> {
+        let Some(last) = self.last else { return Ok(Admission::Skip) };
+        let is_last = transaction.commit_lsn == last.commit_lsn;
+        let same = transaction.xid == last.xid && transaction.committed_at.0 == last.commit_time;
+        if transaction.commit_lsn > last.commit_lsn || (is_last && !same) {
+            return Err(HistoryError::Diverged {
+                commit_lsn: transaction.commit_lsn,
+                xid: transaction.xid.0,
+                expected: format!("transaction {} at {}", last.xid, last.commit_lsn),
+            });
+        }
+        Ok(Admission::Skip)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        change::{PgTimestamp, Xid},
+        lsn::Lsn,
+    };
+
+    fn commit(position: u64) -> CommitLsn {
+        CommitLsn(Lsn::from_wire(position).expect("a position"))
+    }
+
+    fn transaction(position: u64, xid: u32) -> Transaction {
+        Transaction { commit_lsn: commit(position), xid: Xid(xid), committed_at: PgTimestamp(7) }
+    }
+
+    fn last(position: u64, xid: u32) -> LastTransaction {
+        LastTransaction { commit_lsn: commit(position), xid: Xid(xid), commit_time: 7 }
+    }
+
+    fn resume(end: u64, last: Option<LastTransaction>, part: Option<InProgress>) -> Resume {
+        Resume { commit_end_lsn: EndLsn(commit(end).lsn()), last, in_progress: part }
+    }
+
+    #[test]
+    fn a_commit_record_that_begins_at_the_checkpoint_is_published() {
+        let mut resume = resume(200, Some(last(150, 1)), None);
+        assert_eq!(resume.admit(&transaction(150, 1)).expect("known"), Admission::Skip);
+        assert_eq!(resume.admit(&transaction(200, 2)).expect("next"), Admission::Publish);
+    }
+
+    #[test]
+    fn another_transaction_in_the_place_of_the_last_is_another_history() {
+        let mut resume = resume(200, Some(last(150, 1)), None);
+        let error = resume.admit(&transaction(150, 9)).expect_err("another xid");
+        assert_eq!(error.code(), Some(Code::HistoryDiverged));
+        assert_eq!(error.recovery(), Recovery::Stop);
+        assert_eq!(
+            error.to_string(),
+            "transaction 9 at 0/96 is not the one that was published there: the checkpoint ends \
+             with transaction 1 at 0/96"
+        );
+    }
+
+    #[test]
+    fn a_transaction_between_the_last_and_the_checkpoint_is_another_history() {
+        let mut resume = resume(200, Some(last(150, 1)), None);
+        assert!(resume.admit(&transaction(180, 2)).is_err());
+    }
+
+    #[test]
+    fn the_transaction_in_progress_goes_on_and_those_before_are_skipped() {
+        let part = InProgress { commit_lsn: commit(300), changes: 5, events: 4, digest: 6 };
+        let mut resume = resume(200, Some(last(150, 1)), Some(part));
+        assert_eq!(resume.admit(&transaction(150, 1)).expect("known"), Admission::Skip);
+        assert_eq!(resume.admit(&transaction(300, 2)).expect("part"), Admission::GoOn(part));
+        assert_eq!(resume.admit(&transaction(400, 3)).expect("next"), Admission::Publish);
+    }
+
+    #[test]
+    fn a_transaction_in_progress_that_does_not_come_again_stops() {
+        let part = InProgress { commit_lsn: commit(300), changes: 5, events: 4, digest: 6 };
+        let mut resume = resume(200, None, Some(part));
+        let error = resume.admit(&transaction(400, 3)).expect_err("passed over");
+        assert_eq!(error.code(), Some(Code::TransactionChanged));
+    }
+}

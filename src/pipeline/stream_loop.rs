@@ -1,0 +1,396 @@
+//! The loop: reads what there is room for, hands over what is whole, acknowledges what is durable.
+
+use std::time::{Duration, Instant};
+
+use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
+use tracing::warn;
+
+use super::{
+    assembler::{Assembler, Trouble},
+    progress::Progress,
+    publication_watch::PublicationWatch,
+    refusal::Refusal,
+    shutdown::Shutdown,
+};
+use crate::{
+    checkpoint::{Fingerprint, Tracker},
+    failure::{Code, Failure},
+    lsn::CommitLsn,
+    postgres::{
+        PostgresError,
+        pgoutput::Decoder,
+        replication::{ReplicationStream, StreamMessage},
+        transaction::{Change, Step, TransactionReader},
+    },
+    sink::{Report, Sink},
+};
+
+/// How often timers are looked at: fine enough for an acknowledgement to be prompt, coarse enough
+/// to cost nothing when idle.
+const TICK: Duration = Duration::from_millis(200);
+
+/// The longest pause between two status updates: a sixth of the server's default
+/// `wal_sender_timeout`.
+const STATUS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The shortest pause between two status updates: a server that waits for an acknowledgement asks
+/// again for each answer, tens of thousands of times a second if it is let.
+const STATUS_INTERVAL_MIN: Duration = Duration::from_millis(50);
+
+/// The shortest pause between two checkpoints without events.
+const IDLE_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// After this long without a word from the server it is asked for one.
+const PING_AFTER: Duration = Duration::from_secs(10);
+
+/// How long a ping's answer is waited for.
+const PING_ANSWER_MAX: Duration = Duration::from_secs(5);
+
+/// How long draining may take: a stop ends within 5 s, the closing handshakes included.
+const DRAIN_MAX: Duration = Duration::from_secs(3);
+
+/// Why a stream ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// As asked: everything that was received whole is published.
+    Stopped,
+    /// An event of the transaction at `before` cannot be published; nothing more is.
+    Halt {
+        /// Where the transaction's commit record begins.
+        before: CommitLsn,
+        /// What is wrong with the event.
+        failure: Box<dyn Failure>,
+    },
+    /// The transaction that cannot be published is next.
+    BeforeHalt {
+        /// Everything before it is out.
+        is_all_delivered: bool,
+    },
+    /// Another producer has our transactional id, or the broker gave up our transaction.
+    Fenced {
+        /// What the sink said.
+        failure: Box<dyn Failure>,
+        /// The replication slot is still ours.
+        holds_slot: bool,
+    },
+    /// Something failed.
+    Failed(Box<dyn Failure>),
+}
+
+impl From<Trouble> for End {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Halt { before, failure } => Self::Halt { before, failure },
+            Trouble::Failed(failure) => Self::Failed(failure),
+        }
+    }
+}
+
+impl<F: Failure> From<F> for End {
+    fn from(failure: F) -> Self {
+        Self::Failed(Box::new(failure))
+    }
+}
+
+/// A stream that publishes: holds the slot, knows its checkpoint.
+pub(super) struct StreamLoop<S: Sink> {
+    stream: ReplicationStream,
+    decoder: Decoder,
+    reader: TransactionReader,
+    assembler: Assembler,
+    tracker: Tracker,
+    sink: S,
+    watch: PublicationWatch,
+    /// Everything before this transaction is published, then the loop ends.
+    halt_before: Option<CommitLsn>,
+    /// The stream's buffer holds messages that there was no room for.
+    has_unread: bool,
+    ticks: Interval,
+    status_at: Instant,
+    idle_checkpoint_at: Instant,
+    ping_at: Instant,
+    is_status_due: bool,
+    progress: Progress,
+}
+
+impl<S: Sink> StreamLoop<S> {
+    pub(super) fn new(
+        stream: ReplicationStream,
+        assembler: Assembler,
+        tracker: Tracker,
+        sink: S,
+        watch: PublicationWatch,
+        halt_before: Option<CommitLsn>,
+    ) -> Self {
+        let now = Instant::now();
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            stream,
+            decoder: Decoder::new(),
+            reader: TransactionReader::new(),
+            assembler,
+            tracker,
+            sink,
+            watch,
+            halt_before,
+            has_unread: false,
+            ticks,
+            status_at: now,
+            idle_checkpoint_at: now,
+            ping_at: now,
+            is_status_due: true,
+            progress: Progress::new(),
+        }
+    }
+
+    /// Publishes until something ends it. What it leaves behind is in order: nothing is
+    /// acknowledged that is not durable, and both sides are closed.
+    pub(super) async fn run(mut self, shutdown: &mut Shutdown) -> End {
+        let end = match self.publish(shutdown).await {
+            Ok(()) => self.drain(End::Stopped).await,
+            Err(End::BeforeHalt { .. }) => {
+                self.drain(End::BeforeHalt { is_all_delivered: true }).await
+            }
+            Err(End::Failed(failure)) if failure.code() == Some(Code::Fenced) => {
+                let holds_slot = self.is_ping_answered().await;
+                End::Fenced { failure, holds_slot }
+            }
+            Err(end) => end,
+        };
+        self.close().await;
+        end
+    }
+
+    async fn publish(&mut self, shutdown: &mut Shutdown) -> Result<(), End> {
+        loop {
+            let has_room = self.assembler.has_room();
+            if self.has_unread && has_room {
+                self.take_messages()?;
+                continue;
+            }
+            tokio::select! {
+                biased;
+                // Stop the intake first: draining is a function of its own.
+                () = shutdown.requested() => return Ok(()),
+                // What is delivered frees room and moves the flush position.
+                report = self.sink.next_report() => self.on_report(report)?,
+                // Answer before wal_sender_timeout, also while the sink is stalled.
+                _ = self.ticks.tick() => self.on_tick().await?,
+                // A table that left the publication has a gap that no position shows.
+                change = self.watch.changed() => self.on_publication(change)?,
+                // Read only what there is room for: this is the back-pressure.
+                read = self.stream.read_chunk(), if has_room => { read?; self.take_messages()? }
+            }
+            if self.is_status_due {
+                self.send_due_status().await?;
+            }
+        }
+    }
+
+    /// Takes what the stream has read, as far as there is room.
+    fn take_messages(&mut self) -> Result<(), End> {
+        let outcome = loop {
+            if !self.assembler.has_room() {
+                self.has_unread = true;
+                break Ok(());
+            }
+            match self.take_message() {
+                Ok(true) => {}
+                Ok(false) => {
+                    self.has_unread = false;
+                    break Ok(());
+                }
+                Err(end) => break Err(end),
+            }
+        };
+        self.assembler.hand_over_gathered(&mut self.tracker);
+        self.send_ready();
+        outcome
+    }
+
+    /// False where the buffer holds no whole message.
+    fn take_message(&mut self) -> Result<bool, End> {
+        let Some(message) = self.stream.next_message()? else { return Ok(false) };
+        match message {
+            StreamMessage::Keepalive { wal_end, reply_requested } => {
+                self.progress.observe_wal_end(wal_end);
+                if let Some(wal_end) = wal_end {
+                    self.tracker.observe_keepalive(wal_end);
+                }
+                self.is_status_due |= reply_requested;
+            }
+            StreamMessage::XLogData { wal_start, payload } => {
+                let step = self.reader.accept(wal_start, self.decoder.decode(payload)?)?;
+                match step {
+                    Step::Begin(transaction) => {
+                        if self.halt_before.is_some_and(|halt| transaction.commit_lsn >= halt) {
+                            return Err(End::BeforeHalt { is_all_delivered: false });
+                        }
+                        self.tracker.begin();
+                        self.assembler.begin(transaction)?;
+                    }
+                    Step::Change { lsn, kind, relation, change, .. } => match (change, relation) {
+                        (Change::Insert { new }, Some(relation)) => {
+                            self.assembler.insert(lsn, relation, new, &mut self.tracker)?;
+                        }
+                        (
+                            Change::Insert { .. }
+                            | Change::Update { .. }
+                            | Change::Delete { .. }
+                            | Change::Truncate
+                            | Change::Message { .. },
+                            _,
+                        ) => self.assembler.pass_over(lsn, kind, relation)?,
+                    },
+                    Step::Commit { end_lsn, .. } => {
+                        self.assembler.commit(end_lsn, &mut self.tracker)?;
+                    }
+                    Step::Relation(relation) => self.assembler.relation(&relation)?,
+                    Step::NonTransactionalMessage | Step::Nothing => {}
+                }
+                if self.assembler.has_ready() {
+                    self.send_ready();
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    fn send_ready(&mut self) {
+        while let Some(batch) = self.assembler.take_ready() {
+            self.sink.send(batch);
+        }
+    }
+
+    fn on_report(&mut self, report: Report) -> Result<(), End> {
+        match report {
+            Report::Delivered(sequence) => {
+                self.tracker.delivered(sequence);
+                self.is_status_due = true;
+            }
+            Report::Emptied(batch) => {
+                self.assembler.give_back(batch);
+                if !self.has_unread {
+                    self.assembler.hand_over_gathered(&mut self.tracker);
+                    self.send_ready();
+                }
+            }
+            Report::Refused { commit_lsn, failure } => {
+                return Err(End::Halt { before: commit_lsn, failure });
+            }
+            Report::Failed(failure) => return Err(End::Failed(failure)),
+        }
+        Ok(())
+    }
+}
+
+/// Whether a status update asks for an answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reply {
+    Requested,
+    NotNeeded,
+}
+
+/// Keeping the connection alive and the slot moving.
+impl<S: Sink> StreamLoop<S> {
+    async fn on_tick(&mut self) -> Result<(), End> {
+        self.checkpoint_when_idle();
+        self.progress.tick(self.assembler.counters(), self.assembler.last(), &self.tracker);
+        let is_silent = self.stream.silent_for() >= PING_AFTER;
+        if is_silent && self.ping_at.elapsed() >= PING_AFTER {
+            self.ping_at = Instant::now();
+            return Ok(self.send_status(Reply::Requested).await?);
+        }
+        self.is_status_due |= self.status_at.elapsed() >= STATUS_INTERVAL;
+        Ok(())
+    }
+
+    /// An idle table must not pin WAL: where the log moved and nothing of ours is in it, the
+    /// position is committed by itself, then acknowledged.
+    fn checkpoint_when_idle(&mut self) {
+        let is_due = self.idle_checkpoint_at.elapsed() >= IDLE_CHECKPOINT_INTERVAL;
+        if !is_due || self.has_unread || self.assembler.has_whole() || !self.assembler.has_room() {
+            return;
+        }
+        if let Some(position) = self.tracker.idle_position() {
+            self.idle_checkpoint_at = Instant::now();
+            self.assembler.hand_over_idle(position, &mut self.tracker);
+            self.send_ready();
+        }
+    }
+
+    /// Sends a status update, unless one was sent just now: then the next tick does.
+    async fn send_due_status(&mut self) -> Result<(), End> {
+        if self.status_at.elapsed() >= STATUS_INTERVAL_MIN {
+            self.send_status(Reply::NotNeeded).await?;
+        }
+        Ok(())
+    }
+
+    async fn send_status(&mut self, reply: Reply) -> Result<(), PostgresError> {
+        self.is_status_due = false;
+        self.status_at = Instant::now();
+        let write = Some(self.tracker.received().lsn());
+        let flush = Some(self.tracker.flush_lsn());
+        self.stream.send_status(write, flush, reply == Reply::Requested).await
+    }
+
+    fn on_publication(&mut self, change: Result<Fingerprint, Refusal>) -> Result<(), End> {
+        self.assembler.checkpoint_mut().set_publication(change?);
+        Ok(())
+    }
+
+    /// Lets the sink finish the whole transactions, for a bounded time.
+    async fn drain(&mut self, end: End) -> End {
+        match timeout(DRAIN_MAX, self.await_deliveries()).await {
+            Ok(Ok(())) => end,
+            Ok(Err(failure)) => failure,
+            Err(_) => {
+                warn!(
+                    "the sink did not finish in time; the rest is published after the next start"
+                );
+                match end {
+                    End::BeforeHalt { .. } => End::BeforeHalt { is_all_delivered: false },
+                    End::Stopped | End::Halt { .. } | End::Fenced { .. } | End::Failed(_) => end,
+                }
+            }
+        }
+    }
+
+    async fn await_deliveries(&mut self) -> Result<(), End> {
+        loop {
+            self.assembler.hand_over_whole(&mut self.tracker);
+            self.send_ready();
+            if !self.assembler.has_whole() && !self.tracker.has_in_flight() {
+                return Ok(());
+            }
+            let report = self.sink.next_report().await;
+            self.on_report(report)?;
+        }
+    }
+
+    /// Asks the server for a word. A walsender that answers is ours: the slot is.
+    async fn is_ping_answered(&mut self) -> bool {
+        let answered = async {
+            self.send_status(Reply::Requested).await?;
+            loop {
+                self.stream.read_chunk().await?;
+                while let Some(message) = self.stream.next_message()? {
+                    if matches!(message, StreamMessage::Keepalive { .. }) {
+                        return Ok::<bool, PostgresError>(true);
+                    }
+                }
+            }
+        };
+        matches!(timeout(PING_ANSWER_MAX, answered).await, Ok(Ok(true)))
+    }
+
+    /// Closes both sides: an open group of the sink must not hold back readers, and the server
+    /// hears what is durable.
+    async fn close(self) {
+        self.sink.close().await;
+        let received = Some(self.tracker.received().lsn());
+        self.stream.finish(received, Some(self.tracker.flush_lsn())).await;
+    }
+}

@@ -1,0 +1,147 @@
+//! Retry or stop: decided here and nowhere else.
+//!
+//! One attempt is the whole start order and then the loop. Whatever fails in it, nothing of it is
+//! kept: the next attempt begins at the checkpoint, which is the only truth. What survives is how
+//! long to wait, and which transaction must not be published.
+
+use std::time::{Duration, Instant};
+
+use tracing::{error, info, warn};
+
+use super::{settings::Settings, shutdown::Shutdown, start, stream_loop::End};
+use crate::{
+    failure::{Failure, Recovery},
+    lsn::CommitLsn,
+};
+
+/// The first pause. A walsender that lingers after its client's death is gone by then.
+const BACKOFF_MIN: Duration = Duration::from_millis(200);
+
+/// The longest pause: somebody who mends the cause sees the effect within seconds.
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+/// An attempt that lasted this long was a good one: the next pause is short again.
+const GOOD_ATTEMPT: Duration = Duration::from_secs(10);
+
+/// Fenced twice within this time: somebody else really is there.
+const FENCED_INTERVAL: Duration = Duration::from_secs(60);
+
+/// What is carried from one attempt to the next.
+#[derive(Default)]
+struct Carried {
+    backoff: Option<Duration>,
+    fenced_at: Option<Instant>,
+    halt: Option<Halt>,
+}
+
+/// A transaction that cannot be published.
+struct Halt {
+    before: CommitLsn,
+    failure: Box<dyn Failure>,
+}
+
+/// What an attempt came to.
+enum Verdict {
+    Stopped,
+    TryAgain,
+    GiveUp(Box<dyn Failure>),
+}
+
+/// Publishes until `shutdown` is requested.
+///
+/// # Errors
+/// The failure that retrying cannot mend. Everything before it is published, nothing is lost.
+pub async fn run(settings: &Settings, mut shutdown: Shutdown) -> Result<(), Box<dyn Failure>> {
+    let mut carried = Carried::default();
+    loop {
+        let began = Instant::now();
+        let verdict = attempt(settings, &mut shutdown, &mut carried).await;
+        if began.elapsed() >= GOOD_ATTEMPT {
+            carried.backoff = None;
+        }
+        match verdict {
+            Verdict::Stopped => {
+                info!("stopped");
+                return Ok(());
+            }
+            Verdict::GiveUp(failure) => return Err(failure),
+            Verdict::TryAgain if shutdown.is_requested() => return Ok(()),
+            Verdict::TryAgain => carried.pause(&mut shutdown).await,
+        }
+    }
+}
+
+async fn attempt(settings: &Settings, shutdown: &mut Shutdown, carried: &mut Carried) -> Verdict {
+    let halt_before = carried.halt.as_ref().map(|halt| halt.before);
+    let waiting = shutdown.clone();
+    let started = tokio::select! {
+        biased;
+        () = shutdown.requested() => return Verdict::Stopped,
+        started = start::start(settings, &waiting, halt_before) => started,
+    };
+    let stream_loop = match started {
+        Ok(stream_loop) => stream_loop,
+        Err(failure) => return carried.judge(failure),
+    };
+    match stream_loop.run(shutdown).await {
+        End::Stopped => Verdict::Stopped,
+        End::Failed(failure) => carried.judge(failure),
+        End::Fenced { failure, holds_slot } => carried.judge_fenced(failure, holds_slot),
+        End::Halt { before, failure } => {
+            warn!(
+                commit_lsn = %before,
+                error = %failure,
+                "an event cannot be published; publishing everything before its transaction"
+            );
+            carried.halt = Some(Halt { before, failure });
+            carried.backoff = None;
+            Verdict::TryAgain
+        }
+        End::BeforeHalt { is_all_delivered } => match carried.halt.take() {
+            Some(halt) if is_all_delivered => Verdict::GiveUp(halt.failure),
+            halt => {
+                carried.halt = halt;
+                Verdict::TryAgain
+            }
+        },
+    }
+}
+
+impl Carried {
+    fn judge(&mut self, failure: Box<dyn Failure>) -> Verdict {
+        match failure.recovery() {
+            Recovery::Stop => Verdict::GiveUp(failure),
+            Recovery::Retry => {
+                let chain = super::chain(&*failure);
+                let hint = failure.hint().unwrap_or_default();
+                warn!(error = chain, hint, "starting over from the checkpoint");
+                Verdict::TryAgain
+            }
+        }
+    }
+
+    /// The broker fences whoever let a transaction time out, also without a rival. With the slot in
+    /// hand there is none.
+    fn judge_fenced(&mut self, failure: Box<dyn Failure>, holds_slot: bool) -> Verdict {
+        let again = self.fenced_at.is_some_and(|before| before.elapsed() < FENCED_INTERVAL);
+        if !holds_slot || again {
+            error!(holds_slot, "another instance took over");
+            return Verdict::GiveUp(failure);
+        }
+        self.fenced_at = Some(Instant::now());
+        warn!(error = %failure, "the broker gave up our transaction; starting over");
+        Verdict::TryAgain
+    }
+
+    async fn pause(&mut self, shutdown: &mut Shutdown) {
+        let pause = self.backoff.unwrap_or(BACKOFF_MIN);
+        self.backoff = Some((pause * 2).min(BACKOFF_MAX));
+        // Jitter: many daemons that lost one broker must not come back in step.
+        let jittered = pause.mul_f64(0.75 + fastrand::f64() / 2.0);
+        tokio::select! {
+            biased;
+            () = shutdown.requested() => {}
+            () = tokio::time::sleep(jittered) => {}
+        }
+    }
+}

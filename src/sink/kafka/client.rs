@@ -1,0 +1,140 @@
+//! The way from settings to a sink: connect, look around, fence, produce.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use crate::sink::{
+    Headers,
+    kafka::{
+        Cancel, KafkaError, KafkaSink,
+        native::Topic,
+        producer::{Parts, Producer, Refusal},
+        properties::{self, ProducerProperties},
+        reader::Reader,
+        settings::Settings,
+    },
+};
+
+/// How long a first answer may take. The caller tries again; in between it can say what is wrong.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+
+/// Between two questions.
+const CONNECT_PAUSE: Duration = Duration::from_millis(20);
+
+/// How long one question may take: cancellation is looked at between two.
+const CONNECT_ATTEMPT: Duration = Duration::from_millis(500);
+
+/// Connected to Kafka, in no transaction. Nobody is fenced until [`Kafka::fence`].
+pub struct Kafka {
+    pub(super) producer: Producer,
+    pub(super) settings: Arc<Settings>,
+    pub(super) properties: ProducerProperties,
+    cancel: Cancel,
+}
+
+impl Kafka {
+    /// Makes the clients and waits until a broker has answered.
+    ///
+    /// # Errors
+    /// [`KafkaError::Unreachable`] after 5 s, with what librdkafka said last: call again.
+    pub fn connect(settings: Settings, cancel: Cancel) -> Result<Self, KafkaError> {
+        let properties = properties::producer(&settings);
+        let producer = Producer::new(&settings, &properties)?;
+        let kafka = Self { producer, settings: Arc::new(settings), properties, cancel };
+        kafka.await_answer()?;
+        Ok(kafka)
+    }
+
+    /// Asks for metadata, because whatever is asked of a coordinator before a connection is up is
+    /// only asked again half a second later.
+    fn await_answer(&self) -> Result<(), KafkaError> {
+        let (client, brokers) = (self.producer.client(), &self.settings.brokers);
+        let deadline = Instant::now() + CONNECT_LIMIT;
+        loop {
+            self.cancel.check()?;
+            let topic = Some(self.settings.checkpoint_topic.as_str());
+            let Err(error) = client.fetch_metadata(topic, CONNECT_ATTEMPT) else { return Ok(()) };
+            // Some refusals come at once: do not ask in a loop.
+            self.producer.poll(CONNECT_PAUSE, 0)?;
+            if Instant::now() > deadline {
+                let reason = client.context().last_error_or(&error.to_string());
+                let brokers = brokers.clone();
+                return Err(if client.context().authentication_failed() {
+                    KafkaError::Authentication { brokers, reason }
+                } else {
+                    KafkaError::Unreachable { brokers, reason }
+                });
+            }
+        }
+    }
+
+    /// Another client on the same brokers, which reads the checkpoint topic.
+    pub fn reader(&self) -> Result<Reader, KafkaError> {
+        Reader::open(&self.settings, self.cancel.clone())
+    }
+
+    /// Ends the transaction of whoever had our transactional id, and fences them. Only who holds
+    /// the slot may call it.
+    pub fn fence(&mut self) -> Result<(), KafkaError> {
+        self.producer.fence(&self.cancel)
+    }
+
+    /// Writes records, keys and values, to the checkpoint topic in one transaction of their own.
+    pub fn write(&mut self, records: &[(&str, &[u8])]) -> Result<(), KafkaError> {
+        let topic =
+            Topic::new(self.producer.client().native_ptr(), &self.settings.checkpoint_topic)?;
+        let bytes = records.iter().map(|(key, value)| key.len() + value.len()).sum();
+        self.producer.begin()?;
+        for (key, value) in records {
+            produce_checkpoint(&self.producer, &topic, key, value, &self.cancel)?;
+        }
+        self.producer.commit(bytes, &self.cancel)
+    }
+
+    /// Starts the thread that produces. Cancelling what was given to [`Kafka::connect`] has no
+    /// effect on it.
+    pub fn into_sink(self) -> Result<KafkaSink, KafkaError> {
+        KafkaSink::start(self)
+    }
+}
+
+/// Produces a checkpoint record. The queue is waited for.
+pub(super) fn produce_checkpoint(
+    producer: &Producer,
+    topic: &Topic,
+    key: &str,
+    value: &[u8],
+    cancel: &Cancel,
+) -> Result<(), KafkaError> {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let parts = Parts {
+        partition: 0,
+        key: Some(key.as_bytes()),
+        value: Some(value),
+        headers: Headers::new(&[]),
+        header_count: 0,
+        timestamp_ms: i64::try_from(since_1970.as_millis()).unwrap_or(i64::MAX),
+    };
+    loop {
+        match producer.produce(topic, &parts) {
+            Ok(()) => return Ok(()),
+            Err(Refusal::QueueFull) => {
+                cancel.check()?;
+                producer.poll(QUEUE_PAUSE, value.len())?;
+            }
+            Err(Refusal::Broken(code)) => return Err(producer.broken(code, value.len())),
+            Err(Refusal::TooLarge) => {
+                return Err(KafkaError::Call {
+                    action: format!("write the checkpoint \"{key}\""),
+                    reason: format!("its {} bytes exceed message.max.bytes", value.len()),
+                });
+            }
+        }
+    }
+}
+
+/// Between two tries to hand over a record when the queue is full: at 400,000 records/s the brokers
+/// have taken 400 meanwhile, out of the thousands that it holds.
+pub(super) const QUEUE_PAUSE: Duration = Duration::from_millis(1);

@@ -1,0 +1,100 @@
+//! What librdkafka tells us of its own accord: log lines, errors, failed deliveries.
+
+use std::sync::{
+    Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
+
+use rdkafka::{
+    ClientContext, Message,
+    config::RDKafkaLogLevel,
+    consumer::ConsumerContext,
+    error::{KafkaError as ClientError, RDKafkaErrorCode},
+    producer::{DeliveryResult, ProducerContext},
+};
+use tracing::{debug, info, trace, warn};
+
+/// A record that was not taken.
+#[derive(Clone, Debug)]
+pub(super) struct FailedDelivery {
+    pub(super) topic: String,
+    pub(super) code: RDKafkaErrorCode,
+}
+
+/// Remembers the last error and the first failed delivery.
+///
+/// The first one, because librdkafka fails everything behind it too, and with other words.
+#[derive(Debug, Default)]
+pub(super) struct Context {
+    last_error: Mutex<Option<String>>,
+    authentication_failed: AtomicBool,
+    failed_delivery: Mutex<Option<FailedDelivery>>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Context {
+    /// The last thing librdkafka said, or `otherwise`.
+    pub(super) fn last_error_or(&self, otherwise: &str) -> String {
+        locked(&self.last_error).clone().unwrap_or_else(|| otherwise.to_owned())
+    }
+
+    pub(super) fn authentication_failed(&self) -> bool {
+        self.authentication_failed.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn failed_delivery(&self) -> Option<FailedDelivery> {
+        locked(&self.failed_delivery).clone()
+    }
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        // FAIL and ERROR repeat what the error callback says of each attempt to connect, which
+        // the supervisor's own lines report; CONFWARN says that a producer's property is of no
+        // use to a consumer, and both are given the user's properties.
+        if matches!(facility, "FAIL" | "ERROR" | "CONFWARN") {
+            debug!(facility, message, "librdkafka");
+            return;
+        }
+        match level {
+            RDKafkaLogLevel::Emerg
+            | RDKafkaLogLevel::Alert
+            | RDKafkaLogLevel::Critical
+            | RDKafkaLogLevel::Error => warn!(facility, message, "librdkafka"),
+            RDKafkaLogLevel::Warning => info!(facility, message, "librdkafka"),
+            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
+                debug!(facility, message, "librdkafka");
+            }
+            RDKafkaLogLevel::Debug => trace!(facility, message, "librdkafka"),
+        }
+    }
+
+    fn error(&self, error: ClientError, reason: &str) {
+        debug!(%error, reason, "librdkafka");
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Authentication) {
+            self.authentication_failed.store(true, Ordering::Relaxed);
+        }
+        // "All brokers are down" follows the line that says why.
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
+            *locked(&self.last_error) = Some(reason.to_owned());
+        }
+    }
+}
+
+impl ConsumerContext for Context {}
+
+impl ProducerContext for Context {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        let Err((error, message)) = result else { return };
+        let mut first = locked(&self.failed_delivery);
+        if first.is_none() {
+            let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
+            *first = Some(FailedDelivery { topic: message.topic().to_owned(), code });
+        }
+    }
+}

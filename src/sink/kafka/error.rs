@@ -1,0 +1,235 @@
+//! What can go wrong between us and Kafka.
+
+use std::time::Duration;
+
+use crate::{
+    failure::{Code, Failure, Recovery},
+    lsn::CommitLsn,
+};
+
+/// A failed exchange with Kafka.
+#[derive(Debug, thiserror::Error)]
+pub enum KafkaError {
+    /// librdkafka refuses its configuration.
+    #[error("cannot set up the Kafka client: {what}")]
+    Settings {
+        /// librdkafka's words, the property among them.
+        what: String,
+    },
+    /// No broker answered in time.
+    #[error("could not reach Kafka at {brokers}: {reason}")]
+    Unreachable {
+        /// The setting.
+        brokers: String,
+        /// The last thing librdkafka said of it.
+        reason: String,
+    },
+    /// The brokers refuse user or password.
+    #[error("cannot log in to Kafka at {brokers}: {reason}")]
+    Authentication {
+        /// The setting.
+        brokers: String,
+        /// librdkafka's words.
+        reason: String,
+    },
+    /// The user may not do this.
+    #[error("cannot {action}: Kafka does not allow it ({reason})")]
+    Denied {
+        /// A verb phrase.
+        action: String,
+        /// The broker's words.
+        reason: String,
+    },
+    /// The brokers hold our epoch for an old one.
+    #[error(
+        "cannot go on as transactional id \"{transactional_id}\": another instance uses it, or \
+         Kafka gave up a transaction that was open for too long"
+    )]
+    Fenced {
+        /// Whose epoch it is.
+        transactional_id: String,
+        /// The bytes of the transaction's records, where one was open.
+        bytes: usize,
+    },
+    /// A call took longer than it may.
+    #[error("could not {action} within {} s ({bytes} bytes waited): {reason}", .limit.as_secs())]
+    TimedOut {
+        /// A verb phrase.
+        action: String,
+        /// The bound.
+        limit: Duration,
+        /// The bytes of the transaction's records.
+        bytes: usize,
+        /// The last thing librdkafka said.
+        reason: String,
+    },
+    /// Records were not taken.
+    #[error("could not deliver to topic \"{topic}\": {reason}")]
+    Delivery {
+        /// The topic.
+        topic: String,
+        /// The broker's words.
+        reason: String,
+    },
+    /// Another refused call.
+    #[error("could not {action}: {reason}")]
+    Call {
+        /// A verb phrase.
+        action: String,
+        /// librdkafka's words.
+        reason: String,
+    },
+    /// The topic is not there, and is not or cannot be made.
+    #[error("topic \"{topic}\" does not exist{}", reason_suffix(.reason))]
+    TopicMissing {
+        /// The topic.
+        topic: String,
+        /// Why it was not made, where that was tried.
+        reason: Option<String>,
+        /// The command that makes it.
+        command: String,
+    },
+    /// The checkpoint topic could lose checkpoints.
+    #[error("checkpoint topic \"{topic}\" has {found} and must have {wanted}")]
+    CheckpointTopicPolicy {
+        /// The topic.
+        topic: String,
+        /// What it has.
+        found: String,
+        /// What it must have.
+        wanted: &'static str,
+        /// What mends it, as a sentence.
+        mend: String,
+    },
+    /// A checkpoint under our key is nothing that we can read.
+    #[error(
+        "cannot read the record \"{key}\" at offset {offset} of checkpoint topic \"{topic}\": \
+         {reason}"
+    )]
+    CheckpointUnreadable {
+        /// The topic.
+        topic: String,
+        /// The record's key.
+        key: String,
+        /// Where it lies.
+        offset: i64,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A record is larger than its topic allows.
+    #[error(
+        "event {event_id} of the transaction at {commit_lsn} has {bytes} bytes, and topic \
+         \"{topic}\" takes {bytes_max}"
+    )]
+    EventTooLarge {
+        /// The topic.
+        topic: String,
+        /// Key, value and headers, uncompressed.
+        bytes: usize,
+        /// The topic's `max.message.bytes`, or what the producer's queue holds.
+        bytes_max: usize,
+        /// The event's transaction.
+        commit_lsn: CommitLsn,
+        /// The event.
+        event_id: String,
+    },
+    /// The caller ended the call.
+    #[error("could not go on with Kafka: it was called off")]
+    Cancelled,
+    /// The thread that produces is gone.
+    #[error("could not go on with Kafka: its thread has ended")]
+    ThreadEnded,
+}
+
+fn reason_suffix(reason: &Option<String>) -> String {
+    reason.as_ref().map_or(String::new(), |reason| format!(" and cannot be made: {reason}"))
+}
+
+impl Failure for KafkaError {
+    fn code(&self) -> Option<Code> {
+        match self {
+            Self::Settings { .. } => Some(Code::Settings),
+            Self::Authentication { .. } => Some(Code::AuthFailed),
+            Self::Denied { .. } => Some(Code::KafkaDenied),
+            Self::Fenced { .. } => Some(Code::Fenced),
+            Self::TopicMissing { .. } => Some(Code::TopicMissing),
+            Self::CheckpointTopicPolicy { .. } => Some(Code::CheckpointTopicPolicy),
+            Self::CheckpointUnreadable { .. } => Some(Code::CheckpointMissing),
+            Self::EventTooLarge { .. } => Some(Code::EventTooLarge),
+            Self::Unreachable { .. }
+            | Self::TimedOut { .. }
+            | Self::Delivery { .. }
+            | Self::Call { .. }
+            | Self::Cancelled
+            | Self::ThreadEnded => None,
+        }
+    }
+
+    fn recovery(&self) -> Recovery {
+        match self {
+            Self::Settings { .. }
+            | Self::Authentication { .. }
+            | Self::Denied { .. }
+            | Self::TopicMissing { .. }
+            | Self::CheckpointTopicPolicy { .. }
+            | Self::CheckpointUnreadable { .. }
+            | Self::EventTooLarge { .. } => Recovery::Stop,
+            // Fenced by the broker's time-out is retried; whoever sees it without holding the
+            // slot, or twice in a minute, has to stop by itself.
+            Self::Fenced { .. }
+            | Self::Unreachable { .. }
+            | Self::TimedOut { .. }
+            | Self::Delivery { .. }
+            | Self::Call { .. }
+            | Self::Cancelled
+            | Self::ThreadEnded => Recovery::Retry,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Settings { .. } => {
+                "Correct kafka.brokers or kafka.properties; the names are librdkafka's.".to_owned()
+            }
+            Self::Unreachable { .. } => {
+                "Check kafka.brokers, that the brokers run, and that security.protocol in \
+                 kafka.properties is theirs."
+                    .to_owned()
+            }
+            Self::Authentication { .. } => {
+                "Check sasl.mechanism, sasl.username and sasl.password in kafka.properties."
+                    .to_owned()
+            }
+            Self::Denied { .. } => {
+                "Allow the user Write and Describe on its topics and on its transactional id, and \
+                 Read on the checkpoint topic."
+                    .to_owned()
+            }
+            Self::Fenced { .. } => {
+                "Stop the other instance of this slot; if there is none, look for a stalled broker \
+                 or raise transaction.timeout.ms in kafka.properties."
+                    .to_owned()
+            }
+            Self::TopicMissing { command, .. } => format!("Create the topic: {command}"),
+            Self::CheckpointTopicPolicy { mend, .. } => mend.clone(),
+            Self::CheckpointUnreadable { .. } => {
+                "If a later version wrote it, run that version; nothing was published or \
+                 acknowledged."
+                    .to_owned()
+            }
+            Self::EventTooLarge { topic, bytes, .. } => format!(
+                "Raise the topic's limit and start again: kafka-configs.sh --bootstrap-server \
+                 <broker> --alter --entity-type topics --entity-name {topic} --add-config \
+                 max.message.bytes={}; above 16 MiB also queue.buffering.max.kbytes in \
+                 kafka.properties.",
+                bytes.saturating_add(*bytes / 4)
+            ),
+            Self::TimedOut { .. }
+            | Self::Delivery { .. }
+            | Self::Call { .. }
+            | Self::Cancelled
+            | Self::ThreadEnded => return None,
+        };
+        Some(hint)
+    }
+}

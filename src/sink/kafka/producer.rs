@@ -1,0 +1,301 @@
+//! The producer and its transactions. Every call is bounded.
+
+use std::{
+    ffi::{CStr, c_char, c_void},
+    ptr,
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    config::FromClientConfigAndContext,
+    error::RDKafkaErrorCode,
+    producer::{BaseProducer, Producer as _, PurgeConfig},
+};
+use rdkafka_sys as sys;
+
+use crate::sink::{
+    Headers,
+    kafka::{
+        Cancel, KafkaError,
+        administration::{self, milliseconds},
+        context::Context,
+        native::{self, CallError, HeaderList, Topic},
+        properties::ProducerProperties,
+        settings::Settings,
+    },
+};
+
+/// How long one call of librdkafka may take. Between two, events are served and cancellation is
+/// looked at; a call that ran out of time goes on in the background and is made again.
+const SLICE: Duration = Duration::from_millis(250);
+
+/// How long a predecessor's transaction may take to end: the broker has to write its markers.
+const FENCE_LIMIT: Duration = Duration::from_secs(30);
+
+/// A commit that the broker did not answer this long after it gave the transaction up never will.
+const COMMIT_GRACE: Duration = Duration::from_secs(5);
+
+/// One record as librdkafka gets it. Everything is copied.
+pub(super) struct Parts<'a> {
+    pub(super) partition: i32,
+    pub(super) key: Option<&'a [u8]>,
+    pub(super) value: Option<&'a [u8]>,
+    pub(super) headers: Headers<'a>,
+    pub(super) header_count: u16,
+    pub(super) timestamp_ms: i64,
+}
+
+/// Why a record was not taken.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// The queue is full: this record is to be tried again, before any other.
+    QueueFull,
+    /// The record is larger than the client takes.
+    TooLarge,
+    /// The transaction is broken.
+    Broken(RDKafkaErrorCode),
+}
+
+/// A producer with a transactional id.
+pub(super) struct Producer {
+    base: BaseProducer<Context>,
+    transactional_id: String,
+    brokers: String,
+    transaction_timeout: Duration,
+}
+
+impl Producer {
+    pub(super) fn new(
+        settings: &Settings,
+        properties: &ProducerProperties,
+    ) -> Result<Self, KafkaError> {
+        let base = BaseProducer::from_config_and_context(&properties.config, Context::default())
+            .map_err(|error| KafkaError::Settings { what: error.to_string() })?;
+        Ok(Self {
+            base,
+            transactional_id: settings.transactional_id.clone(),
+            brokers: settings.brokers.clone(),
+            transaction_timeout: properties.transaction_timeout,
+        })
+    }
+
+    pub(super) fn client(&self) -> &rdkafka::client::Client<Context> {
+        self.base.client()
+    }
+
+    fn native(&self) -> *mut sys::rd_kafka_t {
+        self.base.client().native_ptr()
+    }
+
+    /// Ends a predecessor's transaction and makes every other producer of this id fail from here
+    /// on.
+    pub(super) fn fence(&self, cancel: &Cancel) -> Result<(), KafkaError> {
+        self.repeat("take the transactional id", FENCE_LIMIT, 0, cancel, |client, timeout_ms| {
+            // SAFETY: the client is alive, and the error is ours.
+            unsafe { native::check(sys::rd_kafka_init_transactions(client, timeout_ms)) }
+        })
+    }
+
+    pub(super) fn begin(&self) -> Result<(), KafkaError> {
+        // SAFETY: the client is alive, and the error is ours.
+        let begun = unsafe { native::check(sys::rd_kafka_begin_transaction(self.native())) };
+        begun.map_err(|error| self.failure("begin a transaction", error, 0))
+    }
+
+    /// Commits by librdkafka's own call: rdkafka's flushes first, which takes 100 ms whether there
+    /// is something to wait for or not. librdkafka's flushes too, and does not linger.
+    pub(super) fn commit(&self, bytes: usize, cancel: &Cancel) -> Result<(), KafkaError> {
+        let limit = self.transaction_timeout.saturating_add(COMMIT_GRACE);
+        self.repeat("commit a transaction", limit, bytes, cancel, |client, timeout_ms| {
+            // SAFETY: the client is alive, and the error is ours.
+            unsafe { native::check(sys::rd_kafka_commit_transaction(client, timeout_ms)) }
+        })
+    }
+
+    /// Ends an open transaction at an orderly end, so that readers need not wait for its time-out
+    /// or for our next start. Only a kindness: what does not succeed in time is left.
+    pub(super) fn abort(&self, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        self.base.purge(PurgeConfig::default().queue());
+        // What is on its way must be answered first: after the end of its transaction it could
+        // open another one on an old broker, which nobody would end.
+        while self.waiting() > 0 {
+            if Instant::now() > deadline {
+                return;
+            }
+            self.base.poll(Duration::from_millis(2));
+        }
+        let left = milliseconds(deadline.saturating_duration_since(Instant::now()));
+        // SAFETY: the client is alive, and the error is ours.
+        let aborted =
+            unsafe { native::check(sys::rd_kafka_abort_transaction(self.native(), left)) };
+        if let Err(error) = aborted {
+            tracing::debug!(reason = error.reason, "transaction left open");
+        }
+    }
+
+    /// Sends everything without lingering and waits until it is answered.
+    pub(super) fn flush(&self, bytes: usize, cancel: &Cancel) -> Result<(), KafkaError> {
+        let limit = self.transaction_timeout;
+        self.repeat("send waiting records", limit, bytes, cancel, |client, timeout_ms| {
+            // SAFETY: the client is alive.
+            let code = unsafe { sys::rd_kafka_flush(client, timeout_ms) }.into();
+            if code == RDKafkaErrorCode::NoError {
+                return Ok(());
+            }
+            let retriable = code == RDKafkaErrorCode::OperationTimedOut;
+            Err(CallError { code, reason: code.to_string(), retriable })
+        })
+    }
+
+    /// Hands one record over.
+    pub(super) fn produce(&self, topic: &Topic, parts: &Parts<'_>) -> Result<(), Refusal> {
+        fn bytes(slice: Option<&[u8]>) -> (*const c_void, usize) {
+            slice.map_or((ptr::null(), 0), |slice| (slice.as_ptr().cast(), slice.len()))
+        }
+        let headers = HeaderList::new(parts.headers, parts.header_count);
+        let ((key, key_length), (value, value_length)) = (bytes(parts.key), bytes(parts.value));
+        // SAFETY: client and topic are alive; each value has the type that rdkafka.h names for
+        // its tag (`rd_kafka_vtype_t`); key and value are copied within the call.
+        let code = unsafe {
+            sys::rd_kafka_producev(
+                self.native(),
+                sys::rd_kafka_vtype_t::RD_KAFKA_VTYPE_RKT,
+                topic.as_ptr(),
+                sys::rd_kafka_vtype_t::RD_KAFKA_VTYPE_PARTITION,
+                parts.partition,
+                sys::rd_kafka_vtype_t::RD_KAFKA_VTYPE_MSGFLAGS,
+                sys::RD_KAFKA_MSG_F_COPY,
+                sys::rd_kafka_vtype_t::RD_KAFKA_VTYPE_KEY,
+                key,
+                key_length,
+                sys::rd_kafka_vtype_t::RD_KAFKA_VTYPE_VALUE,
+                value,
+                value_length,
+                sys::rd_kafka_vtype_t::RD_KAFKA_VTYPE_TIMESTAMP,
+                parts.timestamp_ms,
+                sys::rd_kafka_vtype_t::RD_KAFKA_VTYPE_HEADERS,
+                headers.as_ptr(),
+                sys::rd_kafka_vtype_t::RD_KAFKA_VTYPE_END,
+            )
+        };
+        match RDKafkaErrorCode::from(code) {
+            RDKafkaErrorCode::NoError => {
+                headers.given_away();
+                Ok(())
+            }
+            RDKafkaErrorCode::QueueFull => Err(Refusal::QueueFull),
+            RDKafkaErrorCode::MessageSizeTooLarge => Err(Refusal::TooLarge),
+            code => Err(Refusal::Broken(code)),
+        }
+    }
+
+    /// Records that are not answered yet.
+    pub(super) fn waiting(&self) -> usize {
+        // SAFETY: the client is alive.
+        usize::try_from(unsafe { sys::rd_kafka_outq_len(self.native()) }).unwrap_or(0)
+    }
+
+    /// Serves events for that long, and fails where one of them ended the transaction.
+    pub(super) fn poll(&self, time: Duration, bytes: usize) -> Result<(), KafkaError> {
+        self.base.poll(time);
+        self.root_cause("deliver records", bytes).map_or(Ok(()), Err)
+    }
+
+    /// The error of a record that was not taken.
+    pub(super) fn broken(&self, code: RDKafkaErrorCode, bytes: usize) -> KafkaError {
+        self.base.poll(Duration::ZERO);
+        let reason = code.to_string();
+        self.failure("produce", CallError { code, reason, retriable: false }, bytes)
+    }
+
+    /// Makes a call again and again until it succeeds, fails for good, or `limit` is over.
+    fn repeat(
+        &self,
+        action: &str,
+        limit: Duration,
+        bytes: usize,
+        cancel: &Cancel,
+        call: impl Fn(*mut sys::rd_kafka_t, i32) -> Result<(), CallError>,
+    ) -> Result<(), KafkaError> {
+        let deadline = Instant::now() + limit;
+        loop {
+            cancel.check()?;
+            let Err(error) = call(self.native(), milliseconds(SLICE)) else { return Ok(()) };
+            self.base.poll(Duration::ZERO);
+            if !error.retriable {
+                return Err(self.failure(action, error, bytes));
+            }
+            if let Some(cause) = self.root_cause(action, bytes) {
+                return Err(cause);
+            }
+            if Instant::now() > deadline {
+                let reason = self.client().context().last_error_or(&error.reason);
+                let action = action.to_owned();
+                return Err(KafkaError::TimedOut { action, limit, bytes, reason });
+            }
+        }
+    }
+
+    fn failure(&self, action: &str, error: CallError, bytes: usize) -> KafkaError {
+        self.root_cause(action, bytes)
+            .unwrap_or_else(|| self.classify(action, error.code, error.reason, bytes))
+    }
+
+    /// What ended the transaction before the failing call did: being fenced, then the first record
+    /// that was not taken.
+    fn root_cause(&self, action: &str, bytes: usize) -> Option<KafkaError> {
+        if let Some((code, reason)) = self.fatal_error() {
+            return Some(self.classify(action, code, reason, bytes));
+        }
+        let failed = self.client().context().failed_delivery()?;
+        match self.classify(action, failed.code, failed.code.to_string(), bytes) {
+            KafkaError::Call { reason, .. } => {
+                Some(KafkaError::Delivery { topic: failed.topic, reason })
+            }
+            other => Some(other),
+        }
+    }
+
+    fn fatal_error(&self) -> Option<(RDKafkaErrorCode, String)> {
+        let mut words: [c_char; 512] = [0; 512];
+        // SAFETY: librdkafka writes at most the given length, a final zero included.
+        let code =
+            unsafe { sys::rd_kafka_fatal_error(self.native(), words.as_mut_ptr(), words.len()) }
+                .into();
+        if code == RDKafkaErrorCode::NoError {
+            return None;
+        }
+        // SAFETY: filled by the call above.
+        Some((code, unsafe { CStr::from_ptr(words.as_ptr()) }.to_string_lossy().into_owned()))
+    }
+
+    fn classify(
+        &self,
+        action: &str,
+        code: RDKafkaErrorCode,
+        reason: String,
+        bytes: usize,
+    ) -> KafkaError {
+        match code {
+            RDKafkaErrorCode::Fenced
+            | RDKafkaErrorCode::ProducerFenced
+            | RDKafkaErrorCode::InvalidProducerEpoch => {
+                KafkaError::Fenced { transactional_id: self.transactional_id.clone(), bytes }
+            }
+            RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed => {
+                KafkaError::Authentication { brokers: self.brokers.clone(), reason }
+            }
+            RDKafkaErrorCode::MessageTimedOut => KafkaError::TimedOut {
+                action: action.to_owned(),
+                limit: self.transaction_timeout,
+                bytes,
+                reason: self.client().context().last_error_or(&reason),
+            },
+            code if administration::is_denial(code) => {
+                KafkaError::Denied { action: action.to_owned(), reason }
+            }
+            _ => KafkaError::Call { action: action.to_owned(), reason },
+        }
+    }
+}

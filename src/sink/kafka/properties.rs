@@ -1,0 +1,169 @@
+//! What librdkafka is told, with the reasons.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use rdkafka::{ClientConfig, config::RDKafkaLogLevel};
+
+use crate::sink::kafka::settings::{Administration, Settings};
+
+/// Properties that `kafka.properties` must not hold, each with what takes its place or what would
+/// break.
+pub const PROTECTED_PROPERTIES: &[(&str, &str)] = &[
+    ("bootstrap.servers", "it is kafka.brokers"),
+    ("metadata.broker.list", "it is kafka.brokers"),
+    ("transactional.id", "it is made of system id, database and slot, and fences other instances"),
+    ("enable.idempotence", "without it a repeated request would double records"),
+    ("acks", "records that are not on all in-sync replicas can be lost"),
+    ("request.required.acks", "records that are not on all in-sync replicas can be lost"),
+    ("max.in.flight", "with more than 5 requests in flight records are reordered"),
+    (
+        "max.in.flight.requests.per.connection",
+        "with more than 5 requests in flight records are reordered",
+    ),
+    ("retries", "a record given up is a transaction lost"),
+    ("message.send.max.retries", "a record given up is a transaction lost"),
+    ("partitioner", "it is kafka.partitioner"),
+    ("isolation.level", "a checkpoint is read committed, or events are lost"),
+    ("auto.offset.reset", "a checkpoint that is skipped doubles events"),
+    ("delivery.report.only.error", "a commit is the report; all reports would stall it"),
+    ("allow.auto.create.topics", "it is kafka.create_topics"),
+    ("enable.partition.eof", "the end of the checkpoint topic is found by it"),
+    ("log.queue", "logs go to Tailwater's log"),
+    ("group.id", "nothing is read by a group"),
+];
+
+/// How much the producer's queue holds unless said otherwise, in KiB of values. librdkafka's
+/// default is 1 GiB; what is in flight to a broker and gathers behind it stays well below this.
+const QUEUE_KIB: usize = 16 * 1024;
+
+/// How many records the producer's queue holds. Each costs about 1 KiB beside its value, most of
+/// it for its headers, so this bounds what `QUEUE_KIB` does not see.
+const QUEUE_RECORDS: usize = 10_000;
+
+/// The most that one request holds for a partition, in bytes. Must stay below the smallest
+/// `max.message.bytes` of a topic, whose default is 1,048,588: a broker refuses a larger batch.
+const BATCH_BYTES: usize = 1_000_000;
+
+/// After this long a broker aborts an open transaction (Kafka's own default). A predecessor's is
+/// aborted at our start at once, so it need not be short for our sake.
+const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The largest `message.max.bytes` that librdkafka takes.
+const MESSAGE_BYTES_MAX: usize = 1_000_000_000;
+
+/// A producer's configuration, and those of its bounds that we go by.
+pub(super) struct ProducerProperties {
+    pub(super) config: ClientConfig,
+    pub(super) transaction_timeout: Duration,
+    pub(super) batch_bytes: usize,
+    /// The largest value that the queue takes.
+    pub(super) queue_bytes: usize,
+}
+
+pub(super) fn producer(settings: &Settings) -> ProducerProperties {
+    let mut all = common(settings);
+    // 5 ms let batches fill under load; a commit sends what there is at once.
+    all.insert("linger.ms", "5".to_owned());
+    // The best of all in rate and in CPU of both sides (docs/benchmarks.md).
+    all.insert("compression.type", "lz4".to_owned());
+    all.insert("batch.size", BATCH_BYTES.to_string());
+    all.insert("batch.num.messages", "100000".to_owned());
+    all.insert("queue.buffering.max.messages", QUEUE_RECORDS.to_string());
+    all.insert("queue.buffering.max.kbytes", queue_kib(settings).to_string());
+    all.insert("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string());
+    let mut all = with_users(all, settings);
+    let number = |all: &BTreeMap<&str, String>, name, otherwise: usize| {
+        all.get(name).and_then(|text| text.trim().parse().ok()).unwrap_or(otherwise)
+    };
+    let queue_bytes = number(&all, "queue.buffering.max.kbytes", QUEUE_KIB).saturating_mul(1024);
+    // A record is refused by its topic's limit or by the queue's, never by this.
+    all.entry("message.max.bytes").or_insert_with(|| {
+        queue_bytes.saturating_add(BATCH_BYTES).min(MESSAGE_BYTES_MAX).to_string()
+    });
+    let timeout_ms = number(&all, "transaction.timeout.ms", 60_000);
+    let batch_bytes = number(&all, "batch.size", BATCH_BYTES);
+
+    all.insert("transactional.id", settings.transactional_id.clone());
+    all.insert("enable.idempotence", "true".to_owned());
+    all.insert("acks", "all".to_owned());
+    // Inside a transaction the commit is the report. Without this a commit waits until somebody
+    // has fetched a report for each record.
+    all.insert("delivery.report.only.error", "true".to_owned());
+    let create = match settings.administration {
+        // A topic made by being asked for would have the broker's partitions and policy.
+        Administration::Full => "false",
+        Administration::Absent => "true",
+    };
+    all.insert("allow.auto.create.topics", create.to_owned());
+    ProducerProperties {
+        config: client_config(all),
+        transaction_timeout: Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(u64::MAX)),
+        batch_bytes,
+        queue_bytes,
+    }
+}
+
+pub(super) fn reader(settings: &Settings) -> ClientConfig {
+    let mut all = with_users(common(settings), settings);
+    // What a rolled-back transaction wrote is no checkpoint.
+    all.insert("isolation.level", "read_committed".to_owned());
+    // The broker's answer at the end of the log, which is how we know of the end, comes after
+    // this time; its default is 500 ms.
+    all.insert("fetch.wait.max.ms", "10".to_owned());
+    all.insert("fetch.min.bytes", "1".to_owned());
+    // A thousand records of about 600 bytes are read, not 64 MiB ahead of what is asked for.
+    all.insert("fetch.message.max.bytes", "262144".to_owned());
+    all.insert("queued.max.messages.kbytes", "1024".to_owned());
+    all.insert("enable.partition.eof", "true".to_owned());
+    all.insert("auto.offset.reset", "error".to_owned());
+    all.insert("enable.auto.commit", "false".to_owned());
+    all.insert("enable.auto.offset.store", "false".to_owned());
+    client_config(all)
+}
+
+/// What both clients start from; the user may override it.
+fn common(settings: &Settings) -> BTreeMap<&str, String> {
+    BTreeMap::from([
+        ("bootstrap.servers", settings.brokers.clone()),
+        ("client.id", "tailwater".to_owned()),
+        // A connection through a firewall that forgot it must not take minutes to be noticed.
+        ("socket.keepalive.enable", "true".to_owned()),
+        // Nothing is sent to brokers about this process that nobody asked for.
+        ("enable.metrics.push", "false".to_owned()),
+        // The default grows to 10 s, which a broker's restart would pay for.
+        ("reconnect.backoff.max.ms", "1000".to_owned()),
+        // One of the machine's first addresses may not be listening: do not wait 30 s for it.
+        ("socket.connection.setup.timeout.ms", "5000".to_owned()),
+    ])
+}
+
+fn with_users<'a>(
+    mut all: BTreeMap<&'a str, String>,
+    settings: &'a Settings,
+) -> BTreeMap<&'a str, String> {
+    for (name, value) in &settings.properties {
+        // librdkafka has two names for some; with both given either may win.
+        let name = match name.as_str() {
+            "compression.codec" => "compression.type",
+            "queue.buffering.max.ms" => "linger.ms",
+            other => other,
+        };
+        all.insert(name, value.clone());
+    }
+    all
+}
+
+fn client_config(all: BTreeMap<&str, String>) -> ClientConfig {
+    let mut config: ClientConfig =
+        all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    // The context decides what is shown.
+    config.set_log_level(RDKafkaLogLevel::Info);
+    config
+}
+
+/// Room for two of the largest records of the topics that we make.
+fn queue_kib(settings: &Settings) -> usize {
+    let largest = settings.topic.config.get("max.message.bytes");
+    let bytes: usize = largest.and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+    QUEUE_KIB.max(bytes.saturating_mul(2).div_ceil(1024))
+}

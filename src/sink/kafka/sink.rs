@@ -1,0 +1,81 @@
+//! The caller's end of the thread.
+
+use std::{
+    sync::mpsc::{SyncSender, TrySendError, sync_channel},
+    thread,
+    time::Duration,
+};
+
+use tokio::sync::mpsc;
+
+use crate::sink::{
+    Batch, Report, Sink,
+    kafka::{Cancel, Kafka, KafkaError, inbox::Inbox, worker::Worker},
+};
+
+/// How many batches a caller may own. They are handed over without waiting, so there is a place
+/// for each.
+pub const BATCHES_MAX: usize = 64;
+
+/// How long the thread may take to end.
+const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+
+/// Publishes to Kafka, in transactions of its own thread.
+///
+/// Dropping it ends the thread within about a second; an open transaction is aborted.
+#[derive(Debug)]
+pub struct KafkaSink {
+    batches: SyncSender<Batch>,
+    reports: mpsc::Receiver<Report>,
+    closing: Cancel,
+}
+
+impl KafkaSink {
+    pub(super) fn start(kafka: Kafka) -> Result<Self, KafkaError> {
+        let (batches, incoming) = sync_channel(BATCHES_MAX);
+        // A report for each batch and for each cut.
+        let (outgoing, reports) = mpsc::channel(2 * BATCHES_MAX);
+        let closing = Cancel::default();
+        let worker = Worker::new(kafka, Inbox::new(incoming), outgoing, closing.clone())?;
+        let started = thread::Builder::new().name("kafka".to_owned()).spawn(move || worker.run());
+        started.map_err(|error| KafkaError::Call {
+            action: "start the thread that produces".to_owned(),
+            reason: error.to_string(),
+        })?;
+        Ok(Self { batches, reports, closing })
+    }
+}
+
+impl Sink for KafkaSink {
+    /// # Panics
+    /// Where the caller has more than [`BATCHES_MAX`] batches.
+    fn send(&mut self, batch: Batch) {
+        match self.batches.try_send(batch) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => panic!("a caller has at most {BATCHES_MAX} batches"),
+            // The thread ended: why is among the reports.
+            Err(TrySendError::Disconnected(_)) => {}
+        }
+    }
+
+    async fn next_report(&mut self) -> Report {
+        let report = self.reports.recv().await;
+        report.unwrap_or_else(|| Report::Failed(Box::new(KafkaError::ThreadEnded)))
+    }
+
+    /// Ends the thread and waits until the producer is gone, two seconds at most. What was not
+    /// reported as delivered is not published.
+    async fn close(mut self) {
+        self.closing.cancel();
+        let ended = async { while self.reports.recv().await.is_some() {} };
+        if tokio::time::timeout(CLOSE_LIMIT, ended).await.is_err() {
+            tracing::debug!("the producer takes long to end");
+        }
+    }
+}
+
+impl Drop for KafkaSink {
+    fn drop(&mut self) {
+        self.closing.cancel();
+    }
+}

@@ -1,0 +1,131 @@
+//! The topics that records go to, each looked up at its first record.
+//!
+//! A topic's partitions are counted once in a sink's life. Where they are made more meanwhile, keys
+//! stay where they were until the next start: a key that moved while records of it are in flight
+//! would lose its order.
+
+use std::sync::Arc;
+
+use tracing::info;
+
+use crate::sink::{
+    TopicId,
+    kafka::{
+        Cancel, KafkaError,
+        administration::{Brokers, NewTopic},
+        native::Topic,
+        producer::Producer,
+        settings::Settings,
+    },
+};
+
+/// Kafka's default of `message.max.bytes`, which stands where the topic's cannot be asked for.
+const MESSAGE_BYTES_MAX: usize = 1_048_588;
+
+/// A topic that records can be produced to.
+#[derive(Debug)]
+pub(super) struct KnownTopic {
+    pub(super) handle: Topic,
+    pub(super) name: Arc<str>,
+    pub(super) partitions: u32,
+    /// Its `max.message.bytes`.
+    pub(super) bytes_max: usize,
+    /// Bytes produced since everything was last known to be answered; counted only where a batch
+    /// could exceed the topic's limit.
+    pub(super) unanswered_bytes: usize,
+}
+
+#[derive(Debug)]
+enum Entry {
+    Unannounced,
+    Announced(Arc<str>),
+    Known(KnownTopic),
+}
+
+/// All topics of a sink, by the numbers that its caller gave them.
+#[derive(Debug, Default)]
+pub(super) struct Topics {
+    entries: Vec<Entry>,
+}
+
+impl Topics {
+    /// Names a topic.
+    pub(super) fn announce(&mut self, id: TopicId, name: &Arc<str>) {
+        let index = id.0 as usize;
+        if self.entries.len() <= index {
+            self.entries.resize_with(index + 1, || Entry::Unannounced);
+        }
+        if let Some(entry @ Entry::Unannounced) = self.entries.get_mut(index) {
+            *entry = Entry::Announced(Arc::clone(name));
+        }
+    }
+
+    /// The topic, looked up or made where this is its first record.
+    pub(super) fn known(
+        &mut self,
+        id: TopicId,
+        producer: &Producer,
+        settings: &Settings,
+        cancel: &Cancel,
+    ) -> Result<&mut KnownTopic, KafkaError> {
+        let entry = self
+            .entries
+            .get_mut(id.0 as usize)
+            .expect("a topic is announced before its first record");
+        if let Entry::Announced(name) = entry {
+            *entry = Entry::Known(look_up(name, producer, settings, cancel)?);
+        }
+        match entry {
+            Entry::Known(topic) => Ok(topic),
+            Entry::Unannounced | Entry::Announced(_) => {
+                unreachable!("a topic is announced before its first record")
+            }
+        }
+    }
+
+    /// Everything was answered.
+    pub(super) fn all_answered(&mut self) {
+        for entry in &mut self.entries {
+            if let Entry::Known(topic) = entry {
+                topic.unanswered_bytes = 0;
+            }
+        }
+    }
+}
+
+fn look_up(
+    name: &Arc<str>,
+    producer: &Producer,
+    settings: &Settings,
+    cancel: &Cancel,
+) -> Result<KnownTopic, KafkaError> {
+    let client = producer.client();
+    let brokers = Brokers { client, cancel, administration: settings.administration };
+    let partitions = match brokers.partitions(name)? {
+        Some(partitions) => partitions,
+        None => make(name, &brokers, settings)?,
+    };
+    let bytes_max = brokers
+        .configuration(name)?
+        .and_then(|entries| entries.get("max.message.bytes")?.parse().ok())
+        .unwrap_or(MESSAGE_BYTES_MAX);
+    let handle = Topic::new(client.native_ptr(), name)?;
+    let name = Arc::clone(name);
+    Ok(KnownTopic { handle, name, partitions, bytes_max, unanswered_bytes: 0 })
+}
+
+fn make(name: &str, brokers: &Brokers<'_>, settings: &Settings) -> Result<u32, KafkaError> {
+    let topic = NewTopic {
+        name,
+        partitions: settings.topic.partitions.unwrap_or(-1),
+        replication_factor: settings.topic.replication_factor.unwrap_or(-1),
+        config: &settings.topic.config,
+    };
+    if !settings.create_topics {
+        let (topic, command) = (name.to_owned(), topic.command());
+        return Err(KafkaError::TopicMissing { topic, reason: None, command });
+    }
+    let partitions = brokers.create(&topic)?;
+    info!(topic = name, partitions, "topic created");
+    Ok(partitions)
+}
