@@ -106,7 +106,17 @@ impl Field {
 
     /// The field of that name.
     pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|field| field.name() == name)
+        Some(match name {
+            "id" => Self::Id,
+            "type" => Self::Type,
+            "version" => Self::Version,
+            "source" => Self::Source,
+            "correlationId" => Self::CorrelationId,
+            "causationId" => Self::CausationId,
+            "occurredAt" => Self::OccurredAt,
+            "data" => Self::Data,
+            _ => return None,
+        })
     }
 }
 

@@ -6,25 +6,44 @@
 
 use std::ops::Range;
 
+use super::json_blocks::nested_end;
+
 /// The text is not the JSON that it was promised to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Malformed;
+
+/// A string by the place of its content, between the quotes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct StringAt {
+    pub(super) content: Range<usize>,
+    /// It holds a backslash, so its content is not yet its text.
+    pub(super) has_escapes: bool,
+}
+
+/// A member's value.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum ValueAt {
+    Null,
+    String(StringAt),
+    /// A number, a boolean, an array or an object.
+    Other,
+}
 
 /// One member of an object, by its places in the text.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Member {
     /// The comma before it, or the object's opening brace.
     pub(super) before: usize,
-    /// Its name, as written between the quotes.
-    pub(super) name: Range<usize>,
-    /// Its value.
-    pub(super) value: Range<usize>,
+    pub(super) name: StringAt,
+    pub(super) value: ValueAt,
+    /// One past its value's last byte.
+    pub(super) end: usize,
 }
 
 impl Member {
     /// Where its name's opening quote stands.
     pub(super) fn start(&self) -> usize {
-        self.name.start - 1
+        self.name.content.start - 1
     }
 }
 
@@ -66,19 +85,18 @@ impl<'a> Members<'a> {
             }
             _ => return Err(Malformed),
         }
-        let name_end = string_end(self.text, start + 1)?;
-        let colon = skip_whitespace(self.text, name_end + 1);
+        let name = read_string(self.text, start + 1)?;
+        let colon = skip_whitespace(self.text, name.content.end + 1);
         if at(colon) != Some(b':') {
             return Err(Malformed);
         }
-        let value_start = skip_whitespace(self.text, colon + 1);
-        let value_end = value_end(self.text, value_start)?;
-        let next = skip_whitespace(self.text, value_end);
+        let (value, end) = read_value(self.text, skip_whitespace(self.text, colon + 1))?;
+        let next = skip_whitespace(self.text, end);
         if !matches!(at(next), Some(b',' | b'}')) {
             return Err(Malformed);
         }
         self.position = next;
-        Ok(Some(Member { before, name: start + 1..name_end, value: value_start..value_end }))
+        Ok(Some(Member { before, name, value, end }))
     }
 }
 
@@ -87,43 +105,32 @@ fn skip_whitespace(text: &[u8], from: usize) -> usize {
     from + rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r')).count()
 }
 
-/// One past the last byte of the value that begins at `start`.
-fn value_end(text: &[u8], start: usize) -> Result<usize, Malformed> {
+/// The value that begins at `start`, and the place behind it.
+fn read_value(text: &[u8], start: usize) -> Result<(ValueAt, usize), Malformed> {
     match text.get(start).ok_or(Malformed)? {
-        b'"' => Ok(string_end(text, start + 1)? + 1),
-        b'{' | b'[' => nested_end(text, start),
+        b'"' => {
+            let string = read_string(text, start + 1)?;
+            let end = string.content.end + 1;
+            Ok((ValueAt::String(string), end))
+        }
+        b'{' | b'[' => Ok((ValueAt::Other, nested_end(text, start)?)),
         _ => {
             let ends =
                 |byte: &u8| matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r');
-            let length = text.iter().skip(start).position(ends).ok_or(Malformed)?;
-            if length == 0 { Err(Malformed) } else { Ok(start + length) }
-        }
-    }
-}
-
-/// One past the bracket that closes the one at `start`.
-fn nested_end(text: &[u8], start: usize) -> Result<usize, Malformed> {
-    let mut depth = 0_usize;
-    let mut position = start;
-    loop {
-        match text.get(position).ok_or(Malformed)? {
-            b'"' => position = string_end(text, position + 1)?,
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' => {
-                depth -= 1;
-                if depth == 0 {
-                    return Ok(position + 1);
-                }
+            let end = start + text.iter().skip(start).position(ends).ok_or(Malformed)?;
+            match text.get(start..end).unwrap_or_default() {
+                b"" => Err(Malformed),
+                b"null" => Ok((ValueAt::Null, end)),
+                _ => Ok((ValueAt::Other, end)),
             }
-            _ => {}
         }
-        position += 1;
     }
 }
 
-/// The quote that closes the string whose content begins at `start`.
-fn string_end(text: &[u8], start: usize) -> Result<usize, Malformed> {
+/// The string whose content begins at `start`.
+fn read_string(text: &[u8], start: usize) -> Result<StringAt, Malformed> {
     let mut position = start;
+    let mut has_escapes = false;
     loop {
         let rest = text.get(position..).ok_or(Malformed)?;
         position += match rest.split_first_chunk::<8>() {
@@ -131,9 +138,12 @@ fn string_end(text: &[u8], start: usize) -> Result<usize, Malformed> {
             None => rest.iter().position(|byte| matches!(byte, b'"' | b'\\')).ok_or(Malformed)?,
         };
         match text.get(position) {
-            Some(b'"') => return Ok(position),
+            Some(b'"') => return Ok(StringAt { content: start..position, has_escapes }),
             // What is escaped is never the end, and what follows `\u` is no mark.
-            Some(b'\\') => position += 2,
+            Some(b'\\') => {
+                has_escapes = true;
+                position += 2;
+            }
             // Eight bytes of neither.
             Some(_) | None => {}
         }
@@ -213,7 +223,16 @@ mod tests {
         let mut found = Vec::new();
         while let Some(member) = members.next().expect("JSON") {
             assert!(matches!(text.as_bytes()[member.before], b',' | b'{'));
-            found.push((&text[member.name], &text[member.value]));
+            let Member { name, value, end, .. } = member;
+            let colon = text[name.content.end..].find(':').expect("a colon");
+            let raw = text[name.content.end + colon + 1..end].trim_start();
+            assert_eq!(name.has_escapes, text[name.content.clone()].contains('\\'));
+            assert_eq!(value == ValueAt::Null, raw == "null");
+            if let ValueAt::String(string) = value {
+                assert_eq!(format!("\"{}\"", &text[string.content.clone()]), raw);
+                assert_eq!(string.has_escapes, raw.contains('\\'));
+            }
+            found.push((&text[name.content], raw));
         }
         assert_eq!(text.as_bytes()[members.closing_brace()], b'}');
         found

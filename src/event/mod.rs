@@ -14,6 +14,7 @@ mod domain_event;
 mod error;
 mod id;
 mod json;
+mod json_blocks;
 mod mapping;
 mod timestamp;
 mod topic;

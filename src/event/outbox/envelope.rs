@@ -6,21 +6,33 @@
 use std::ops::Range;
 
 use crate::event::{
-    Field, FieldProblem, FieldSet, Reason, id,
-    json::{self, Members},
+    Field, FieldProblem, FieldSet, Reason,
+    json::{self, Member, Members, StringAt, ValueAt},
     timestamp,
 };
+
+/// Memory of a walk that is reused by every row.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    /// The texts of strings that were written with escapes, one after the other.
+    unescaped: String,
+    /// Whose they are.
+    fields: Vec<(Field, Range<usize>)>,
+    cuts: Vec<Range<usize>>,
+}
+
+impl Scratch {
+    pub(super) fn shrink(&mut self, bytes_max: usize) {
+        if self.unescaped.capacity() > bytes_max {
+            self.unescaped = String::new();
+        }
+    }
+}
 
 /// What the walk finds.
 #[derive(Debug)]
 pub(super) struct Envelope<'a> {
-    pub(super) id: Option<&'a str>,
-    pub(super) event_type: Option<&'a str>,
-    pub(super) version: Option<&'a str>,
-    pub(super) source: Option<&'a str>,
-    pub(super) correlation_id: Option<&'a str>,
-    pub(super) causation_id: Option<&'a str>,
-    pub(super) occurred_at: Option<&'a str>,
+    texts: [Option<&'a str>; Field::ALL.len()],
     /// Null members of known fields, each with its comma.
     pub(super) cuts: &'a [Range<usize>],
     pub(super) closing_brace: usize,
@@ -28,167 +40,142 @@ pub(super) struct Envelope<'a> {
     pub(super) missing: FieldSet,
 }
 
-/// A field's string as it lies in the payload, between the quotes, or unescaped in the scratch.
-#[derive(Clone)]
-enum Place {
-    Payload(Range<usize>),
-    Unescaped(Range<usize>),
+impl<'a> Envelope<'a> {
+    /// The text of a field that is there and not null; none for `data`.
+    pub(super) fn text(&self, field: Field) -> Option<&'a str> {
+        self.texts.get(field as usize).copied().flatten()
+    }
 }
 
-/// The places of the known fields, in the order of [`Field::ALL`].
-type Places = [Option<Place>; Field::ALL.len()];
-
-/// Reads the envelope `text` of `column`.
+/// Reads the envelope `text` of the column `column`.
 pub(super) fn read<'a>(
     text: &'a str,
     column: &str,
-    unescaped: &'a mut String,
-    cuts: &'a mut Vec<Range<usize>>,
+    scratch: &'a mut Scratch,
 ) -> Result<Envelope<'a>, Reason> {
     let Some(members) = Members::of(text) else {
         return Err(Reason::NotObject { column: column.to_owned() });
     };
-    unescaped.clear();
-    cuts.clear();
+    scratch.unescaped.clear();
+    scratch.fields.clear();
+    scratch.cuts.clear();
     let mut walk = Walk {
         text,
-        column,
-        unescaped,
-        cuts,
-        places: Places::default(),
+        texts: [None; Field::ALL.len()],
         seen: FieldSet::default(),
-        present: FieldSet::default(),
+        missing: FieldSet::ALL,
         kept_one: false,
         open_cut: None,
+        scratch,
     };
-    let closing_brace = walk.run(members)?;
-    let Walk { unescaped, cuts, places, present, .. } = walk;
-    if !present.contains(Field::Data) {
+    let closing_brace = walk.run(members, column)?;
+    let Walk { mut texts, missing, scratch, .. } = walk;
+    let Scratch { unescaped, fields, cuts } = scratch;
+    for (field, range) in fields.iter() {
+        if let Some(text) = texts.get_mut(*field as usize) {
+            *text = unescaped.get(range.clone());
+        }
+    }
+    let envelope = Envelope { texts, cuts, closing_brace, missing };
+    if missing.contains(Field::Data) {
         return Err(Reason::Field { field: Field::Data, problem: FieldProblem::Missing });
     }
-    let (unescaped, cuts): (&'a str, &'a [_]) = (unescaped, cuts);
-    let [id, event_type, version, source, correlation_id, causation_id, occurred_at, _data] =
-        places.map(|place| match place? {
-            Place::Payload(range) => text.get(range),
-            Place::Unescaped(range) => unescaped.get(range),
-        });
-    let envelope = Envelope {
-        id,
-        event_type,
-        version,
-        source,
-        correlation_id,
-        causation_id,
-        occurred_at,
-        cuts,
-        closing_brace,
-        missing: Field::ALL
-            .into_iter()
-            .filter(|field| !present.contains(*field))
-            .fold(FieldSet::default(), FieldSet::with),
-    };
-    envelope.check()?;
+    if envelope.text(Field::OccurredAt).is_some_and(|text| !timestamp::is_instant(text)) {
+        let problem = FieldProblem::NotInstant;
+        return Err(Reason::Field { field: Field::OccurredAt, problem });
+    }
     Ok(envelope)
 }
 
-impl Envelope<'_> {
-    fn check(&self) -> Result<(), Reason> {
-        if self.id.is_some_and(|text| !id::is_hyphenated(text)) {
-            return Err(Reason::Field { field: Field::Id, problem: FieldProblem::NotUuid });
-        }
-        if self.occurred_at.is_some_and(|text| !timestamp::is_instant(text)) {
-            let problem = FieldProblem::NotInstant;
-            return Err(Reason::Field { field: Field::OccurredAt, problem });
-        }
-        Ok(())
-    }
-}
-
-struct Walk<'w, 'a> {
+struct Walk<'a> {
     text: &'a str,
-    column: &'w str,
-    unescaped: &'a mut String,
-    cuts: &'a mut Vec<Range<usize>>,
-    places: Places,
+    texts: [Option<&'a str>; Field::ALL.len()],
     /// Known fields that came by, null or not.
     seen: FieldSet,
-    /// Known fields that came by and stay.
-    present: FieldSet,
+    /// Known fields that did not come by, or as null.
+    missing: FieldSet,
     /// Some member before this one stays, so a cut takes the comma before its member.
     kept_one: bool,
     /// A cut that takes the comma behind its member, and so ends where the next one starts.
     open_cut: Option<usize>,
+    scratch: &'a mut Scratch,
 }
 
-impl Walk<'_, '_> {
+impl Walk<'_> {
     /// Walks over all members and returns where the closing brace stands.
-    fn run(&mut self, mut members: Members<'_>) -> Result<usize, Reason> {
-        while let Some(member) = members.next().map_err(|json::Malformed| self.malformed())? {
+    fn run(&mut self, mut members: Members<'_>, column: &str) -> Result<usize, Reason> {
+        let malformed = |json::Malformed| Reason::NotJson {
+            column: column.to_owned(),
+            detail: "its members cannot be told apart".to_owned(),
+        };
+        while let Some(member) = members.next().map_err(malformed)? {
             if let Some(start) = self.open_cut.take() {
-                self.cuts.push(start..member.start());
+                self.scratch.cuts.push(start..member.start());
             }
-            let is_kept = match self.field_named(member.name.clone()) {
-                Some(field) => self.observe(field, member.value.clone())?,
+            let is_kept = match self.field_of(&member.name) {
+                Some(field) => self.observe(field, &member.value)?,
                 None => true,
             };
-            match (is_kept, self.kept_one) {
-                (true, _) => self.kept_one = true,
-                (false, true) => self.cuts.push(member.before..member.value.end),
-                (false, false) => self.open_cut = Some(member.start()),
+            if is_kept {
+                self.kept_one = true;
+            } else {
+                self.cut(&member);
             }
         }
         Ok(members.closing_brace())
     }
 
-    /// The known field of that name; an escape may write the same name in another way.
-    fn field_named(&mut self, name: Range<usize>) -> Option<Field> {
-        let name = self.text.get(name)?;
-        if !name.contains('\\') {
-            return Field::named(name);
+    fn cut(&mut self, member: &Member) {
+        if self.kept_one {
+            self.scratch.cuts.push(member.before..member.end);
+        } else {
+            self.open_cut = Some(member.start());
         }
-        let mut plain = String::new();
+    }
+
+    /// The known field of that name, which escapes may write in another way.
+    fn field_of(&self, name: &StringAt) -> Option<Field> {
+        let content = self.text.get(name.content.clone())?;
+        if !name.has_escapes {
+            return Field::named(content);
+        }
+        let mut text = String::new();
         // A name that is no text is none of ours.
-        json::unescape(name, &mut plain).ok()?;
-        Field::named(&plain)
+        json::unescape(content, &mut text).ok()?;
+        Field::named(&text)
     }
 
     /// Notes a known field, and says whether it stays.
-    fn observe(&mut self, field: Field, value: Range<usize>) -> Result<bool, Reason> {
+    fn observe(&mut self, field: Field, value: &ValueAt) -> Result<bool, Reason> {
         let refuse = |problem| Err(Reason::Field { field, problem });
         if self.seen.contains(field) {
             return refuse(FieldProblem::Twice);
         }
         self.seen = self.seen.with(field);
-        let content = self.text.get(value.clone()).unwrap_or_default();
-        if field == Field::Data {
-            self.present = self.present.with(field);
-            return Ok(true);
-        }
-        if content == "null" {
-            return Ok(false);
-        }
-        let Some(content) = content.strip_prefix('"').and_then(|text| text.strip_suffix('"'))
-        else {
-            return refuse(FieldProblem::NotString);
-        };
-        let place = if content.contains('\\') {
-            let start = self.unescaped.len();
-            if json::unescape(content, self.unescaped).is_err() {
-                return refuse(FieldProblem::NotText);
+        match (field, value) {
+            (Field::Data, _) => {}
+            (_, ValueAt::Null) => return Ok(false),
+            (_, ValueAt::Other) => return refuse(FieldProblem::NotString),
+            (_, ValueAt::String(string)) => {
+                if self.take_text(field, string).is_err() {
+                    return refuse(FieldProblem::NotText);
+                }
             }
-            Place::Unescaped(start..self.unescaped.len())
-        } else {
-            Place::Payload(value.start + 1..value.end - 1)
-        };
-        if let Some(slot) = self.places.get_mut(field as usize) {
-            *slot = Some(place);
         }
-        self.present = self.present.with(field);
+        self.missing = self.missing.without(field);
         Ok(true)
     }
 
-    fn malformed(&self) -> Reason {
-        let detail = "its members cannot be told apart".to_owned();
-        Reason::NotJson { column: self.column.to_owned(), detail }
+    fn take_text(&mut self, field: Field, string: &StringAt) -> Result<(), json::Malformed> {
+        let content = self.text.get(string.content.clone()).unwrap_or_default();
+        if string.has_escapes {
+            let Scratch { unescaped, fields, .. } = &mut *self.scratch;
+            let start = unescaped.len();
+            json::unescape(content, unescaped)?;
+            fields.push((field, start..unescaped.len()));
+        } else if let Some(text) = self.texts.get_mut(field as usize) {
+            *text = Some(content);
+        }
+        Ok(())
     }
 }

@@ -1,7 +1,5 @@
 //! From one inserted row to its event.
 
-use std::ops::Range;
-
 use crate::{
     change::{Transaction, Tuple},
     event::{
@@ -33,9 +31,7 @@ pub(crate) struct Scratch {
     topic: String,
     /// A bytea payload.
     decoded: Vec<u8>,
-    /// Strings of an envelope that were written with escapes.
-    unescaped: String,
-    cuts: Vec<Range<usize>>,
+    envelope: envelope::Scratch,
 }
 
 impl Scratch {
@@ -45,8 +41,7 @@ impl Scratch {
             occurred_at: [0; INSTANT_BYTES],
             topic: String::new(),
             decoded: Vec::new(),
-            unescaped: String::new(),
-            cuts: Vec::new(),
+            envelope: envelope::Scratch::default(),
         }
     }
 
@@ -55,9 +50,7 @@ impl Scratch {
         if self.decoded.capacity() > DECODED_BYTES_KEPT {
             self.decoded = Vec::new();
         }
-        if self.unescaped.capacity() > DECODED_BYTES_KEPT {
-            self.unescaped = String::new();
-        }
+        self.envelope.shrink(DECODED_BYTES_KEPT);
     }
 }
 
@@ -72,7 +65,7 @@ impl Table {
     ) -> Result<DomainEvent<'a>, Reason> {
         scratch.shrink();
         let columns = &self.columns;
-        let Scratch { id, occurred_at, topic, decoded, unescaped, cuts } = scratch;
+        let Scratch { id, occurred_at, topic, decoded, envelope: walk } = scratch;
 
         let row_id = read_id(&columns.id, tuple, id)?;
         let event_type = read_event_type(&columns.event_type, tuple)?;
@@ -83,34 +76,28 @@ impl Table {
                 let null = || Reason::Null { column: columns.payload.owned_name() };
                 let text = payload_text.ok_or_else(null)?;
                 let column = columns.payload.name();
-                Some((text, envelope::read(text, column, unescaped, cuts)?))
+                Some((text, envelope::read(text, column, walk)?))
             }
-        };
-        let won = |field: fn(&Envelope<'a>) -> Option<&'a str>| {
-            envelope.as_ref().and_then(|(_, envelope)| field(envelope))
         };
         if let Some((_, envelope)) = &envelope {
             check_agreement(envelope, row_id, event_type, columns)?;
         }
-        let or_column = |won: Option<&'a str>, column: &Option<ColumnAt>| match won {
+        let won = |field| envelope.as_ref().and_then(|(_, envelope)| envelope.text(field));
+        let won_or_column = |field, column: &Option<ColumnAt>| match won(field) {
             Some(text) => Ok(Some(text)),
             None => optional_text(column, tuple),
         };
-        let id = won(|envelope| envelope.id).unwrap_or(row_id);
-        let causation_id = or_column(won(|envelope| envelope.causation_id), &columns.causation_id)?;
+        let id = won(Field::Id).unwrap_or(row_id);
+        let causation_id = won_or_column(Field::CausationId, &columns.causation_id)?;
         Ok(DomainEvent {
             id,
             event_type,
-            version: or_column(won(|envelope| envelope.version), &columns.version)?
-                .unwrap_or(VERSION),
-            source: won(|envelope| envelope.source).unwrap_or(source),
-            correlation_id: or_column(
-                won(|envelope| envelope.correlation_id),
-                &columns.correlation_id,
-            )?
-            .unwrap_or(id),
+            version: won_or_column(Field::Version, &columns.version)?.unwrap_or(VERSION),
+            source: won(Field::Source).unwrap_or(source),
+            correlation_id: won_or_column(Field::CorrelationId, &columns.correlation_id)?
+                .unwrap_or(id),
             causation_id,
-            occurred_at: match won(|envelope| envelope.occurred_at) {
+            occurred_at: match won(Field::OccurredAt) {
                 Some(instant) => instant,
                 None => read_occurred_at(&columns.created_at, tuple, transaction, occurred_at)?,
             },
@@ -186,11 +173,17 @@ fn check_agreement(
         let problem = FieldProblem::Contradicts { column: column.owned_name() };
         Err(Reason::Field { field, problem })
     };
-    // Both are hyphenated, so they are the same UUID where only their case differs.
-    if envelope.id.is_some_and(|id| !id.eq_ignore_ascii_case(row_id)) {
-        return contradicts(Field::Id, &columns.id);
+    // The row's id is hyphenated: what differs from it in case at most is so too.
+    if let Some(id) = envelope.text(Field::Id)
+        && !id.eq_ignore_ascii_case(row_id)
+    {
+        return if id::is_hyphenated(id) {
+            contradicts(Field::Id, &columns.id)
+        } else {
+            Err(Reason::Field { field: Field::Id, problem: FieldProblem::NotUuid })
+        };
     }
-    if envelope.event_type.is_some_and(|text| text != event_type) {
+    if envelope.text(Field::Type).is_some_and(|text| text != event_type) {
         return contradicts(Field::Type, &columns.event_type);
     }
     Ok(())
