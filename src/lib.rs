@@ -19,6 +19,7 @@ pub mod encode;
 /// From a row to a domain event.
 pub mod event;
 /// The loop, its start, its supervisor. The only place that wires the parts together.
+#[cfg(feature = "kafka")]
 pub mod pipeline;
 /// The only code that knows PostgreSQL: bytes, replication, decoding, SQL.
 pub mod postgres;
@@ -29,6 +30,7 @@ pub mod sink;
 #[cfg(feature = "kafka")]
 pub mod cli;
 /// The settings file.
+#[cfg(feature = "kafka")]
 pub mod config;
 /// Logging.
 pub mod telemetry;

@@ -1,2 +1,7 @@
-//! The thin binary.
-fn main() {}
+//! The `tailwater` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tailwater::cli::main()
+}

@@ -1,1 +1,9 @@
-//! (in work)
+//! The commands, their arguments, their exit codes and last words.
+//!
+//! Exit codes: 0 done or stopped as asked, 1 stopped on an error, 2 usage or settings.
+
+mod arguments;
+mod commands;
+mod outcome;
+
+pub use commands::main;

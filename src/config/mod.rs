@@ -1,1 +1,27 @@
-//! (in work)
+//! The settings file: what it may hold, read once, all mistakes in one report.
+//!
+//! ```text
+//! TOML, ${ENV}, TAILWATER_X__Y ──► document ──► section, scalar ──► file ──► Config
+//!                                     │               │
+//!                                     └── mistakes ◄──┘
+//! ```
+//!
+//! [`file`] is the list of settings: from it come the reader, the known keys, the defaults and
+//! `schemas/config.schema.json`. Nothing but `main` and `cli` reads this module; every part takes a
+//! `Settings` of its own, which is made here.
+
+mod database_url;
+mod document;
+mod file;
+mod load;
+mod mistake;
+mod names;
+mod scalar;
+mod schema;
+mod section;
+#[cfg(test)]
+mod tests;
+
+pub use load::{Config, Environment, LoadError};
+pub use mistake::{Mistake, SettingsError};
+pub use schema::json_schema;

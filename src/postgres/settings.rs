@@ -2,11 +2,8 @@
 
 use std::{fmt, path::PathBuf};
 
-use serde::Deserialize;
-
 /// A text that is never printed.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {

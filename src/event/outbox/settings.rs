@@ -1,7 +1,5 @@
 //! What the settings say of an outbox table.
 
-use serde::Deserialize;
-
 use crate::event::TopicTemplate;
 
 /// One outbox table.
@@ -20,8 +18,7 @@ pub struct Settings {
 }
 
 /// What an outbox table's payload is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum PayloadForm {
     /// The event's `data`.
     #[default]

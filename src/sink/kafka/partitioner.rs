@@ -4,11 +4,8 @@
 //! from another producer keeps each key's partition, and with it the order of its events. Each
 //! hash is tested against the program that it follows (`tests/it/partitioners.rs`).
 
-use serde::Deserialize;
-
 /// The hash of a key, as another producer computes it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Partitioner {
     /// The Java clients, and kafkajs' default.
     #[default]
@@ -126,16 +123,6 @@ mod tests {
     fn no_partitions_is_partition_zero() {
         for partitioner in ALL {
             assert_eq!(partitioner.partition(b"key", 0), 0);
-        }
-    }
-
-    #[test]
-    fn the_settings_know_each_hash_by_its_name() {
-        let names = ["murmur2", "kafkajs-legacy", "crc32", "fnv1a"];
-        for (name, partitioner) in names.into_iter().zip(ALL) {
-            let named: Partitioner =
-                serde_json::from_value(name.into()).expect("a partitioner's name");
-            assert_eq!(named, partitioner);
         }
     }
 

@@ -1,0 +1,35 @@
+//! What can be written on the command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// Publishes PostgreSQL outbox rows to Kafka, exactly once.
+#[derive(Parser, Debug)]
+#[command(name = "tailwater", version, max_term_width = 100)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    pub(super) command: Command,
+    /// The settings file.
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "TAILWATER_CONFIG",
+        default_value = "./tailwater.toml"
+    )]
+    pub(super) config: PathBuf,
+}
+
+#[derive(Subcommand, Debug)]
+pub(super) enum Command {
+    /// Publish until SIGTERM or Ctrl-C. On the very first start it does what `init` does.
+    Run,
+    /// Create publication, slot, topics and the first checkpoint. Can be run again at any time.
+    Init {
+        /// Only print the SQL; needs the database alone and changes nothing.
+        #[arg(long)]
+        print_sql: bool,
+    },
+}

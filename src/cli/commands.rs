@@ -1,0 +1,100 @@
+//! What each command does.
+
+use std::{path::Path, process::ExitCode};
+
+use clap::Parser;
+use tokio::runtime::Runtime;
+
+use super::{
+    arguments::{Arguments, Command},
+    outcome,
+};
+use crate::{
+    config::{Config, LoadError},
+    failure::Failure,
+    pipeline::{self, Shutdown},
+    telemetry,
+};
+
+/// The program: reads its arguments, does what they say, and says how it ended.
+pub fn main() -> ExitCode {
+    let Arguments { command, config } = Arguments::parse();
+    let ended = match command {
+        Command::Run => run(&config),
+        Command::Init { print_sql: true } => print_sql(&config),
+        Command::Init { print_sql: false } => init(&config),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => outcome::report(&*failure),
+    }
+}
+
+fn run(path: &Path) -> Result<(), Box<dyn Failure>> {
+    let config = load(path)?;
+    telemetry::start_logging(&config.log);
+    within_runtime(async {
+        let shutdown = Shutdown::on_signals().expect("signal handlers can be installed");
+        pipeline::run(&config.pipeline, shutdown).await
+    })
+}
+
+fn init(path: &Path) -> Result<(), Box<dyn Failure>> {
+    let config = load(path)?;
+    telemetry::start_logging(&config.log);
+    let settings = &config.pipeline;
+    let checkpoint = within_runtime(async {
+        let shutdown = Shutdown::on_signals().expect("signal handlers can be installed");
+        pipeline::init(settings, &shutdown).await
+    })?;
+    println!("publication   {}", settings.publication);
+    println!("slot          {}", settings.slot);
+    println!("checkpoint    {} in {}", checkpoint.commit_end_lsn, settings.kafka.checkpoint_topic);
+    println!("`tailwater run` publishes what is committed after it.");
+    Ok(())
+}
+
+fn print_sql(path: &Path) -> Result<(), Box<dyn Failure>> {
+    let config = load(path)?;
+    let settings = &config.pipeline;
+    let statements = within_runtime(pipeline::publication_sql(settings))?;
+    if statements.is_empty() {
+        println!("-- publication \"{}\" has all it needs.", settings.publication);
+    }
+    for statement in statements {
+        println!("{statement};");
+    }
+    // A slot made by hand has neither intent nor checkpoint, and would be refused.
+    println!("-- `tailwater run` or `tailwater init` makes the slot \"{}\".", settings.slot);
+    Ok(())
+}
+
+/// Reads the settings; mistakes are printed one a line.
+fn load(path: &Path) -> Result<Config, Box<dyn Failure>> {
+    let environment = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    Config::load(path, &environment).map_err(|error| {
+        if let LoadError::Mistaken(error) = &error {
+            eprintln!("{}:", error.path);
+            for mistake in &error.mistakes {
+                eprintln!("  {mistake}");
+            }
+        }
+        error.into()
+    })
+}
+
+/// One thread: the loop is one task, and Kafka has its own thread.
+fn within_runtime<T>(
+    work: impl Future<Output = Result<T, Box<dyn Failure>>>,
+) -> Result<T, Box<dyn Failure>> {
+    let runtime: Runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime can be built");
+    let ended = runtime.block_on(work);
+    // A call to Kafka that was under way when the end was asked for must not hold it up.
+    runtime.shutdown_background();
+    ended
+}

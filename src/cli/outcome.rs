@@ -1,0 +1,29 @@
+//! How a command ends: its exit code and the last two lines on standard error.
+
+use std::process::ExitCode;
+
+use crate::{
+    failure::{Code, Failure},
+    pipeline::chain,
+};
+
+/// Stopped on an error.
+const FAILED: u8 = 1;
+
+/// Usage or settings.
+const MISUSED: u8 = 2;
+
+/// Prints why it ended. The last two lines are plain text whatever the log's format, so that they
+/// can be read by people and found by programs.
+pub(super) fn report(failure: &dyn Failure) -> ExitCode {
+    let word = failure.code().map_or(String::new(), |code| format!(" code={code}"));
+    eprintln!("error: {}{word}", one_line(&chain(failure)));
+    let hint = failure.hint().unwrap_or_else(|| "Try again; what is committed is kept.".to_owned());
+    eprintln!("hint: {}", one_line(&hint));
+    ExitCode::from(if failure.code() == Some(Code::Settings) { MISUSED } else { FAILED })
+}
+
+/// Servers' messages may have several lines.
+fn one_line(text: &str) -> String {
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,140 @@
+//! Every setting there is: name, kind, default and what it is for.
+
+use super::{
+    database_url::DatabaseUrl,
+    names::{Names, Properties},
+    scalar::{Count, Interval, Located, LogFilter, SecretFile, TransactionBytes},
+    section::section,
+};
+use crate::{
+    event::{TopicTemplate, outbox::PayloadForm},
+    postgres::{PublicationName, SlotName, TableName},
+    sink::kafka::Partitioner,
+    telemetry::LogFormat,
+};
+
+section! {
+    /// The file.
+    File {
+        /// The envelope's `source`: the name of the service whose events these are.
+        source: String,
+        /// Where the rows come from.
+        postgres: PostgresSection,
+        /// Where the events go.
+        kafka: KafkaSection,
+        /// The outbox tables.
+        outbox: Vec<OutboxSection>,
+        /// The log, on standard error.
+        log: LogSection,
+    }
+}
+
+section! {
+    /// `[postgres]`
+    PostgresSection {
+        /// The replication user, the primary and the database, as libpq has it. A unix socket is
+        /// `?host=/var/run/postgresql`.
+        url: DatabaseUrl,
+        /// The replication slot. One daemon, one slot.
+        slot: SlotName = "tailwater",
+        /// The publication.
+        publication: PublicationName = "tailwater",
+        /// A file that holds the password: a mounted secret.
+        password_file: Option<SecretFile>,
+        /// Whether the slot survives a failover to a standby. Has its effect on PostgreSQL 17 and
+        /// later.
+        failover: bool = true,
+    }
+}
+
+section! {
+    /// `[kafka]`
+    KafkaSection {
+        /// Addresses to begin with: host:port, separated by commas.
+        brokers: String,
+        /// The compacted topic of the checkpoints. Many pipelines share it.
+        checkpoint_topic: String = "__tailwater_checkpoints",
+        /// How long a Kafka transaction gathers under load. Longer costs latency under load and
+        /// saves the brokers work; when idle, a commit is published at once in any case.
+        transaction_interval: Interval = "50ms",
+        /// How large a Kafka transaction becomes under load; a PostgreSQL transaction up to this
+        /// size is never split. At least 1MiB.
+        transaction_bytes: TransactionBytes = "8MiB",
+        /// Whether missing topics are made. If not, they are refused at the first event.
+        create_topics: bool = true,
+        /// How topics are made; the brokers' defaults where not said.
+        topic: TopicSection,
+        /// Which partition a key goes to, as the clients before did it: `murmur2` the Java clients
+        /// and kafkajs, `kafkajs-legacy` kafkajs' LegacyPartitioner, `crc32` librdkafka, `fnv1a`
+        /// Sarama.
+        partitioner: Partitioner = "murmur2",
+        /// Any librdkafka property, but those that the guarantee rests on.
+        properties: Properties,
+    }
+}
+
+section! {
+    /// `[kafka.topic]`
+    TopicSection {
+        /// Partitions of a topic that is made.
+        partitions: Option<Count>,
+        /// Replicas of a topic that is made.
+        replication_factor: Option<Count>,
+        /// The configuration of a topic that is made, as "max.message.bytes".
+        config: Names,
+    }
+}
+
+section! {
+    /// `[[outbox]]`
+    OutboxSection {
+        /// The table with its schema.
+        table: Located<TableName>,
+        /// Which topic an event goes to. A template: {type}, {domain} (the type up to its first
+        /// dot), {aggregate_type}, {column:NAME}, {schema}, {table}.
+        topic: Located<TopicTemplate> = "{domain}.events",
+        /// What the payload column holds: the event's `data`, the whole `envelope`, or the `bare`
+        /// value of the record.
+        payload: PayloadForm = "data",
+        /// Names of columns that are not called as their purpose.
+        columns: ColumnsSection,
+        /// More record headers: the header's name, and the column whose text it gets.
+        headers: Names,
+    }
+}
+
+section! {
+    /// `columns` of an outbox
+    ColumnsSection {
+        /// The event's id: uuid, or text that holds one.
+        id: Option<String>,
+        /// The record's key.
+        aggregate_id: Option<String>,
+        /// For {aggregate_type} in the topic. May be absent.
+        aggregate_type: Option<String>,
+        /// The event's type.
+        event_type: Option<String>,
+        /// The event's data, or all of the event.
+        payload: Option<String>,
+        /// When it occurred. May be absent: then it is the time of the commit.
+        created_at: Option<String>,
+        /// The envelope's version. May be absent: then it is 1.0.
+        version: Option<String>,
+        /// May be absent: then it is the event's id.
+        correlation_id: Option<String>,
+        /// May be absent.
+        causation_id: Option<String>,
+        /// The W3C trace context. May be absent.
+        traceparent: Option<String>,
+    }
+}
+
+section! {
+    /// `[log]`
+    LogSection {
+        /// `text` or `json`. Unless said, text on a terminal and JSON elsewhere.
+        format: Option<LogFormat>,
+        /// What is logged, as in "info" or "info,tailwater::sink=debug".
+        filter: LogFilter = "info",
+    }
+}

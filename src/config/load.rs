@@ -1,0 +1,222 @@
+//! From the file to the settings of each part.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    database_url::DatabaseUrl,
+    document::{self, Node},
+    file::{ColumnsSection, File, KafkaSection, OutboxSection},
+    mistake::{Mistakes, SettingsError},
+    scalar::{Count, Located, SecretFile},
+    section::Read,
+};
+use crate::{
+    event,
+    event::outbox::{ColumnName, ColumnNames},
+    failure::{Code, Failure, Recovery},
+    pipeline, postgres,
+    sink::kafka::{Administration, TopicSettings},
+    telemetry,
+};
+
+/// The process's environment variables.
+pub type Environment = BTreeMap<String, String>;
+
+/// All settings, checked: what can be known without a server is right.
+#[derive(Debug)]
+pub struct Config {
+    /// The pipeline's.
+    pub pipeline: pipeline::Settings,
+    /// The log's.
+    pub log: telemetry::Settings,
+}
+
+/// There are no settings to go by.
+#[derive(Debug)]
+pub enum LoadError {
+    /// The file cannot be read.
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It was read, and has mistakes.
+    Mistaken(SettingsError),
+}
+
+impl Config {
+    /// Reads a file, with what the environment puts into it and over it.
+    ///
+    /// # Errors
+    /// Where it cannot be read, or with every mistake that it has.
+    pub fn load(path: &Path, environment: &Environment) -> Result<Self, LoadError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| LoadError::Unreadable { path: path.to_owned(), source })?;
+        Self::read(&text, &path.display().to_string(), environment).map_err(LoadError::Mistaken)
+    }
+
+    /// Reads a file's text; `path` is what it is called in errors.
+    ///
+    /// # Errors
+    /// With every mistake that it has.
+    pub fn read(text: &str, path: &str, environment: &Environment) -> Result<Self, SettingsError> {
+        let mut mistakes = Mistakes::default();
+        let root: Node = document::read(text, environment, &mut mistakes);
+        let file = File::read(&root, "", &mut mistakes);
+        let config = file.map(|file| Self::assemble(file, &mut mistakes));
+        match config {
+            Some(config) if mistakes.is_empty() => Ok(config),
+            _ => Err(SettingsError { path: path.to_owned(), mistakes: mistakes.into_sorted() }),
+        }
+    }
+
+    fn assemble(file: File, mistakes: &mut Mistakes) -> Self {
+        let File { source, postgres, kafka, outbox, log } = file;
+        let outboxes = outboxes(&outbox, mistakes);
+        Self {
+            pipeline: pipeline::Settings {
+                source: source.clone(),
+                postgres: connection(postgres.url, postgres.password_file),
+                slot: postgres.slot,
+                publication: postgres.publication,
+                failover: postgres.failover,
+                tables: outbox.into_iter().map(|outbox| outbox.table.value).collect(),
+                event: event::Settings { source, outboxes },
+                kafka: kafka_settings(kafka),
+            },
+            log: telemetry::Settings { format: log.format, filter: log.filter.0 },
+        }
+    }
+}
+
+fn connection(url: DatabaseUrl, password_file: Option<SecretFile>) -> postgres::Settings {
+    postgres::Settings {
+        host: url.host,
+        user: url.user,
+        password: password_file.map(|SecretFile(secret)| secret).or(url.password),
+        database: url.database,
+        application_name: url.application_name.unwrap_or_else(|| "tailwater".to_owned()),
+    }
+}
+
+fn kafka_settings(section: KafkaSection) -> pipeline::KafkaSettings {
+    let number = |count: Option<Count>| count.map(|Count(number)| number);
+    pipeline::KafkaSettings {
+        brokers: section.brokers,
+        properties: section.properties.0.texts(),
+        checkpoint_topic: section.checkpoint_topic,
+        partitioner: section.partitioner,
+        transaction_interval: section.transaction_interval.0,
+        transaction_bytes: section.transaction_bytes.0,
+        create_topics: section.create_topics,
+        topic: TopicSettings {
+            partitions: number(section.topic.partitions),
+            replication_factor: number(section.topic.replication_factor),
+            config: section.topic.config.texts(),
+        },
+        administration: Administration::Full,
+    }
+}
+
+fn outboxes(sections: &[OutboxSection], mistakes: &mut Mistakes) -> Vec<event::outbox::Settings> {
+    let mut seen = BTreeSet::new();
+    let mut settings = Vec::new();
+    for section in sections {
+        let Located { value: table, origin } = &section.table;
+        if !seen.insert(table) {
+            let problem = format!("is named by two [[outbox]] sections: \"{table}\"");
+            mistakes.add(origin, "outbox.table", problem);
+        }
+        let Located { value: topic, origin } = &section.topic;
+        if let Err(error) = topic.for_table(&table.schema, &table.name) {
+            mistakes.add(origin, "outbox.topic", format!("does not do for {table}: {error}"));
+        }
+        settings.push(event::outbox::Settings {
+            table: (table.schema.clone(), table.name.clone()),
+            topic: topic.clone(),
+            payload: section.payload,
+            columns: column_names(&section.columns),
+            headers: section.headers.texts().into_iter().collect(),
+        });
+    }
+    settings
+}
+
+fn column_names(section: &ColumnsSection) -> ColumnNames {
+    let mut names = ColumnNames::default();
+    let ColumnsSection {
+        id,
+        aggregate_id,
+        aggregate_type,
+        event_type,
+        payload,
+        created_at,
+        version,
+        correlation_id,
+        causation_id,
+        traceparent,
+    } = section;
+    for (name, configured) in [
+        (&mut names.id, id),
+        (&mut names.aggregate_id, aggregate_id),
+        (&mut names.aggregate_type, aggregate_type),
+        (&mut names.event_type, event_type),
+        (&mut names.payload, payload),
+        (&mut names.created_at, created_at),
+        (&mut names.version, version),
+        (&mut names.correlation_id, correlation_id),
+        (&mut names.causation_id, causation_id),
+        (&mut names.traceparent, traceparent),
+    ] {
+        if let Some(configured) = configured {
+            *name = ColumnName::Configured(configured.clone());
+        }
+    }
+    names
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable { path, .. } => {
+                write!(formatter, "cannot read the settings file \"{}\"", path.display())
+            }
+            Self::Mistaken(error) => error.fmt(formatter),
+        }
+    }
+}
+
+impl std::error::Error for LoadError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Unreadable { source, .. } => Some(source),
+            Self::Mistaken(_) => None,
+        }
+    }
+}
+
+impl Failure for LoadError {
+    fn code(&self) -> Option<Code> {
+        Some(Code::Settings)
+    }
+
+    fn recovery(&self) -> Recovery {
+        Recovery::Stop
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Unreadable { .. } => Some(
+                "Name the file by -c or TAILWATER_CONFIG; without them it is ./tailwater.toml. \
+                 README.md has a first one of eight lines."
+                    .to_owned(),
+            ),
+            Self::Mistaken(error) => error.hint(),
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! The kinds of values that settings have.
+
+use std::time::Duration;
+
+use serde_json::{Value as Json, json};
+use tracing_subscriber::EnvFilter;
+
+use super::{
+    document::{Node, Value},
+    mistake::{Mistakes, Origin},
+    section::Read,
+};
+use crate::{
+    event::{TopicTemplate, outbox::PayloadForm},
+    postgres::{PublicationName, Secret, SlotName, TableName},
+    sink::kafka::Partitioner,
+    telemetry::LogFormat,
+};
+
+/// The longest time that a setting may say. More is a slip of the unit.
+const DURATION_MAX: Duration = Duration::from_secs(3600);
+
+/// The largest size that a setting may say. More would not fit into a process that stays small.
+const SIZE_BYTES_MAX: usize = 1 << 30;
+
+/// The smallest `kafka.transaction_bytes`.
+const TRANSACTION_BYTES_MIN: usize = 1 << 20;
+
+impl<T: Read> Read for Option<T> {
+    fn read(node: &Node, key: &str, mistakes: &mut Mistakes) -> Option<Self> {
+        T::read(node, key, mistakes).map(Some)
+    }
+
+    fn absent() -> Option<Self> {
+        Some(None)
+    }
+
+    fn schema() -> Json {
+        T::schema()
+    }
+}
+
+/// A value and where it was given, for what can only be judged beside others.
+#[derive(Clone, Debug)]
+pub(super) struct Located<T> {
+    pub(super) value: T,
+    pub(super) origin: Origin,
+}
+
+impl<T: Read> Read for Located<T> {
+    fn read(node: &Node, key: &str, mistakes: &mut Mistakes) -> Option<Self> {
+        let value = T::read(node, key, mistakes)?;
+        Some(Self { value, origin: node.origin.clone() })
+    }
+
+    fn schema() -> Json {
+        T::schema()
+    }
+}
+
+/// A list that must hold something: `[[outbox]]`.
+impl<T: Read> Read for Vec<T> {
+    fn read(node: &Node, key: &str, mistakes: &mut Mistakes) -> Option<Self> {
+        let Value::List(items) = &node.value else {
+            let problem = format!("must be written as [[{key}]], not {}", node.value.kind());
+            mistakes.add(&node.origin, key, problem);
+            return None;
+        };
+        if items.is_empty() {
+            mistakes.add(&node.origin, key, "must not be empty");
+            return None;
+        }
+        // All are read before any is missed, so that each one's mistakes are found.
+        let read: Vec<Option<T>> = items.iter().map(|item| T::read(item, key, mistakes)).collect();
+        read.into_iter().collect()
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "array", "items": T::schema(), "minItems": 1 })
+    }
+}
+
+/// The node's text, or a mistake that says what is expected.
+fn text<'a>(node: &'a Node, key: &str, expected: &str, mistakes: &mut Mistakes) -> Option<&'a str> {
+    match &node.value {
+        Value::Text(text) => Some(text),
+        other => {
+            let problem = format!("must be {expected}, not {}", other.kind());
+            mistakes.add(&node.origin, key, problem);
+            None
+        }
+    }
+}
+
+/// Takes `parsed`, or notes its error.
+fn noted<T>(
+    node: &Node,
+    key: &str,
+    parsed: Result<T, String>,
+    mistakes: &mut Mistakes,
+) -> Option<T> {
+    parsed.map_err(|problem| mistakes.add(&node.origin, key, problem)).ok()
+}
+
+impl Read for String {
+    fn read(node: &Node, key: &str, mistakes: &mut Mistakes) -> Option<Self> {
+        let text = text(node, key, "a text in quotes", mistakes)?;
+        if text.trim().is_empty() {
+            mistakes.add(&node.origin, key, "must not be empty");
+            return None;
+        }
+        Some(text.to_owned())
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "string", "minLength": 1 })
+    }
+}
+
+impl Read for bool {
+    fn read(node: &Node, key: &str, mistakes: &mut Mistakes) -> Option<Self> {
+        match (&node.value, &node.origin) {
+            (Value::Boolean(boolean), _) => Some(*boolean),
+            (Value::Text(text), Origin::Environment(_)) if text == "true" => Some(true),
+            (Value::Text(text), Origin::Environment(_)) if text == "false" => Some(false),
+            (other, _) => {
+                let problem = format!("must be true or false, not {}", other.kind());
+                mistakes.add(&node.origin, key, problem);
+                None
+            }
+        }
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "boolean" })
+    }
+}
+
+/// A number of things: 1 or more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Count(pub(super) i32);
+
+impl Read for Count {
+    fn read(node: &Node, key: &str, mistakes: &mut Mistakes) -> Option<Self> {
+        let number = match (&node.value, &node.origin) {
+            (Value::Integer(number), _) => i32::try_from(*number).ok(),
+            (Value::Text(text), Origin::Environment(_)) => text.parse().ok(),
+            _ => None,
+        };
+        let count = number.filter(|number| *number >= 1);
+        if count.is_none() {
+            let problem = "must be a number of at least 1, without quotes";
+            mistakes.add(&node.origin, key, problem);
+        }
+        count.map(Self)
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "integer", "minimum": 1, "maximum": i32::MAX })
+    }
+}
+
+/// A time, as `"50ms"`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Interval(pub(super) Duration);
+
+const INTERVAL_UNITS: [(&str, u64); 3] = [("ms", 1), ("s", 1_000), ("m", 60_000)];
+
+impl Read for Interval {
+    fn read(node: &Node, key: &str, mistakes: &mut Mistakes) -> Option<Self> {
+        let expected = "a time with its unit (ms, s, m), as \"50ms\"";
+        let text = text(node, key, expected, mistakes)?;
+        let parsed = number_with_unit(text, &INTERVAL_UNITS)
+            .map(Duration::from_millis)
+            .ok_or_else(|| format!("must be {expected}, not \"{text}\""))
+            .and_then(|duration| match duration {
+                Duration::ZERO => Err("must be longer than 0".to_owned()),
+                duration if duration > DURATION_MAX => Err("must be an hour at most".to_owned()),
+                duration => Ok(Self(duration)),
+            });
+        noted(node, key, parsed, mistakes)
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "string", "pattern": "^[0-9]+ ?(ms|s|m)$" })
+    }
+}
+
+/// `kafka.transaction_bytes`, as `"8MiB"`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct TransactionBytes(pub(super) usize);
+
+const SIZE_UNITS: [(&str, u64); 7] = [
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+    ("kB", 1_000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+    ("B", 1),
+];
+
+impl Read for TransactionBytes {
+    fn read(node: &Node, key: &str, mistakes: &mut Mistakes) -> Option<Self> {
+        let expected = "a size with its unit (KiB, MiB, kB, MB), as \"8MiB\"";
+        let text = text(node, key, expected, mistakes)?;
+        let parsed = number_with_unit(text, &SIZE_UNITS)
+            .and_then(|bytes| usize::try_from(bytes).ok())
+            .ok_or_else(|| format!("must be {expected}, not \"{text}\""))
+            .and_then(|bytes| match bytes {
+                TRANSACTION_BYTES_MIN..=SIZE_BYTES_MAX => Ok(Self(bytes)),
+                _ => Err(format!("must be from \"1MiB\" to \"1GiB\", not \"{text}\"")),
+            });
+        noted(node, key, parsed, mistakes)
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "string", "pattern": "^[0-9]+ ?(B|KiB|MiB|GiB|kB|MB|GB)$" })
+    }
+}
+
+/// `"50ms"` in the smallest unit; nothing for another form or beyond 64 bits.
+fn number_with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let digits = text.find(|character: char| !character.is_ascii_digit())?;
+    let (number, unit) = text.split_at(digits);
+    let (_, factor) = units.iter().find(|(name, _)| *name == unit.trim_start())?;
+    number.parse::<u64>().ok()?.checked_mul(*factor)
+}
+
+/// What a file holds that is named instead of a password.
+#[derive(Clone, Debug)]
+pub(super) struct SecretFile(pub(super) Secret);
+
+impl Read for SecretFile {
+    fn read(node: &Node, key: &str, mistakes: &mut Mistakes) -> Option<Self> {
+        let path = text(node, key, "a file's path", mistakes)?;
+        let read = std::fs::read_to_string(path)
+            // Editors and `echo` leave a line feed that is no part of it.
+            .map(|text| Self(Secret::new(text.trim_end_matches(['\r', '\n']))))
+            .map_err(|error| format!("\"{path}\" cannot be read: {error}"));
+        noted(node, key, read, mistakes)
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "string", "minLength": 1 })
+    }
+}
+
+macro_rules! parsed {
+    ($($type:ty, $expected:literal, $schema:tt, $parse:expr;)+) => {
+        $(impl Read for $type {
+            fn read(node: &Node, key: &str, mistakes: &mut Mistakes) -> Option<Self> {
+                let text = text(node, key, $expected, mistakes)?;
+                let parse: fn(&str) -> Result<Self, String> = $parse;
+                noted(node, key, parse(text), mistakes)
+            }
+
+            fn schema() -> Json {
+                json!($schema)
+            }
+        })+
+    };
+}
+
+parsed! {
+    SlotName, "a slot's name", { "type": "string", "pattern": "^[a-z0-9_]{1,63}$" },
+        |text| Self::try_from(text.to_owned()).map_err(|error| format!("{}, not \"{text}\"", error.reason));
+    PublicationName, "a publication's name", { "type": "string", "minLength": 1, "maxLength": 63 },
+        |text| Self::try_from(text.to_owned()).map_err(|error| error.reason.to_owned());
+    TableName, "a table with its schema, as \"public.outbox_events\"",
+        { "type": "string", "pattern": "^[^.]+\\..+$" },
+        |text| Self::try_from(text.to_owned()).map_err(|error| format!("{}, not \"{text}\"", error.reason));
+    TopicTemplate, "a topic template, as \"{domain}.events\"", { "type": "string", "minLength": 1 },
+        |text| Self::parse(text).map_err(|error| format!("is no topic template: {error}"));
+    LogFilter, "a level or directives, as \"info\"", { "type": "string" },
+        |text| match EnvFilter::try_new(text) {
+            Ok(_) => Ok(Self(text.to_owned())),
+            Err(error) => Err(format!("must be a level or directives, as \"info\": {error}")),
+        };
+}
+
+/// What is logged, in the words of `tracing_subscriber::EnvFilter`.
+#[derive(Clone, Debug)]
+pub(super) struct LogFilter(pub(super) String);
+
+/// A setting that is one of a few words.
+macro_rules! words {
+    ($($type:ty { $($word:literal => $variant:ident,)+ })+) => {
+        $(impl Read for $type {
+            fn read(node: &Node, key: &str, mistakes: &mut Mistakes) -> Option<Self> {
+                let expected = format!("one of \"{}\"", [$($word),+].join("\", \""));
+                let parsed = match text(node, key, &expected, mistakes)? {
+                    $($word => Ok(Self::$variant),)+
+                    other => Err(format!("must be {expected}, not \"{other}\"")),
+                };
+                noted(node, key, parsed, mistakes)
+            }
+
+            fn schema() -> Json {
+                json!({ "enum": [$($word),+] })
+            }
+        })+
+    };
+}
+
+words! {
+    PayloadForm { "data" => Data, "envelope" => Envelope, "bare" => Bare, }
+    Partitioner {
+        "murmur2" => Murmur2,
+        "kafkajs-legacy" => KafkajsLegacy,
+        "crc32" => Crc32,
+        "fnv1a" => Fnv1a,
+    }
+    LogFormat { "text" => Text, "json" => Json, }
+}

@@ -1,0 +1,192 @@
+//! Settings files, good and bad.
+
+use std::time::Duration;
+
+use super::{Config, Environment, SettingsError};
+use crate::{postgres::Host, sink::kafka::Partitioner};
+
+const FIRST_PIPELINE: &str = r#"source = "order-service"
+
+[postgres]
+url = "postgres://tailwater@db.internal/shop"
+
+[kafka]
+brokers = "kafka-1:9092,kafka-2:9092"
+
+[[outbox]]
+table = "public.outbox_events"
+"#;
+
+fn environment(variables: &[(&str, &str)]) -> Environment {
+    variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+fn read(text: &str, variables: &[(&str, &str)]) -> Result<Config, SettingsError> {
+    Config::read(text, "tailwater.toml", &environment(variables))
+}
+
+fn mistakes(text: &str, variables: &[(&str, &str)]) -> Vec<String> {
+    let error = read(text, variables).expect_err("mistakes");
+    error.mistakes.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn eight_lines_are_a_pipeline() {
+    let Config { pipeline, log } = read(FIRST_PIPELINE, &[]).expect("settings");
+    assert_eq!(pipeline.slot.as_str(), "tailwater");
+    assert_eq!(pipeline.kafka.transaction_interval, Duration::from_millis(50));
+    assert_eq!(pipeline.kafka.transaction_bytes, 8 << 20);
+    assert!(pipeline.failover && pipeline.kafka.create_topics);
+    assert_eq!(pipeline.event.outboxes.len(), 1);
+    assert_eq!(log.filter, "info");
+}
+
+#[test]
+fn every_mistake_of_a_file_is_in_one_report() {
+    let text = r#"source = ""
+on_eror = "halt"
+
+[postgres]
+url = "postgres://db/shop"
+slto = "orders"
+
+[kafka]
+brokers = ["kafka-1:9092"]
+transaction_bytes = "64KiB"
+transaction_interval = "50"
+properties = { "acks" = "1", "linger" = 5 }
+
+[[outbox]]
+table = "outbox_events"
+payload = "json"
+topic = "{topic}.events"
+"#;
+    assert_eq!(
+        mistakes(text, &[]),
+        [
+            "line 1: source must not be empty",
+            "line 2: on_eror is not a setting; there are source, postgres, kafka, outbox, log",
+            "line 5: postgres.url names no user, as in postgres://user@host/database",
+            "line 6: postgres.slto is not a setting; the nearest is postgres.slot",
+            "line 9: kafka.brokers must be a text in quotes, not a list",
+            "line 10: kafka.transaction_bytes must be from \"1MiB\" to \"1GiB\", not \"64KiB\"",
+            "line 11: kafka.transaction_interval must be a time with its unit (ms, s, m), as \
+             \"50ms\", not \"50\"",
+            "line 12: kafka.properties.acks cannot be set: records that are not on all in-sync \
+             replicas can be lost",
+            "line 12: kafka.properties.linger is no property of librdkafka, or not of this build",
+            "line 15: outbox.table needs its schema, as in public.outbox_events, not \
+             \"outbox_events\"",
+            "line 16: outbox.payload must be one of \"data\", \"envelope\", \"bare\", not \"json\"",
+            "line 17: outbox.topic is no topic template: topic \"{topic}.events\" has {topic}, \
+             which is none of {type}, {domain}, {aggregate_type}, {column:NAME}, {schema} and \
+             {table}",
+        ]
+    );
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    assert_eq!(
+        mistakes("[kafka]\n", &[]),
+        [
+            "kafka.brokers is missing",
+            "outbox is missing",
+            "postgres is missing",
+            "source is missing"
+        ]
+    );
+}
+
+#[test]
+fn properties_are_checked_by_librdkafka_and_by_the_guarantee() {
+    let text = format!(
+        "{FIRST_PIPELINE}[kafka.properties]\nlinger.ms = 5\nacks = 1\n\"lingre.ms\" = 5\n\
+         \"queue.buffering.max.kbytes\" = \"secret\"\n"
+    );
+    let found = mistakes(&text, &[]);
+    let [acks, misspelt, value] = found.as_slice() else { panic!("{found:?}") };
+    assert!(acks.starts_with("line 13: kafka.properties.acks cannot be set: records"), "{acks}");
+    assert!(misspelt.starts_with("line 14: kafka.properties.lingre.ms is no property"));
+    assert!(value.starts_with("line 15: kafka.properties.queue.buffering.max.kbytes has a value"));
+}
+
+#[test]
+fn the_environment_fills_in_and_overrides() {
+    let text = FIRST_PIPELINE.replace("db.internal", "${DB_HOST}").replace("order-", "$${x}-");
+    let variables = [
+        ("DB_HOST", "10.0.0.7"),
+        ("TAILWATER_POSTGRES__SLOT", "orders"),
+        ("TAILWATER_KAFKA__TOPIC__PARTITIONS", "12"),
+        ("TAILWATER_KAFKA__CREATE_TOPICS", "false"),
+        ("TAILWATER_KAFKA__PROPERTIES__SASL_PASSWORD", "secret"),
+        // Kubernetes makes these for a service called tailwater.
+        ("TAILWATER_SERVICE_HOST", "10.0.0.1"),
+        ("TAILWATER_PORT", "tcp://10.0.0.1:80"),
+    ];
+    let settings = read(&text, &variables).expect("settings").pipeline;
+    assert_eq!(settings.source, "${x}-service");
+    assert_eq!(settings.postgres.host, Host::Tcp { host: "10.0.0.7".to_owned(), port: 5432 });
+    assert_eq!(settings.slot.as_str(), "orders");
+    assert_eq!(settings.kafka.topic.partitions, Some(12));
+    assert!(!settings.kafka.create_topics);
+    assert_eq!(settings.kafka.properties["sasl.password"], "secret");
+}
+
+#[test]
+fn mistakes_of_the_environment_name_the_variable() {
+    let text = FIRST_PIPELINE.replace("db.internal", "${DB_HOST}");
+    let variables = [
+        ("TAILWATER_POSTGRES__SLOTT", "orders"),
+        ("TAILWATER_OUTBOX__TABLE", "a.b"),
+        ("TAILWATER_KAFKA__TOPIC__PARTITIONS", "many"),
+    ];
+    assert_eq!(
+        mistakes(&text, &variables),
+        [
+            "line 4: postgres.url needs the environment variable DB_HOST, which is not set",
+            "environment variable TAILWATER_KAFKA__TOPIC__PARTITIONS: kafka.topic.partitions must \
+             be a number of at least 1, without quotes",
+            "environment variable TAILWATER_OUTBOX__TABLE: outbox is a list, which an environment \
+             variable cannot reach into",
+            "environment variable TAILWATER_POSTGRES__SLOTT: postgres.slott is not a setting; the \
+             nearest is postgres.slot",
+        ]
+    );
+}
+
+#[test]
+fn a_file_that_is_no_toml_is_said_with_its_lines() {
+    let found = mistakes("source = \n[postgres\nurl = 5\n", &[]);
+    assert!(
+        found.iter().any(|mistake| mistake.starts_with("line 1: this is not TOML")),
+        "{found:?}"
+    );
+    assert!(
+        found.iter().any(|mistake| mistake.starts_with("line 2: this is not TOML")),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn two_sections_for_one_table_are_refused() {
+    let text = format!("{FIRST_PIPELINE}\n[[outbox]]\ntable = \"public.outbox_events\"\n");
+    assert_eq!(
+        mistakes(&text, &[]),
+        ["line 13: outbox.table is named by two [[outbox]] sections: \"public.outbox_events\""]
+    );
+}
+
+#[test]
+fn each_partitioner_is_known_by_its_name() {
+    for (name, partitioner) in [
+        ("murmur2", Partitioner::Murmur2),
+        ("kafkajs-legacy", Partitioner::KafkajsLegacy),
+        ("crc32", Partitioner::Crc32),
+        ("fnv1a", Partitioner::Fnv1a),
+    ] {
+        let variables = [("TAILWATER_KAFKA__PARTITIONER", name)];
+        let settings = read(FIRST_PIPELINE, &variables).expect(name).pipeline;
+        assert_eq!(settings.kafka.partitioner, partitioner);
+    }
+}
