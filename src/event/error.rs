@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// A table or a row does not fit the settings.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum EventError {
     /// The table lacks a column, or the column can never hold what it is configured for.
     #[error("outbox table \"{table}\": column \"{column}\" {problem}")]

@@ -26,7 +26,10 @@ pub struct Mapping {
     settings: Settings,
     /// Configured tables that the stream has described. A handful: a search through them is faster
     /// than a hash.
-    tables: Vec<(RelationId, Table)>,
+    ///
+    /// One that cannot serve is refused by its next row, not by its description: a restart reads the
+    /// descriptions of transactions that are published already, under shapes of then.
+    tables: Vec<(RelationId, Result<Table, EventError>)>,
     scratch: Scratch,
 }
 
@@ -63,28 +66,25 @@ impl Mapping {
     }
 
     /// Takes note of a table's shape, in place of any earlier one.
-    ///
-    /// # Errors
-    /// [`EventError::Column`] where a configured table cannot serve in this shape.
-    pub fn observe_relation(&mut self, relation: &Relation) -> Result<(), EventError> {
+    pub fn observe_relation(&mut self, relation: &Relation) {
         // A table may have been renamed: what its OID meant before counts no more.
         let former = self.tables.iter().position(|(id, _)| *id == relation.id);
         let former = former.map(|index| self.tables.swap_remove(index));
-        let Some(outbox) = self.find(&relation.schema, &relation.name) else { return Ok(()) };
+        let Some(outbox) = self.find(&relation.schema, &relation.name) else { return };
         let columns: Vec<_> =
             relation.columns.iter().map(|column| (column.name.as_str(), column.type_oid)).collect();
-        let mut table = Table::compile(outbox, &columns)?;
-        if let Some((_, former)) = &former {
+        let mut table = Table::compile(outbox, &columns);
+        if let (Ok(table), Some((_, Ok(former)))) = (&mut table, &former) {
             table.succeed(former);
         }
         self.tables.push((relation.id, table));
-        Ok(())
     }
 
     /// The event of an inserted row; none where its table is not configured.
     ///
     /// # Errors
-    /// [`EventError::Unmappable`] where the row cannot be an event.
+    /// [`EventError::Unmappable`] where the row cannot be an event, [`EventError::Column`] where no
+    /// row of its table's present shape can.
     pub fn insert<'a>(
         &'a mut self,
         relation: RelationId,
@@ -96,6 +96,7 @@ impl Mapping {
         };
         let Self { settings, tables, scratch } = self;
         let Some((_, table)) = tables.get_mut(index) else { return Ok(None) };
+        let table = table.as_mut().map_err(|error| error.clone())?;
         table.observe_key(tuple);
         let table = &*table;
         table.map(&settings.source, tuple, transaction, scratch).map(Some).map_err(|reason| {

@@ -178,9 +178,8 @@ impl Assembler {
     }
 
     /// A table as the changes that follow know it; also while skipping.
-    pub(super) fn relation(&mut self, relation: &Relation) -> Result<(), Trouble> {
-        let outcome = self.mapping.observe_relation(relation);
-        outcome.map_err(|error| self.halt(Box::new(error)))
+    pub(super) fn relation(&mut self, relation: &Relation) {
+        self.mapping.observe_relation(relation);
     }
 
     /// A transaction begins.
@@ -221,17 +220,15 @@ impl Assembler {
             return Ok(());
         };
         if published.is_due(transaction.commit_lsn)? {
-            let event = match self.mapping.insert(relation, row, transaction) {
-                Ok(event) => event,
-                Err(error) => return Err(self.halt(Box::new(error))),
-            };
+            let before = transaction.commit_lsn;
+            let event = self
+                .mapping
+                .insert(relation, row, transaction)
+                .map_err(|error| Trouble::Halt { before, failure: error.into() })?;
             if let Some(event) = event {
-                let sequence = published.events;
-                if let Err(error) =
-                    self.encoder.encode(&event, transaction, sequence, &mut self.current)
-                {
-                    return Err(self.halt(Box::new(error)));
-                }
+                self.encoder
+                    .encode(&event, transaction, published.events, &mut self.current)
+                    .map_err(|error| Trouble::Halt { before, failure: error.into() })?;
                 self.take_in_event(tracker);
             }
         }
@@ -356,13 +353,6 @@ impl Assembler {
         self.ready.push_back(std::mem::replace(&mut self.current, rest));
         self.whole_records = 0;
         self.is_cut_due = false;
-    }
-
-    fn halt(&self, failure: Box<dyn Failure>) -> Trouble {
-        match &self.open {
-            Some(open) => Trouble::Halt { before: open.transaction.commit_lsn, failure },
-            None => Trouble::Failed(failure),
-        }
     }
 }
 

@@ -246,7 +246,7 @@ impl<S: Sink> StreamLoop<S> {
                     Step::Commit { end_lsn, .. } => {
                         self.assembler.commit(end_lsn, &mut self.tracker)?;
                     }
-                    Step::Relation(relation) => self.assembler.relation(&relation)?,
+                    Step::Relation(relation) => self.assembler.relation(&relation),
                     Step::NonTransactionalMessage | Step::Nothing => {}
                 }
                 if self.assembler.has_ready() {

@@ -1,1 +1,6 @@
-//! Integration tests against real servers.
+//! Tests against real servers: PostgreSQL and Apache Kafka, each test with what it may break.
+
+mod harness;
+mod kafka_sink;
+mod partitioners;
+mod support;

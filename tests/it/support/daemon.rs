@@ -1,0 +1,140 @@
+//! `tailwater` as its users have it: a process.
+
+use std::{
+    fs,
+    io::Read,
+    process::{Child, ChildStderr, Command, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::Duration,
+};
+
+use super::{PATIENCE, process, settings::SettingsFile, wait_until};
+
+/// How a process ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// None where a signal ended it.
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ended {
+    /// True where the last words name this code, in the form that programs look for.
+    pub fn is_code(&self, word: &str) -> bool {
+        let lines: Vec<&str> = self.stderr.trim_end().lines().collect();
+        matches!(lines.as_slice(), [.., error, hint]
+            if error.starts_with("error: ")
+                && error.ends_with(&format!(" code={word}"))
+                && hint.starts_with("hint: ") && hint.len() > "hint: ".len())
+    }
+}
+
+fn command(arguments: &[&str], settings: &SettingsFile) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tailwater"));
+    command.args(arguments).arg("-c").arg(settings.path());
+    command
+}
+
+/// Runs a command to its end.
+pub fn run(arguments: &[&str], settings: &SettingsFile) -> Ended {
+    let output = command(arguments, settings).output().expect("tailwater starts");
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+/// `tailwater run`. Killed when dropped.
+pub struct Daemon {
+    child: Child,
+    stderr: Arc<Mutex<String>>,
+    reader: Option<thread::JoinHandle<()>>,
+}
+
+impl Daemon {
+    /// Starts it.
+    pub fn start(settings: &SettingsFile) -> Self {
+        let mut command = command(&["run"], settings);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = process::spawn(command);
+        let stderr = Arc::new(Mutex::new(String::new()));
+        let pipe = child.stderr.take().expect("a pipe");
+        let collected = Arc::clone(&stderr);
+        let reader = Some(thread::spawn(move || collect(pipe, &collected)));
+        Self { child, stderr, reader }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// All that it said so far.
+    pub fn stderr(&self) -> String {
+        self.stderr.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits until it says that.
+    pub fn wait_for(&self, text: &str) {
+        wait_until(&format!("\"{text}\" from tailwater"), PATIENCE, || {
+            self.stderr().contains(text)
+        });
+    }
+
+    /// True while it has not ended.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("a child can be waited for").is_none()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: i32) {
+        process::signal(self.child.id(), signal);
+    }
+
+    /// `kill -9`.
+    pub fn kill(mut self) -> Ended {
+        process::kill_group(&mut self.child);
+        self.ended(None)
+    }
+
+    /// Waits for its end.
+    pub fn wait(mut self, deadline: Duration) -> Ended {
+        let code = process::wait(&mut self.child, deadline);
+        self.ended(code)
+    }
+
+    fn ended(&mut self, code: Option<i32>) -> Ended {
+        if let Some(reader) = self.reader.take() {
+            reader.join().expect("the reader ends with the pipe");
+        }
+        Ended { code, stdout: String::new(), stderr: self.stderr() }
+    }
+
+    /// The most memory that was resident so far (`VmHWM`), in bytes.
+    pub fn resident_bytes_peak(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        kibibytes.and_then(|number| number.parse::<u64>().ok()).map_or(0, |number| number * 1024)
+    }
+}
+
+fn collect(mut pipe: ChildStderr, collected: &Mutex<String>) {
+    let mut buffer = [0; 4096];
+    while let Ok(length) = pipe.read(&mut buffer) {
+        let Some(read) = buffer.get(..length).filter(|read| !read.is_empty()) else { return };
+        let mut text = collected.lock().unwrap_or_else(PoisonError::into_inner);
+        text.push_str(&String::from_utf8_lossy(read));
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if self.is_running() {
+            process::kill_group(&mut self.child);
+        }
+        if thread::panicking() {
+            eprintln!("tailwater said:\n{}", self.stderr());
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! A real Apache Kafka: one node, from the jars that scripts/prepare fetched.
+
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use rdkafka::{
+    ClientConfig, Message, Offset, TopicPartitionList,
+    admin::{
+        AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication,
+    },
+    client::DefaultClientContext,
+    consumer::{BaseConsumer, Consumer},
+    message::Headers,
+};
+
+use super::{PATIENCE, new_folder, process, target_folder, wait_until};
+
+/// The version that is fetched; part of its folder's name, so that two never mix.
+const VERSION: &str = "4.3.1";
+
+/// Small, quick to start, and gone with its session a second after `kill -9`.
+const PROPERTIES: &str = "process.roles=broker,controller
+node.id=1
+controller.quorum.bootstrap.servers=127.0.0.1:0
+controller.listener.names=CONTROLLER
+inter.broker.listener.name=CLIENT
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,CLIENT:PLAINTEXT
+auto.create.topics.enable=false
+num.partitions=3
+offsets.topic.num.partitions=1
+offsets.topic.replication.factor=1
+transaction.state.log.num.partitions=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+share.coordinator.state.topic.num.partitions=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+log.cleaner.dedupe.buffer.size=16777216
+log.index.size.max.bytes=1048576
+broker.session.timeout.ms=1000
+broker.heartbeat.interval.ms=100
+";
+
+/// One broker. Stopped and removed when dropped.
+pub struct Broker {
+    folder: PathBuf,
+    port: u16,
+    running: Mutex<Option<Child>>,
+}
+
+/// A record as a reader got it.
+#[derive(Clone, Debug)]
+pub struct Record {
+    pub topic: String,
+    pub partition: i32,
+    pub offset: i64,
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+    pub headers: Vec<(String, Vec<u8>)>,
+    pub timestamp_ms: i64,
+}
+
+impl Record {
+    /// A header's text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let (_, value) = self.headers.iter().find(|(header, _)| header == name)?;
+        std::str::from_utf8(value).ok()
+    }
+
+    /// The value as JSON.
+    pub fn json(&self) -> serde_json::Value {
+        let value = self.value.as_deref().expect("a value");
+        serde_json::from_slice(value).expect("JSON")
+    }
+}
+
+fn cache() -> PathBuf {
+    let folder = target_folder().join(format!("kafka-{VERSION}"));
+    assert!(
+        folder.join("template").is_dir(),
+        "no Kafka in {}: run the tests by `make test`, which fetches it",
+        folder.display()
+    );
+    folder
+}
+
+impl Broker {
+    /// A broker of its own, for what kills it.
+    pub fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// A broker with more properties, a line each.
+    pub fn start_with(properties: &str) -> Self {
+        let folder = new_folder("kafka");
+        let copied = Command::new("cp")
+            .arg("-r")
+            .arg(cache().join("template"))
+            .arg(folder.join("data"))
+            .status()
+            .expect("cp starts");
+        assert!(copied.success(), "cp");
+        let text = format!("{PROPERTIES}log.dirs={}/data\n{properties}", folder.display());
+        fs::write(folder.join("properties"), text).expect("write the properties");
+        let mut broker = Self { folder, port: 0, running: Mutex::new(None) };
+        broker.launch();
+        broker.port = broker.ports()[1];
+        broker
+    }
+
+    /// The broker that tests share which do it no harm. It ends with the process.
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<Broker> = OnceLock::new();
+        SHARED.get_or_init(Self::start)
+    }
+
+    fn launch(&self) {
+        let log = fs::File::create(self.folder.join("log")).expect("a log");
+        let also = log.try_clone().expect("a log");
+        // The port that it had, for clients reconnect to the address that they know.
+        let listeners = format!("CLIENT://127.0.0.1:{},CONTROLLER://127.0.0.1:0", self.port);
+        let properties = fs::read_to_string(self.folder.join("properties")).expect("properties");
+        let path = self.folder.join("server.properties");
+        fs::write(&path, format!("{properties}\nlisteners={listeners}\n")).expect("written");
+        let cache = cache();
+        let mut java = Command::new("java");
+        java.args(["-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]);
+        java.arg(format!("-XX:SharedArchiveFile={}", cache.join("kafka.jsa").display()));
+        java.args([
+            "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+            "-Dorg.slf4j.simpleLogger.log.kafka.server.KafkaRaftServer=info",
+            "-Dorg.slf4j.simpleLogger.log.kafka.network.DataPlaneAcceptor=info",
+            "-cp",
+        ]);
+        java.arg(format!("{}/lib/*", cache.display())).arg("kafka.Kafka").arg(path);
+        java.stdin(Stdio::null()).stdout(log).stderr(also);
+        *self.running() = Some(process::spawn(java));
+        wait_until("Kafka to be ready", PATIENCE, || {
+            if let Some(Ok(Some(status))) = self.running().as_mut().map(Child::try_wait) {
+                panic!("Kafka ended with {status}: {}", self.log());
+            }
+            self.log().contains("Kafka Server started")
+        });
+    }
+
+    fn running(&self) -> MutexGuard<'_, Option<Child>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+    }
+
+    /// The ports that it bound: the controller's, then the clients'.
+    fn ports(&self) -> Vec<u16> {
+        let log = self.log();
+        let lines = log.lines().filter_map(|line| line.split("connections on 127.0.0.1:").nth(1));
+        lines.filter_map(|rest| rest.trim_end_matches('.').parse().ok()).collect()
+    }
+
+    /// Its address.
+    pub fn brokers(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// `kill -9`.
+    pub fn kill(&self) {
+        if let Some(mut child) = self.running().take() {
+            process::kill_group(&mut child);
+        }
+    }
+
+    /// Starts it again on its data and its port.
+    pub fn restart(&self) {
+        self.kill();
+        self.launch();
+    }
+
+    /// A configuration to begin a client with.
+    pub fn client(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", self.brokers());
+        config
+    }
+
+    fn admin(&self) -> AdminClient<DefaultClientContext> {
+        self.client().create().expect("a client")
+    }
+
+    /// Makes a topic.
+    pub fn create_topic(&self, name: &str, partitions: i32, config: &[(&str, &str)]) {
+        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        for (key, value) in config {
+            topic = topic.set(key, value);
+        }
+        let admin = self.admin();
+        let made = block_on(admin.create_topics([&topic], &AdminOptions::new())).expect("answered");
+        for result in made {
+            result.expect("the topic is made");
+        }
+        wait_until("the topic", PATIENCE, || self.topics().iter().any(|topic| topic == name));
+    }
+
+    /// Sets a topic's configuration.
+    pub fn alter_topic(&self, name: &str, key: &str, value: &str) {
+        let change = AlterConfig::new(ResourceSpecifier::Topic(name)).set(key, value);
+        let admin = self.admin();
+        let altered = block_on(admin.alter_configs([&change], &AdminOptions::new()));
+        for result in altered.expect("answered") {
+            result.expect("altered");
+        }
+    }
+
+    /// The names of all topics.
+    pub fn topics(&self) -> Vec<String> {
+        let consumer: BaseConsumer = self.client().create().expect("a consumer");
+        let metadata = consumer.fetch_metadata(None, PATIENCE).expect("metadata");
+        metadata.topics().iter().map(|topic| topic.name().to_owned()).collect()
+    }
+
+    /// All committed records of a topic, each partition to the high watermark that it has now. An
+    /// open transaction is waited for.
+    pub fn read_committed(&self, topic: &str) -> Vec<Record> {
+        let mut records = Vec::new();
+        self.for_each_committed(topic, |record| records.push(record));
+        records
+    }
+
+    /// As [`Broker::read_committed`], one at a time: for more than memory should hold.
+    pub fn for_each_committed(&self, topic: &str, mut take: impl FnMut(Record)) {
+        let mut config = self.client();
+        config
+            .set("group.id", "tests")
+            .set("isolation.level", "read_committed")
+            .set("enable.auto.commit", "false")
+            .set("enable.partition.eof", "true");
+        let consumer: BaseConsumer = config.create().expect("a consumer");
+        let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).expect("metadata");
+        let partitions = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
+        let mut assignment = TopicPartitionList::new();
+        let mut ends = Vec::new();
+        for partition in 0..i32::try_from(partitions).expect("few partitions") {
+            let (low, high) =
+                consumer.fetch_watermarks(topic, partition, PATIENCE).expect("watermarks");
+            ends.push(high);
+            let begin = Offset::Offset(low);
+            assignment.add_partition_offset(topic, partition, begin).expect("a partition");
+        }
+        consumer.assign(&assignment).expect("assigned");
+        // A commit marker takes an offset of its own and is no record: what tells the end is the
+        // reader's position, which passes markers.
+        wait_until(&format!("the end of {topic}"), PATIENCE * 5, || {
+            loop {
+                match consumer.poll(Duration::from_millis(50)) {
+                    Some(Ok(message)) => take(record(&message)),
+                    Some(Err(rdkafka::error::KafkaError::PartitionEOF(_))) => break,
+                    Some(Err(error)) => panic!("{topic}: {error}"),
+                    None => break,
+                }
+            }
+            let position = consumer.position().expect("positions");
+            position.elements().iter().all(|element| {
+                let end = usize::try_from(element.partition()).ok().and_then(|at| ends.get(at));
+                match element.offset() {
+                    Offset::Offset(at) => end.is_some_and(|end| at >= *end),
+                    _ => end.is_some_and(|end| *end == 0),
+                }
+            })
+        });
+    }
+}
+
+fn record(message: &rdkafka::message::BorrowedMessage<'_>) -> Record {
+    let headers = message.headers().map_or(Vec::new(), |headers| {
+        headers
+            .iter()
+            .map(|header| (header.key.to_owned(), header.value.unwrap_or_default().to_vec()))
+            .collect()
+    });
+    Record {
+        topic: message.topic().to_owned(),
+        partition: message.partition(),
+        offset: message.offset(),
+        key: message.key().map(<[u8]>::to_vec),
+        value: message.payload().map(<[u8]>::to_vec),
+        headers,
+        timestamp_ms: message.timestamp().to_millis().unwrap_or(-1),
+    }
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(work)
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.kill();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}

@@ -1,0 +1,78 @@
+//! Real servers for the tests, and what looks at them from outside.
+
+pub mod daemon;
+pub mod kafka;
+pub mod postgres;
+pub mod process;
+pub mod settings;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Long enough for anything on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until `holds`, and says what was waited for where it does not in time.
+pub fn wait_until(what: &str, deadline: Duration, mut holds: impl FnMut() -> bool) {
+    let until = Instant::now() + deadline;
+    while !holds() {
+        assert!(Instant::now() < until, "waited {deadline:?} for {what}");
+        thread::park_timeout(Duration::from_millis(20));
+    }
+}
+
+/// What scripts/prepare fetched, and what the tests write.
+pub fn target_folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("target")
+}
+
+static PARENT: OnceLock<PathBuf> = OnceLock::new();
+
+/// Removes what servers left behind that all tests share: nobody drops those.
+extern "C" fn remove_parent() {
+    process::kill_all();
+    if let Some(parent) = PARENT.get() {
+        let _ = fs::remove_dir_all(parent);
+    }
+}
+
+/// A new folder of this process, which any user may enter. Those of processes that died are
+/// removed.
+pub fn new_folder(purpose: &str) -> PathBuf {
+    let parent = PARENT.get_or_init(|| {
+        // Short: a unix socket's path has 107 bytes at most.
+        let all = std::env::temp_dir().join("tailwater-tests");
+        for entry in fs::read_dir(&all).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let is_alive =
+                name.to_str().is_some_and(|process| Path::new("/proc").join(process).exists());
+            if !is_alive {
+                // Somebody else may be removing it too.
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+        let parent = all.join(std::process::id().to_string());
+        fs::create_dir_all(&parent).expect("a folder for this process");
+        // SAFETY: the function is there as long as the process is.
+        unsafe { libc::atexit(remove_parent) };
+        parent
+    });
+    let folder = parent.join(format!("{purpose}-{:08x}", fastrand::u32(..)));
+    fs::create_dir(&folder).expect("a folder");
+    folder
+}
+
+/// How large the long proofs are: 1 is the size that is promised.
+pub fn proof_scale() -> f64 {
+    std::env::var("TAILWATER_PROOF_SCALE").ok().and_then(|text| text.parse().ok()).unwrap_or(0.1)
+}
+
+/// A count of a long proof at today's size.
+pub fn scaled(full: u64) -> u64 {
+    ((full as f64) * proof_scale()).round().max(1.0) as u64
+}

@@ -1,0 +1,254 @@
+//! A real PostgreSQL.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{Mutex, PoisonError},
+};
+
+use tokio_postgres::{NoTls, SimpleQueryMessage};
+
+use super::{
+    PATIENCE, new_folder,
+    process::{self, Account},
+    target_folder, wait_until,
+};
+
+/// A server of its own for a test: folder, port, data. Stopped and removed when dropped.
+pub struct Server {
+    binaries: PathBuf,
+    folder: PathBuf,
+    port: u16,
+    running: Mutex<Option<Child>>,
+}
+
+/// PostgreSQL's programs: Debian's, the newest first, else what scripts/prepare fetched.
+fn binaries(version: Option<u32>) -> PathBuf {
+    let installed = Path::new("/usr/lib/postgresql");
+    let newest = fs::read_dir(installed)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+        .filter(|found| version.is_none_or(|version| version == *found))
+        .max();
+    match newest {
+        Some(newest) => installed.join(newest.to_string()).join("bin"),
+        None => fetched(version),
+    }
+}
+
+/// What was fetched, where the user whom servers run as may enter: a clone may lie in root's home.
+fn fetched(version: Option<u32>) -> PathBuf {
+    static COPIES: Mutex<BTreeMap<Option<u32>, PathBuf>> = Mutex::new(BTreeMap::new());
+    let name = version.map_or("postgres".to_owned(), |version| format!("postgres-{version}"));
+    let fetched = target_folder().join(name);
+    assert!(
+        fetched.join("bin/initdb").is_file(),
+        "no PostgreSQL in {}: run the tests by `make test`, which fetches it",
+        fetched.display()
+    );
+    let mut copies = COPIES.lock().unwrap_or_else(PoisonError::into_inner);
+    let copy = copies.entry(version).or_insert_with(|| {
+        let folder = new_folder("programs").join("postgres");
+        let copied = Command::new("cp").arg("-r").arg(&fetched).arg(&folder).status();
+        assert!(copied.expect("cp starts").success(), "cp");
+        folder
+    });
+    copy.join("bin")
+}
+
+impl Server {
+    /// A server that can do logical replication.
+    pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// A server with other settings than those.
+    pub fn start_with(settings: &[(&str, &str)]) -> Self {
+        Self::start_from(binaries(None), settings)
+    }
+
+    /// A server of that major version.
+    pub fn start_version(version: u32) -> Self {
+        Self::start_from(binaries(Some(version)), &[])
+    }
+
+    fn start_from(binaries: PathBuf, settings: &[(&str, &str)]) -> Self {
+        let folder = new_folder("pg");
+        let port = free_port();
+        let server = Self { binaries, folder, port, running: Mutex::new(None) };
+        Account::give(Account::of_servers(), &server.folder);
+        let output = server
+            .program("initdb")
+            .args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"])
+            .output()
+            .expect("initdb starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        server.configure(settings);
+        server.launch();
+        server
+    }
+
+    /// One of its programs, as the user whom servers run as.
+    fn program(&self, name: &str) -> Command {
+        let mut command = Command::new(self.binaries.join(name));
+        // What was fetched brings its libraries along.
+        command.env("LD_LIBRARY_PATH", self.binaries.with_file_name("lib"));
+        // Not where that user may not look.
+        command.current_dir(&self.folder).arg("-D").arg(self.data_folder());
+        Account::applied(Account::of_servers(), &mut command);
+        command
+    }
+
+    fn configure(&self, settings: &[(&str, &str)]) {
+        let folder = self.folder.display();
+        let mut text = format!(
+            "listen_addresses = '127.0.0.1'\nport = {}\nunix_socket_directories = '{folder}'\n\
+             wal_level = logical\nmax_replication_slots = 10\nmax_wal_senders = 10\n\
+             shared_buffers = '64MB'\nmax_connections = 40\n",
+            self.port
+        );
+        for (name, value) in settings {
+            text.push_str(&format!("{name} = '{value}'\n"));
+        }
+        let path = self.data_folder().join("postgresql.auto.conf");
+        fs::write(path, text).expect("write the server's settings");
+    }
+
+    fn launch(&self) {
+        let log = fs::File::create(self.folder.join("log")).expect("a log");
+        let mut postgres = self.program("postgres");
+        postgres.stdout(Stdio::null()).stderr(log);
+        let child = process::spawn(postgres);
+        *self.running() = Some(child);
+        wait_until("PostgreSQL to answer", PATIENCE, || {
+            if let Some(Ok(Some(status))) = self.running().as_mut().map(Child::try_wait) {
+                let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
+                panic!("PostgreSQL ended with {status}: {log}");
+            }
+            Session::open(&self.url("postgres")).is_ok()
+        });
+    }
+
+    fn running(&self) -> std::sync::MutexGuard<'_, Option<Child>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its data.
+    pub fn data_folder(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    /// Where its unix socket is.
+    pub fn socket_folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Its TCP port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its URL for the superuser.
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// A connection for SQL.
+    pub fn session(&self, database: &str) -> Session {
+        Session::open(&self.url(database)).expect("a connection")
+    }
+
+    /// A new database and a connection to it.
+    pub fn create_database(&self, name: &str) -> Session {
+        self.session("postgres").run(&format!("CREATE DATABASE {name}"));
+        self.session(name)
+    }
+
+    /// `kill -9` of the server and all its processes.
+    pub fn kill(&self) {
+        if let Some(mut child) = self.running().take() {
+            process::kill_group(&mut child);
+        }
+    }
+
+    /// Ends it in order, as a restart of the machine would. Waits for replication to end, as
+    /// PostgreSQL does.
+    pub fn stop(&self) {
+        if let Some(mut child) = self.running().take() {
+            process::signal(child.id(), libc::SIGINT);
+            process::wait(&mut child, PATIENCE);
+        }
+    }
+
+    /// Starts it again on its data and its port.
+    pub fn restart(&self) {
+        self.kill();
+        self.launch();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("an address").port()
+}
+
+/// A connection for SQL, for tests without a runtime of their own.
+pub struct Session {
+    runtime: tokio::runtime::Runtime,
+    client: tokio_postgres::Client,
+}
+
+impl Session {
+    /// Connects.
+    pub fn open(url: &str) -> Result<Self, tokio_postgres::Error> {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let (client, connection) = runtime.block_on(tokio_postgres::connect(url, NoTls))?;
+        runtime.spawn(connection);
+        Ok(Self { runtime, client })
+    }
+
+    /// Runs statements, and hands their error to the caller.
+    pub fn try_run(&self, sql: &str) -> Result<(), tokio_postgres::Error> {
+        self.runtime.block_on(self.client.batch_execute(sql))
+    }
+
+    /// Runs statements.
+    pub fn run(&self, sql: &str) {
+        self.try_run(sql).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    }
+
+    /// All rows of a query as text, or its error.
+    pub fn try_rows(&self, sql: &str) -> Result<Vec<Vec<Option<String>>>, tokio_postgres::Error> {
+        let messages = self.runtime.block_on(self.client.simple_query(sql))?;
+        let rows = messages.into_iter().filter_map(|message| match message {
+            SimpleQueryMessage::Row(row) => {
+                Some((0..row.len()).map(|index| row.get(index).map(str::to_owned)).collect())
+            }
+            _ => None,
+        });
+        Ok(rows.collect())
+    }
+
+    /// All rows of a query as text.
+    pub fn rows(&self, sql: &str) -> Vec<Vec<Option<String>>> {
+        self.try_rows(sql).unwrap_or_else(|error| panic!("{sql}: {error:?}"))
+    }
+
+    /// The first value of a query; none for NULL and for no row.
+    pub fn value(&self, sql: &str) -> Option<String> {
+        self.rows(sql).into_iter().next()?.into_iter().next()?
+    }
+}

@@ -1,0 +1,133 @@
+//! Processes that end with the tests, however those end.
+
+use std::{
+    fs,
+    os::unix::{fs::chown, process::CommandExt},
+    path::Path,
+    process::{Child, Command},
+    sync::{Mutex, OnceLock, PoisonError, mpsc},
+    thread,
+    time::Duration,
+};
+
+use super::{PATIENCE, wait_until};
+
+type Job = (Command, mpsc::SyncSender<std::io::Result<Child>>);
+
+/// Starts a process that is killed when this one ends, by whatever. The kernel ties that to the
+/// *thread* that started it, so one thread that never ends starts them all.
+pub fn spawn(mut command: Command) -> Child {
+    static STARTER: OnceLock<mpsc::SyncSender<Job>> = OnceLock::new();
+    let starter = STARTER.get_or_init(|| {
+        let (sender, jobs) = mpsc::sync_channel::<Job>(1);
+        thread::spawn(move || {
+            for (mut command, answer) in jobs {
+                answer.send(command.spawn()).expect("somebody waits for it");
+            }
+        });
+        sender
+    });
+    // SAFETY: prctl is async-signal-safe and touches no memory of ours.
+    unsafe {
+        command.process_group(0).pre_exec(|| {
+            match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            }
+        });
+    }
+    let program = command.get_program().to_owned();
+    let (answer, started) = mpsc::sync_channel(1);
+    starter.send((command, answer)).expect("the thread never ends");
+    let started = started.recv().expect("the thread answers");
+    let child =
+        started.unwrap_or_else(|error| panic!("cannot start {}: {error}", program.display()));
+    STARTED.lock().unwrap_or_else(PoisonError::into_inner).push(child.id());
+    child
+}
+
+/// Every process that was started, by its id.
+static STARTED: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+
+/// Kills what still runs, at the end of the process.
+pub fn kill_all() {
+    for pid in STARTED.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        signal(pid, libc::SIGKILL);
+    }
+}
+
+/// The ordinary user whom servers run as where the tests run as root; they refuse root.
+#[derive(Clone, Copy)]
+pub struct Account {
+    user: u32,
+    group: u32,
+}
+
+impl Account {
+    /// `postgres` where there is such a user, else nobody; none where we are no root ourselves.
+    pub fn of_servers() -> Option<Self> {
+        // SAFETY: geteuid reads a number.
+        if unsafe { libc::geteuid() } != 0 {
+            return None;
+        }
+        let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+        let number = |line: &str, field: usize| line.split(':').nth(field)?.parse().ok();
+        let postgres = users.lines().find(|line| line.starts_with("postgres:"));
+        let found = postgres.and_then(|line| Some((number(line, 2)?, number(line, 3)?)));
+        let (user, group) = found.unwrap_or((65534, 65534));
+        Some(Self { user, group })
+    }
+
+    /// Runs the command as that user.
+    pub fn applied(account: Option<Self>, command: &mut Command) {
+        if let Some(Self { user, group }) = account {
+            command.uid(user).gid(group);
+        }
+    }
+
+    /// Gives a folder and all in it to that user.
+    pub fn give(account: Option<Self>, path: &Path) {
+        let Some(Self { user, group }) = account else { return };
+        chown(path, Some(user), Some(group)).expect("root may chown");
+        if path.is_dir() {
+            for entry in fs::read_dir(path).expect("a folder").flatten() {
+                Self::give(account, &entry.path());
+            }
+        }
+    }
+}
+
+/// Sends a signal to one process.
+pub fn signal(pid: u32, signal: i32) {
+    let pid = i32::try_from(pid).expect("a process id");
+    // SAFETY: kill has no memory effects; the process is a child that was not waited for yet.
+    unsafe { libc::kill(pid, signal) };
+}
+
+/// Kills a process and its children (it leads a group of its own), and waits until none is left:
+/// what comes after them finds ports and files free.
+pub fn kill_group(child: &mut Child) {
+    let group = i32::try_from(child.id()).expect("a process id");
+    // SAFETY: as above.
+    unsafe { libc::kill(-group, libc::SIGKILL) };
+    child.wait().expect("a child can be waited for");
+    forget(child.id());
+    // SAFETY: signal 0 only asks whether somebody is there.
+    wait_until("a process group to be gone", PATIENCE, || unsafe { libc::kill(-group, 0) != 0 });
+}
+
+/// Waits for a child's end.
+pub fn wait(child: &mut Child, deadline: Duration) -> Option<i32> {
+    let mut status = None;
+    wait_until("a process to end", deadline, || {
+        status = child.try_wait().expect("a child can be waited for");
+        status.is_some()
+    });
+    forget(child.id());
+    status.and_then(|status| status.code())
+}
+
+/// Its id may be another process's from here on.
+fn forget(pid: u32) {
+    STARTED.lock().unwrap_or_else(PoisonError::into_inner).retain(|started| *started != pid);
+}
