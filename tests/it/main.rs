@@ -1,5 +1,6 @@
 //! Tests against real servers: PostgreSQL and Apache Kafka, each test with what it may break.
 
+mod exactly_once;
 mod harness;
 mod kafka_sink;
 mod partitioners;

@@ -90,6 +90,11 @@ fn cache() -> PathBuf {
     folder
 }
 
+/// Kafka's classes, for Java.
+pub fn class_path() -> String {
+    format!("{}/lib/*", cache().display())
+}
+
 impl Broker {
     /// A broker of its own, for what kills it.
     pub fn start() -> Self {
@@ -138,7 +143,7 @@ impl Broker {
             "-Dorg.slf4j.simpleLogger.log.kafka.network.DataPlaneAcceptor=info",
             "-cp",
         ]);
-        java.arg(format!("{}/lib/*", cache.display())).arg("kafka.Kafka").arg(path);
+        java.arg(class_path()).arg("kafka.Kafka").arg(path);
         java.stdin(Stdio::null()).stdout(log).stderr(also);
         *self.running() = Some(process::spawn(java));
         wait_until("Kafka to be ready", PATIENCE, || {

@@ -1,10 +1,13 @@
 //! Real servers for the tests, and what looks at them from outside.
 
 pub mod daemon;
+pub mod java;
 pub mod kafka;
+pub mod oracle;
 pub mod postgres;
 pub mod process;
 pub mod settings;
+pub mod workload;
 
 use std::{
     fs,

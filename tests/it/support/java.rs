@@ -1,0 +1,54 @@
+//! Kafka's own Java consumer, for what must not rest on librdkafka alone.
+
+use std::{
+    io::{BufReader, Read},
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use super::{
+    kafka::{self, Broker, Record},
+    process,
+};
+
+/// All committed records of some topics, in the order of their partitions.
+pub fn for_each_committed(broker: &Broker, topics: &[&str], mut take: impl FnMut(Record)) {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/consumers/Committed.java");
+    let mut java = Command::new("java");
+    java.args(["-Xmx512m", "-XX:+UseSerialGC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]);
+    java.arg("-cp").arg(kafka::class_path()).arg(program).arg(broker.brokers()).args(topics);
+    java.stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = process::spawn(java);
+    let mut input = BufReader::new(child.stdout.take().expect("a pipe"));
+    while number::<1>(&mut input) == [1] {
+        take(record(&mut input));
+    }
+    let status = child.wait().expect("a child can be waited for");
+    assert!(status.success(), "the consumer ended with {status}");
+}
+
+fn record(input: &mut impl Read) -> Record {
+    let text = |bytes: Option<Vec<u8>>| String::from_utf8(bytes.expect("a name")).expect("UTF-8");
+    let topic = text(bytes(input));
+    let partition = i32::from_be_bytes(number(input));
+    let offset = i64::from_be_bytes(number(input));
+    let timestamp_ms = i64::from_be_bytes(number(input));
+    let (key, value) = (bytes(input), bytes(input));
+    let headers = (0..i32::from_be_bytes(number(input)))
+        .map(|_| (text(bytes(input)), bytes(input).unwrap_or_default()))
+        .collect();
+    Record { topic, partition, offset, key, value, headers, timestamp_ms }
+}
+
+fn bytes(input: &mut impl Read) -> Option<Vec<u8>> {
+    let length = usize::try_from(i32::from_be_bytes(number(input))).ok()?;
+    let mut bytes = vec![0; length];
+    input.read_exact(&mut bytes).expect("the consumer writes whole records");
+    Some(bytes)
+}
+
+fn number<const LENGTH: usize>(input: &mut impl Read) -> [u8; LENGTH] {
+    let mut number = [0; LENGTH];
+    input.read_exact(&mut number).expect("the consumer writes whole records");
+    number
+}
