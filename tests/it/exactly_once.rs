@@ -1,75 +1,38 @@
 //! The guarantee: each committed row is on Kafka once, in the order of commits per aggregate,
 //! whole transactions only, whatever is killed in between.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
 
 use crate::support::{
-    daemon::{self, Daemon},
+    PATIENCE,
+    daemon::Daemon,
     java,
     kafka::Broker,
     oracle::{Oracle, Value},
-    postgres::{Server, Session},
-    scaled,
+    postgres::Server,
+    proof_scale, scaled,
+    scene::{
+        PARTITIONS, RESIDENT_BYTES_MAX, TOPICS, assert_slot_behind_checkpoint, checkpoint,
+        envelope_settings, init, judge, publishing, shop, stop, wait_until_published,
+    },
     settings::SettingsFile,
     wait_until,
-    workload::{self, Payload, Workload},
+    workload::{Payload, Workload},
 };
 
-/// Topics that the workload's events go to, and their partitions (the broker's default).
-const TOPICS: [&str; 2] = ["order.events", "invoice.events"];
-const PARTITIONS: u32 = 3;
-
-/// The most that `run` may ever hold in memory.
-const RESIDENT_BYTES_MAX: u64 = 64 << 20;
-
-/// How long everything that waits may take to be published.
-const DRAIN_MAX: Duration = Duration::from_secs(600);
-
-/// A database with the application's tables.
-fn shop(server: &Server) -> Session {
-    let session = server.create_database("shop");
-    workload::create_tables(&session);
-    session
-}
-
-/// Waits until the slot has passed all that is in the log at this moment.
-fn wait_until_published(session: &Session, slot: &str) {
-    let end = session.value("SELECT pg_current_wal_lsn()").expect("a position");
-    let sql = format!(
-        "SELECT confirmed_flush_lsn >= '{end}' FROM pg_replication_slots \
-         WHERE slot_name = '{slot}'"
-    );
-    wait_until("the slot to pass what was committed", DRAIN_MAX, || {
-        session.value(&sql).as_deref() == Some("t")
-    });
-}
-
-fn judge(broker: &Broker, session: &Session, value: Value) {
-    let mut oracle = Oracle::new(session, value, PARTITIONS);
-    for topic in TOPICS {
-        broker.for_each_committed(topic, |record| oracle.take(&record));
-    }
-    oracle.verdict().assert_exact();
-}
-
-fn init(settings: &SettingsFile) {
-    let ended = daemon::run(&["init"], settings);
-    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-}
-
-/// Stops it as a service manager does.
-fn stop(daemon: Daemon) {
-    daemon.signal(libc::SIGTERM);
-    let ended = daemon.wait(Duration::from_secs(5));
-    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-}
+/// The processes die, the machine does not: what was written stays in its page cache, so the
+/// database need not wait for the disk.
+const NO_FSYNC: [(&str, &str); 1] = [("fsync", "off")];
 
 #[test]
 fn a_java_consumer_finds_each_committed_row_once_and_in_order() {
-    let (server, broker) = (Server::start_with(&[("fsync", "off")]), Broker::start());
+    let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
     let session = shop(&server);
-    let settings =
-        SettingsFile::new(&server, &broker, "shop").with("[[outbox]]", "payload = \"envelope\"");
+    let settings = envelope_settings(&server, &broker);
     init(&settings);
     let daemon = Daemon::start(&settings);
     Workload::default().run(&server.url("shop"), scaled(1_000_000));
@@ -84,12 +47,11 @@ fn a_java_consumer_finds_each_committed_row_once_and_in_order() {
 #[test]
 fn data_and_bare_payloads_reach_consumers_as_the_envelope_does() {
     for (form, value) in [("data", Value::Envelope), ("bare", Value::Bare)] {
-        let (server, broker) = (Server::start_with(&[("fsync", "off")]), Broker::start());
+        let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
         let session = shop(&server);
         let settings = SettingsFile::new(&server, &broker, "shop")
             .with("[[outbox]]", &format!("payload = \"{form}\""));
-        let daemon = Daemon::start(&settings);
-        daemon.wait_for("publishing");
+        let daemon = publishing(&settings);
         let workload = Workload { payload: Payload::Data, ..Workload::default() };
         workload.run(&server.url("shop"), scaled(200_000));
         wait_until_published(&session, "tailwater");
@@ -100,18 +62,16 @@ fn data_and_bare_payloads_reach_consumers_as_the_envelope_does() {
 
 #[test]
 fn sigterm_under_load_ends_in_time_and_repeats_nothing() {
-    let (server, broker) = (Server::start_with(&[("fsync", "off")]), Broker::start());
+    let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
     let session = shop(&server);
-    let settings =
-        SettingsFile::new(&server, &broker, "shop").with("[[outbox]]", "payload = \"envelope\"");
+    let settings = envelope_settings(&server, &broker);
     init(&settings);
-    std::thread::scope(|scope| {
-        let url = server.url("shop");
-        let writing = scope.spawn(move || Workload::default().run(&url, scaled(300_000)));
+    let url = server.url("shop");
+    thread::scope(|scope| {
+        let writing = scope.spawn(|| Workload::default().run(&url, scaled(300_000)));
         while !writing.is_finished() {
-            let daemon = Daemon::start(&settings);
-            daemon.wait_for("publishing");
-            std::thread::park_timeout(Duration::from_millis(fastrand::u64(100..1_500)));
+            let daemon = publishing(&settings);
+            thread::park_timeout(Duration::from_millis(fastrand::u64(100..1_500)));
             stop(daemon);
         }
     });
@@ -119,4 +79,200 @@ fn sigterm_under_load_ends_in_time_and_repeats_nothing() {
     wait_until_published(&session, "tailwater");
     stop(daemon);
     judge(&broker, &session, Value::Envelope);
+}
+
+/// What is killed, by its full number.
+#[derive(Clone, Copy, Debug)]
+enum Victim {
+    Daemon,
+    Broker,
+    Database,
+}
+
+#[test]
+fn kill_9_of_everything_loses_and_doubles_nothing() {
+    let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
+    shop(&server);
+    let settings = envelope_settings(&server, &broker);
+    init(&settings);
+    let mut victims = Vec::new();
+    for (victim, times) in [(Victim::Daemon, 30.), (Victim::Broker, 5.), (Victim::Database, 5.)] {
+        // At a small scale each of them still dies once; the daemon at more moments than one.
+        let times = (times * proof_scale().max(0.2)) as usize;
+        victims.extend(std::iter::repeat_n(victim, times));
+    }
+    let seed = fastrand::u64(..);
+    eprintln!("order of kills: seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    random.shuffle(&mut victims);
+
+    let (url, goes_on) = (server.url("shop"), AtomicBool::new(true));
+    let mut daemon = publishing(&settings);
+    thread::scope(|scope| {
+        // They write until the last kill, and at least that many rows.
+        let writing = scope.spawn(|| {
+            Workload::default().run(&url, scaled(1_000_000));
+            while goes_on.load(Ordering::Relaxed) {
+                Workload::default().run_while(&url, 10_000, &goes_on);
+            }
+        });
+        for victim in victims {
+            let session = server.session("shop");
+            assert_slot_behind_checkpoint(&broker, &session);
+            thread::park_timeout(Duration::from_millis(random.u64(50..3_000)));
+            match victim {
+                Victim::Daemon => daemon.kill_and_restart(&settings),
+                Victim::Broker => broker.restart(),
+                Victim::Database => server.restart(),
+            }
+            assert!(daemon.is_running(), "{victim:?}: {}", daemon.stderr());
+        }
+        goes_on.store(false, Ordering::Relaxed);
+        writing.join().expect("the writers end");
+    });
+    let session = server.session("shop");
+    wait_until_published(&session, "tailwater");
+    assert_slot_behind_checkpoint(&broker, &session);
+    assert!(daemon.resident_bytes_peak() <= RESIDENT_BYTES_MAX);
+    stop(daemon);
+    judge(&broker, &session, Value::Envelope);
+}
+
+/// Rows of one transaction, as a migration or a batch job writes them.
+const LARGE_TRANSACTION: &str = "
+    WITH rows AS (
+        INSERT INTO outbox_events (id, aggregate_id, event_type, payload, created_at)
+        SELECT gen_random_uuid(), 'order-' || n % 1000, 'order.placed', jsonb_build_object(
+            'orderId', 'order-' || n % 1000, 'version', n / 1000 + 1, 'items', repeat('x', 250)
+        ), now()
+        FROM generate_series(0, ROWS - 1) n
+        RETURNING id, aggregate_id, event_type, payload
+    )
+    INSERT INTO truth
+    SELECT id, aggregate_id, event_type, (payload->>'version')::int, txid_current() FROM rows";
+
+#[test]
+fn a_transaction_larger_than_memory_is_out_once_though_killed_in_its_middle() {
+    let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
+    let session = shop(&server);
+    let settings = SettingsFile::new(&server, &broker, "shop");
+    init(&settings);
+    let rows = scaled(2_000_000);
+    session.run(&LARGE_TRANSACTION.replace("ROWS", &rows.to_string()));
+    let mut kills = 0;
+    // A checkpoint inside the transaction tells that it is out in part.
+    for part in 1..=3 {
+        let daemon = publishing(&settings);
+        let due = rows * part / 5;
+        let changes = wait_for_changes(&broker, due);
+        assert!(daemon.resident_bytes_peak() <= RESIDENT_BYTES_MAX);
+        daemon.kill();
+        kills += usize::from(changes.is_some());
+    }
+    assert!(kills > 0, "no kill came in the middle");
+    let daemon = Daemon::start(&settings);
+    wait_until_published(&session, "tailwater");
+    assert!(daemon.resident_bytes_peak() <= RESIDENT_BYTES_MAX);
+    stop(daemon);
+    let mut oracle = Oracle::new(&session, Value::Envelope, PARTITIONS);
+    broker.for_each_committed("order.events", |record| oracle.take(&record));
+    oracle.verdict().assert_exact();
+}
+
+/// Waits for a checkpoint inside a transaction that has that many of its changes; none where the
+/// transaction is out as a whole before one was seen.
+fn wait_for_changes(broker: &Broker, due: u64) -> Option<u64> {
+    let mut changes = None;
+    wait_until("a part of the transaction", PATIENCE, || {
+        let newest = broker
+            .read_committed("__tailwater_checkpoints")
+            .into_iter()
+            .rfind(|record| record.key.as_deref().is_some_and(|key| key.ends_with(b"/tailwater")));
+        let Some(newest) = newest else { return false };
+        let value = newest.json();
+        changes = value["in_progress"]["changes"].as_u64();
+        changes.is_some_and(|changes| changes >= due) || !value["last"].is_null()
+    });
+    changes
+}
+
+#[test]
+fn an_idle_outbox_in_a_busy_cluster_pins_no_wal() {
+    let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
+    let session = shop(&server);
+    let other = server.create_database("other");
+    let settings = envelope_settings(&server, &broker);
+    let daemon = publishing(&settings);
+    other.run("CREATE TABLE busy (filler text)");
+    let before = session.value("SELECT pg_current_wal_lsn()").expect("a position");
+    let due = scaled(1 << 30);
+    let written = || {
+        let sql = format!("SELECT pg_current_wal_lsn() - '{before}'");
+        session.value(&sql).and_then(|bytes| bytes.parse::<f64>().ok()).expect("bytes") as u64
+    };
+    while written() < due {
+        other.run("INSERT INTO busy SELECT repeat('x', 1000) FROM generate_series(1, 10000)");
+    }
+    let end = session.value("SELECT pg_current_wal_lsn()").expect("a position");
+    let ended = Instant::now();
+    wait_until("the slot to follow", Duration::from_secs(10), || {
+        let sql = format!("SELECT confirmed_flush_lsn >= '{end}' FROM pg_replication_slots");
+        session.value(&sql).as_deref() == Some("t")
+    });
+    assert!(ended.elapsed() <= Duration::from_secs(10));
+    assert_slot_behind_checkpoint(&broker, &session);
+    stop(daemon);
+    assert!(broker.topics().iter().all(|topic| topic.starts_with("__")), "{:?}", broker.topics());
+    let written = "SELECT sum(n_tup_ins + n_tup_upd + n_tup_del) FROM pg_stat_user_tables \
+                   WHERE relname IN ('outbox_events', 'truth', 'audit_log')";
+    assert_eq!(session.value(written).as_deref(), Some("0"));
+}
+
+#[test]
+fn two_clusters_of_default_names_share_one_kafka_though_one_is_frozen() {
+    let broker = Broker::start();
+    let servers = [Server::start_with(&NO_FSYNC), Server::start_with(&NO_FSYNC)];
+    let sessions = servers.each_ref().map(shop);
+    // Each has topics of its own only so that each can be compared by itself.
+    let settings = ["a", "b"].map(|name| {
+        let server = if name == "a" { &servers[0] } else { &servers[1] };
+        SettingsFile::new(server, &broker, "shop")
+            .with("[[outbox]]", "payload = \"envelope\"")
+            .with("[[outbox]]", &format!("topic = \"{name}.{{domain}}.events\""))
+    });
+    // A second database of one source is a new pipeline only if it is said to be one.
+    settings.iter().for_each(init);
+    let [frozen, other] = settings.each_ref().map(publishing);
+    let rows = scaled(100_000);
+    thread::scope(|scope| {
+        let [first, second] = servers.each_ref().map(|server| server.url("shop"));
+        scope.spawn(move || Workload::default().run(&first, rows));
+        scope.spawn(move || Workload::default().run(&second, rows));
+        // Under load some transaction is open at any moment.
+        wait_until("events of both", PATIENCE, || {
+            let topics = broker.topics();
+            ["a.order.events", "b.order.events"]
+                .iter()
+                .all(|topic| topics.iter().any(|t| t == topic))
+        });
+        frozen.signal(libc::SIGSTOP);
+    });
+    wait_until_published(&sessions[1], "tailwater");
+    stop(other);
+    // Started anew, it finds its checkpoint behind the frozen one's open transaction.
+    let other = Daemon::start(&settings[1]);
+    Workload::default().run(&servers[1].url("shop"), rows / 10);
+    frozen.signal(libc::SIGCONT);
+    wait_until_published(&sessions[0], "tailwater");
+    wait_until_published(&sessions[1], "tailwater");
+    stop(frozen);
+    stop(other);
+    for (session, name) in sessions.iter().zip(["a", "b"]) {
+        let mut oracle = Oracle::new(session, Value::Envelope, PARTITIONS).with_topic_prefix(name);
+        for topic in TOPICS {
+            broker.for_each_committed(&format!("{name}.{topic}"), |record| oracle.take(&record));
+        }
+        oracle.verdict().assert_exact();
+    }
+    assert!(checkpoint(&broker).is_some());
 }

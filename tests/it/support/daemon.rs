@@ -93,8 +93,14 @@ impl Daemon {
 
     /// `kill -9`.
     pub fn kill(mut self) -> Ended {
-        process::kill_group(&mut self.child);
+        process::kill_family(&mut self.child);
         self.ended(None)
+    }
+
+    /// `kill -9`, and another one in its place.
+    pub fn kill_and_restart(&mut self, settings: &SettingsFile) {
+        process::kill_family(&mut self.child);
+        *self = Self::start(settings);
     }
 
     /// Waits for its end.
@@ -131,7 +137,7 @@ fn collect(mut pipe: ChildStderr, collected: &Mutex<String>) {
 impl Drop for Daemon {
     fn drop(&mut self) {
         if self.is_running() {
-            process::kill_group(&mut self.child);
+            process::kill_family(&mut self.child);
         }
         if thread::panicking() {
             eprintln!("tailwater said:\n{}", self.stderr());

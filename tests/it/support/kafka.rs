@@ -177,7 +177,7 @@ impl Broker {
     /// `kill -9`.
     pub fn kill(&self) {
         if let Some(mut child) = self.running().take() {
-            process::kill_group(&mut child);
+            process::kill_family(&mut child);
         }
     }
 

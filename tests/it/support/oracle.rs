@@ -56,6 +56,7 @@ pub enum Value {
 /// Takes records in the order of their partitions, then says what was wrong.
 pub struct Oracle {
     value: Value,
+    topic_prefix: String,
     committed: HashMap<String, Committed>,
     /// The last version by topic and aggregate.
     versions: HashMap<(String, String), u32>,
@@ -98,6 +99,7 @@ impl Oracle {
         }
         Self {
             value,
+            topic_prefix: String::new(),
             committed,
             versions: HashMap::new(),
             transactions: HashMap::new(),
@@ -108,9 +110,10 @@ impl Oracle {
         }
     }
 
-    /// How many events were committed.
-    pub fn committed(&self) -> usize {
-        self.committed.len()
+    /// For topics that are named `<prefix>.order.events`.
+    pub fn with_topic_prefix(mut self, prefix: &str) -> Self {
+        self.topic_prefix = format!("{prefix}.");
+        self
     }
 
     fn fault(&mut self, fault: Fault, what: impl fmt::Display) {
@@ -154,7 +157,7 @@ impl Oracle {
     ) {
         let domain = event_type.split('.').next().unwrap_or_default();
         let partition = Partitioner::Murmur2.partition(aggregate.as_bytes(), self.partitions);
-        let is_right = record.topic == format!("{domain}.events")
+        let is_right = record.topic == format!("{}{domain}.events", self.topic_prefix)
             && record.key.as_deref() == Some(aggregate.as_bytes())
             && record.partition == partition
             && record.header("event-type") == Some(event_type)

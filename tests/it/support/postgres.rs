@@ -172,7 +172,7 @@ impl Server {
     /// `kill -9` of the server and all its processes.
     pub fn kill(&self) {
         if let Some(mut child) = self.running().take() {
-            process::kill_group(&mut child);
+            process::kill_family(&mut child);
         }
     }
 

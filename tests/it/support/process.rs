@@ -100,20 +100,26 @@ impl Account {
 /// Sends a signal to one process.
 pub fn signal(pid: u32, signal: i32) {
     let pid = i32::try_from(pid).expect("a process id");
-    // SAFETY: kill has no memory effects; the process is a child that was not waited for yet.
+    // SAFETY: kill has no memory effects; the process is a child's, or was a moment ago.
     unsafe { libc::kill(pid, signal) };
 }
 
-/// Kills a process and its children (it leads a group of its own), and waits until none is left:
-/// what comes after them finds ports and files free.
-pub fn kill_group(child: &mut Child) {
-    let group = i32::try_from(child.id()).expect("a process id");
-    // SAFETY: as above.
-    unsafe { libc::kill(-group, libc::SIGKILL) };
+/// Kills a process and its children, and waits until none is left: what comes after them finds
+/// ports and files free.
+pub fn kill_family(child: &mut Child) {
+    let path = format!("/proc/{0}/task/{0}/children", child.id());
+    let children = fs::read_to_string(path).unwrap_or_default();
+    let children: Vec<u32> =
+        children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect();
+    signal(child.id(), libc::SIGKILL);
+    for pid in &children {
+        signal(*pid, libc::SIGKILL);
+    }
     child.wait().expect("a child can be waited for");
     forget(child.id());
-    // SAFETY: signal 0 only asks whether somebody is there.
-    wait_until("a process group to be gone", PATIENCE, || unsafe { libc::kill(-group, 0) != 0 });
+    wait_until("a family of processes to be gone", PATIENCE, || {
+        children.iter().all(|pid| !Path::new("/proc").join(pid.to_string()).exists())
+    });
 }
 
 /// Waits for a child's end.
