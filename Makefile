@@ -1,0 +1,43 @@
+# `make help` lists what there is. Long output goes to the terminal as it is.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+
+.PHONY: build
+build: ## the program: target/release/tailwater
+	cargo build --release
+
+.PHONY: demo
+demo: build ## an order service, its outbox, and its events as they are published
+	@scripts/demo
+
+.PHONY: test
+test: ## all tests against real servers, long proofs at a tenth of their size
+	@scripts/prepare
+	@scripts/test 0.1
+
+.PHONY: proof
+proof: ## the same, long proofs at their full size
+	@scripts/prepare
+	@scripts/test 1
+
+.PHONY: check
+check: ## format, lints, documentation, licences
+	cargo fmt --check
+	cargo fmt --check --manifest-path fuzz/Cargo.toml
+	cargo clippy --all-targets -- -D warnings
+	cargo clippy --no-default-features --lib -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
+	@for script in scripts/* .ci/run; do bash -n $$script || exit 1; done
+
+.PHONY: fuzz
+fuzz: ## frame reader and decoder, a minute each
+	@scripts/fuzz 60
+
+.PHONY: bench
+bench: build ## the figures of docs/benchmarks.md
+	@scripts/prepare
+	@scripts/bench
