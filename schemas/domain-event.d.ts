@@ -16,6 +16,8 @@ export interface DomainEvent<Type extends string = string, Data = unknown> {
   occurredAt: string
   /** What is to be known of it. */
   data: Data
+  /** Large unchanged columns that the database did not send. Not in `data`, and not null. */
+  unavailable?: string[]
 }
 
 /** The headers of each record, as text. */

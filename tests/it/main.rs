@@ -4,4 +4,5 @@ mod exactly_once;
 mod harness;
 mod kafka_sink;
 mod partitioners;
+mod schema;
 mod support;
