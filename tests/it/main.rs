@@ -4,5 +4,6 @@ mod exactly_once;
 mod harness;
 mod kafka_sink;
 mod partitioners;
+mod refusals;
 mod schema;
 mod support;

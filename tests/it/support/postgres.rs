@@ -185,6 +185,19 @@ impl Server {
         }
     }
 
+    /// A copy of its data, as a backup of a stopped server is.
+    pub fn copy_data(&self) -> PathBuf {
+        let backup = self.folder.join("backup");
+        copy(&self.data_folder(), &backup);
+        backup
+    }
+
+    /// Puts a backup in the place of its data.
+    pub fn restore_data(&self, backup: &Path) {
+        fs::remove_dir_all(self.data_folder()).expect("removed");
+        copy(backup, &self.data_folder());
+    }
+
     /// Starts it again on its data and its port.
     pub fn restart(&self) {
         self.kill();
@@ -197,6 +210,12 @@ impl Drop for Server {
         self.kill();
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
+
+/// Copies a folder with its owner and rights, without which a server does not start.
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").arg(from).arg(to).status();
+    assert!(copied.expect("cp starts").success(), "cp");
 }
 
 fn free_port() -> u16 {

@@ -1,0 +1,457 @@
+//! What is refused rather than lost or doubled: each with its code, what, why and what mends it.
+
+use std::{fs, time::Duration};
+
+use crate::support::{
+    PATIENCE,
+    daemon::{self, Daemon, Ended},
+    kafka::Broker,
+    postgres::{Server, Session},
+    scene::{init, publishing, shop, stop, wait_until_published},
+    settings::SettingsFile,
+    wait_until,
+};
+
+/// A source of its own on brokers that all tests share.
+fn settings(server: &Server, broker: &Broker) -> SettingsFile {
+    let source = format!("source-{:08x}", fastrand::u32(..));
+    SettingsFile::new(server, broker, "shop")
+        .replaced("order-service", &source)
+        .with("[[outbox]]", &format!("topic = \"{source}.{{domain}}.events\""))
+}
+
+/// A database, its settings and a connection.
+struct Shop {
+    server: Server,
+    session: Session,
+    settings: SettingsFile,
+}
+
+impl Shop {
+    fn open() -> Self {
+        Self::open_with(&[])
+    }
+
+    fn open_with(server_settings: &[(&str, &str)]) -> Self {
+        let server = Server::start_with(server_settings);
+        let session = shop(&server);
+        let settings = settings(&server, Broker::shared());
+        Self { server, session, settings }
+    }
+
+    /// With publication, slot and checkpoint.
+    fn initialised() -> Self {
+        let shop = Self::open();
+        init(&shop.settings);
+        shop
+    }
+
+    fn with_settings(mut self, change: impl FnOnce(SettingsFile) -> SettingsFile) -> Self {
+        self.settings = change(self.settings);
+        self
+    }
+
+    /// Publishes rows, so that the checkpoint is that of a transaction.
+    fn publish(&self, rows: u32) {
+        insert(&self.session, rows);
+        let daemon = publishing(&self.settings);
+        wait_until_published(&self.session, "tailwater");
+        stop(daemon);
+    }
+
+    fn refuse(&self, code: &str, hint: &str) -> Ended {
+        refuse(&self.settings, code, hint)
+    }
+}
+
+fn insert(session: &Session, rows: u32) {
+    for row in 0..rows {
+        session.run(&format!(
+            "INSERT INTO outbox_events (id, aggregate_id, event_type, payload, created_at) VALUES \
+             (gen_random_uuid(), 'order-{row}', 'order.placed', '{{\"total\": {row}}}', now())"
+        ));
+    }
+}
+
+/// `run` ends by itself with that code, and its hint holds what mends it.
+fn refuse(settings: &SettingsFile, code: &str, hint: &str) -> Ended {
+    let ended = Daemon::start(settings).wait(PATIENCE);
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    assert!(ended.is_code(code), "{}", ended.stderr);
+    let last = ended.stderr.trim_end().lines().last().unwrap_or_default();
+    assert!(last.contains(hint), "{last}");
+    ended
+}
+
+#[test]
+fn settings_with_five_mistakes_are_refused_in_one_report() {
+    let settings = SettingsFile::of_text(
+        "source = \"order-service\"\non_error = \"halt\"\n\n[postgres]\nurl = \
+         \"postgres://db/shop\"\nslto = \"orders\"\n\n[kafka]\nbrokers = 5\n\n[[outbox]]\ntable = \
+         \"outbox_events\"\n"
+            .to_owned(),
+    );
+    let ended = daemon::run(&["run"], &settings);
+    assert_eq!(ended.code, Some(2), "{}", ended.stderr);
+    assert!(ended.is_code("settings"), "{}", ended.stderr);
+    for mistake in [
+        "line 2: on_error is not a setting",
+        "line 5: postgres.url names no user",
+        "line 6: postgres.slto is not a setting; the nearest is postgres.slot",
+        "line 9: kafka.brokers must be a text in quotes, not a number",
+        "line 12: outbox.table needs its schema",
+    ] {
+        assert!(ended.stderr.contains(mistake), "{mistake}: {}", ended.stderr);
+    }
+}
+
+#[test]
+fn a_missing_file_and_a_wrong_option_are_usage() {
+    let settings = SettingsFile::of_text(String::new());
+    fs::remove_file(settings.path()).expect("removed");
+    let ended = daemon::run(&["run"], &settings);
+    assert_eq!(ended.code, Some(2), "{}", ended.stderr);
+    assert!(ended.is_code("settings"), "{}", ended.stderr);
+    assert_eq!(daemon::run(&["walk"], &settings).code, Some(2));
+}
+
+#[test]
+fn a_wrong_password_is_refused_and_each_method_takes_the_right_one() {
+    for method in ["scram-sha-256", "md5", "password"] {
+        let shop = Shop::open();
+        let encryption = if method == "md5" { "md5" } else { "scram-sha-256" };
+        shop.session.run(&format!(
+            "SET password_encryption = '{encryption}';
+             CREATE ROLE tailwater LOGIN REPLICATION PASSWORD 'right';
+             GRANT CREATE ON DATABASE shop TO tailwater;
+             ALTER TABLE outbox_events OWNER TO tailwater"
+        ));
+        let rules = format!(
+            "local all all trust\nhost all postgres 127.0.0.1/32 trust\nhost all tailwater \
+             127.0.0.1/32 {method}\n"
+        );
+        fs::write(shop.server.data_folder().join("pg_hba.conf"), rules).expect("written");
+        shop.session.run("SELECT pg_reload_conf()");
+        let shop = shop.with_settings(|settings| {
+            let path = settings.folder().join("password");
+            fs::write(&path, "wrong\n").expect("written");
+            settings
+                .replaced("postgres://postgres@", "postgres://tailwater@")
+                .with("[postgres]", &format!("password_file = \"{}\"", path.display()))
+        });
+        // A reload takes its time.
+        wait_until("the server to ask for passwords", PATIENCE, || {
+            let url = shop.server.url("shop").replace("postgres@", "tailwater@");
+            Session::open(&url).is_err()
+        });
+        let ended = shop.refuse("auth_failed", "password");
+        assert!(ended.stderr.contains("tailwater"), "{}", ended.stderr);
+        fs::write(shop.settings.folder().join("password"), "right\n").expect("written");
+        stop(publishing(&shop.settings));
+    }
+}
+
+#[test]
+fn a_role_that_may_not_replicate_is_refused() {
+    let shop = Shop::open().with_settings(|settings| {
+        settings.replaced("postgres://postgres@", "postgres://tailwater@")
+    });
+    shop.session.run("CREATE ROLE tailwater LOGIN");
+    shop.refuse("no_replication_role", "ALTER ROLE \"tailwater\" REPLICATION");
+}
+
+#[test]
+fn a_server_without_logical_wal_is_refused() {
+    let shop = Shop::open_with(&[("wal_level", "replica")]);
+    shop.refuse("wal_level", "ALTER SYSTEM SET wal_level = 'logical'");
+}
+
+#[test]
+fn a_server_whose_slots_are_all_taken_is_refused() {
+    let shop = Shop::open_with(&[("max_replication_slots", "1")]);
+    shop.session.run("SELECT pg_create_physical_replication_slot('standby')");
+    shop.refuse("no_free_slot", "max_replication_slots");
+}
+
+#[test]
+fn a_dropped_slot_is_refused() {
+    let shop = Shop::initialised();
+    shop.session.run("SELECT pg_drop_replication_slot('tailwater')");
+    shop.refuse("slot_missing", "postgres.slot");
+}
+
+#[test]
+fn an_invalidated_slot_is_refused() {
+    let shop = Shop::open_with(&[("max_slot_wal_keep_size", "1MB"), ("fsync", "off")]);
+    init(&shop.settings);
+    let is_lost = "SELECT wal_status = 'lost' FROM pg_replication_slots";
+    wait_until("the slot to be lost", PATIENCE, || {
+        shop.session
+            .run("SELECT pg_logical_emit_message(false, 'filler', 'x'); SELECT pg_switch_wal()");
+        shop.session.run("CHECKPOINT");
+        shop.session.value(is_lost).as_deref() == Some("t")
+    });
+    shop.refuse("slot_invalidated", "max_slot_wal_keep_size");
+}
+
+#[test]
+fn a_slot_that_is_not_ours_to_read_is_refused() {
+    let shop = Shop::open();
+    shop.session.run("SELECT pg_create_physical_replication_slot('tailwater')");
+    shop.refuse("slot_wrong_plugin", "postgres.slot");
+    shop.session.run("SELECT pg_drop_replication_slot('tailwater')");
+    let other = shop.server.create_database("other");
+    other.run("SELECT pg_create_logical_replication_slot('tailwater', 'pgoutput')");
+    let ended = shop.refuse("slot_wrong_plugin", "postgres.slot");
+    assert!(ended.stderr.contains("\"other\""), "{}", ended.stderr);
+}
+
+#[test]
+fn a_slot_that_no_checkpoint_speaks_of_is_refused() {
+    let shop = Shop::open();
+    shop.session.run("SELECT pg_create_logical_replication_slot('tailwater', 'pgoutput')");
+    shop.refuse("checkpoint_missing", "pg_drop_replication_slot('tailwater')");
+}
+
+#[test]
+fn a_slot_that_was_advanced_or_made_anew_is_refused() {
+    for what in [
+        "SELECT pg_replication_slot_advance('tailwater', pg_current_wal_lsn())",
+        "SELECT pg_drop_replication_slot('tailwater'); \
+         SELECT pg_create_logical_replication_slot('tailwater', 'pgoutput')",
+    ] {
+        let shop = Shop::initialised();
+        shop.publish(3);
+        insert(&shop.session, 3);
+        shop.session.run(what);
+        shop.refuse("checkpoint_behind_slot", "pg_replication_slots");
+    }
+}
+
+/// Publishes after a backup was taken, and restores it: the server has forgotten what is on Kafka.
+fn restored(rows_published: u32) -> Shop {
+    let shop = Shop::initialised();
+    shop.publish(3);
+    shop.server.stop();
+    let backup = shop.server.copy_data();
+    shop.server.restart();
+    let shop = Shop { session: shop.server.session("shop"), ..shop };
+    shop.publish(rows_published);
+    shop.server.stop();
+    shop.server.restore_data(&backup);
+    shop
+}
+
+#[test]
+fn a_server_that_is_older_than_its_checkpoint_is_refused() {
+    let shop = restored(200);
+    shop.server.restart();
+    let ended = shop.refuse("checkpoint_ahead", "postgres.slot");
+    assert!(ended.stderr.contains("above the end"), "{}", ended.stderr);
+}
+
+#[test]
+fn another_transaction_in_the_place_of_the_last_one_is_refused() {
+    let shop = restored(3);
+    shop.server.restart();
+    let shop = Shop { session: shop.server.session("shop"), ..shop };
+    // Of another length: their records lie elsewhere than those that are on Kafka.
+    shop.session.run("CREATE TABLE later (filler text)");
+    insert(&shop.session, 200);
+    shop.refuse("history_diverged", "postgres.slot");
+}
+
+#[test]
+fn a_checkpoint_that_a_failover_left_behind_is_refused() {
+    let shop = restored(3);
+    fs::write(shop.server.data_folder().join("standby.signal"), "").expect("written");
+    shop.server.restart();
+    let session = shop.server.session("shop");
+    session.run("SELECT pg_promote()");
+    wait_until("the promotion", PATIENCE, || {
+        session.value("SELECT pg_is_in_recovery()").as_deref() == Some("f")
+    });
+    let shop = Shop { session, ..shop };
+    insert(&shop.session, 200);
+    shop.session.run("CHECKPOINT");
+    shop.refuse("timeline_diverged", "former primary");
+}
+
+#[test]
+fn a_checkpoint_topic_that_forgets_is_refused() {
+    let topic = format!("checkpoints-{:08x}", fastrand::u32(..));
+    Broker::shared().create_topic(&topic, 1, &[("cleanup.policy", "delete")]);
+    let shop = Shop::open().with_settings(|settings| {
+        settings.with("[kafka]", &format!("checkpoint_topic = \"{topic}\""))
+    });
+    shop.refuse("checkpoint_topic_policy", "cleanup.policy");
+    Broker::shared().alter_topic(&topic, "cleanup.policy", "compact");
+    stop(publishing(&shop.settings));
+}
+
+#[test]
+fn a_source_that_is_known_elsewhere_is_refused_by_run_and_taken_by_init() {
+    let shop = Shop::initialised();
+    let another = shop.server.create_database("another");
+    crate::support::workload::create_tables(&another);
+    let shop = shop.with_settings(|settings| {
+        settings.replaced("/shop\"", "/another\"").with("[postgres]", "slot = \"second\"")
+    });
+    shop.refuse("identity_changed", "tailwater init");
+    init(&shop.settings);
+    stop(publishing(&shop.settings));
+}
+
+#[test]
+fn a_slot_of_another_source_is_refused() {
+    let shop = Shop::initialised();
+    let shop = shop.with_settings(|settings| settings.replaced("source = \"", "source = \"other-"));
+    let ended = shop.refuse("foreign_slot", "source = \"source-");
+    assert!(ended.stderr.contains("other-source-"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_dropped_publication_is_refused() {
+    let shop = Shop::initialised();
+    shop.session.run("DROP PUBLICATION tailwater");
+    shop.refuse("publication_missing", "CREATE PUBLICATION \"tailwater\"");
+}
+
+/// PostgreSQL 18 says of a missing publication only a notice, and sends nothing.
+#[test]
+fn a_dropped_publication_is_refused_where_the_server_only_notices_it() {
+    let server = Server::start_version(18);
+    let session = shop(&server);
+    let settings = settings(&server, Broker::shared());
+    init(&settings);
+    session.run("DROP PUBLICATION tailwater");
+    refuse(&settings, "publication_missing", "CREATE PUBLICATION \"tailwater\"");
+    // What was inserted while it was away is in no publication of then.
+    insert(&session, 3);
+    session.run("CREATE PUBLICATION tailwater FOR TABLE outbox_events WITH (publish = 'insert')");
+    refuse(&settings, "publication_gap", "outbox_events");
+}
+
+#[test]
+fn a_table_that_was_out_of_the_publication_is_refused() {
+    let shop = Shop::initialised();
+    shop.session.run("ALTER PUBLICATION tailwater DROP TABLE outbox_events");
+    shop.refuse("publication_gap", "ADD TABLE \"public\".\"outbox_events\"");
+    insert(&shop.session, 1);
+    shop.session.run("ALTER PUBLICATION tailwater ADD TABLE outbox_events");
+    shop.refuse("publication_gap", "outbox_events");
+}
+
+#[test]
+fn a_table_that_was_made_anew_stops_a_running_daemon() {
+    let shop = Shop::initialised();
+    let daemon = publishing(&shop.settings);
+    shop.session.run(
+        "BEGIN; CREATE TABLE fresh (LIKE outbox_events INCLUDING ALL); DROP TABLE outbox_events; \
+         ALTER TABLE fresh RENAME TO outbox_events; \
+         ALTER PUBLICATION tailwater ADD TABLE outbox_events; COMMIT",
+    );
+    let ended = daemon.wait(PATIENCE);
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    assert!(ended.is_code("publication_gap"), "{}", ended.stderr);
+    shop.refuse("publication_gap", "outbox_events");
+}
+
+#[test]
+fn a_column_that_is_missing_or_can_never_do_is_refused() {
+    let shop = Shop::open()
+        .with_settings(|settings| settings.with("[[outbox]]", "columns = { payload = \"body\" }"));
+    let ended = shop.refuse("column_missing", "columns");
+    assert!(ended.stderr.contains("\"body\""), "{}", ended.stderr);
+    shop.session.run("ALTER TABLE outbox_events ADD body int");
+    shop.refuse("column_missing", "columns");
+}
+
+#[test]
+fn a_topic_that_is_missing_and_may_not_be_made_is_refused() {
+    let shop =
+        Shop::open().with_settings(|settings| settings.with("[kafka]", "create_topics = false"));
+    Broker::shared();
+    insert(&shop.session, 1);
+    let daemon = Daemon::start(&shop.settings);
+    wait_until("the first start, or a refusal", PATIENCE, || {
+        daemon.stderr().contains("publishing") || daemon.stderr().contains("code=")
+    });
+    insert(&shop.session, 1);
+    let ended = daemon.wait(PATIENCE);
+    assert!(ended.is_code("topic_missing"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_row_that_is_no_event_stops_after_everything_before_it_is_out() {
+    let shop = Shop::initialised();
+    insert(&shop.session, 100);
+    shop.session.run(
+        "BEGIN; INSERT INTO outbox_events (id, aggregate_id, event_type, payload) VALUES \
+         (gen_random_uuid(), 'a', 'order.placed', '{}'), (gen_random_uuid(), 'a', NULL, '{}'); \
+         COMMIT",
+    );
+    insert(&shop.session, 1);
+    for _ in 0..2 {
+        let ended = shop.refuse("event_unmappable", "event_type");
+        assert!(ended.stderr.contains("\"public.outbox_events\""), "{}", ended.stderr);
+        assert_eq!(published(&shop), 100);
+    }
+}
+
+#[test]
+fn an_event_that_its_topic_does_not_take_stops_after_everything_before_it_is_out() {
+    let shop = Shop::initialised();
+    Broker::shared().create_topic(&topic(&shop), 3, &[("max.message.bytes", "2000")]);
+    insert(&shop.session, 100);
+    shop.session.run(
+        "INSERT INTO outbox_events (id, aggregate_id, event_type, payload) VALUES \
+         (gen_random_uuid(), 'a', 'order.placed', jsonb_build_object('x', repeat('x', 2000)))",
+    );
+    shop.refuse("event_too_large", "max.message.bytes");
+    assert_eq!(published(&shop), 100);
+    // The mend that it names.
+    Broker::shared().alter_topic(&topic(&shop), "max.message.bytes", "4000");
+    let daemon = publishing(&shop.settings);
+    wait_until_published(&shop.session, "tailwater");
+    stop(daemon);
+    assert_eq!(published(&shop), 101);
+}
+
+fn topic(shop: &Shop) -> String {
+    let text = fs::read_to_string(shop.settings.path()).expect("settings");
+    let source = text.split('"').nth(1).expect("the source");
+    format!("{source}.order.events")
+}
+
+fn published(shop: &Shop) -> usize {
+    Broker::shared().read_committed(&topic(shop)).len()
+}
+
+#[test]
+fn brokers_and_servers_that_are_not_there_are_waited_for() {
+    let (server, broker) = (Server::start(), Broker::start());
+    let session = shop(&server);
+    let settings = settings(&server, &broker);
+    broker.kill();
+    let mut daemon = Daemon::start(&settings);
+    daemon.wait_for("starting over");
+    server.kill();
+    broker.restart();
+    thread_pause();
+    assert!(daemon.is_running(), "{}", daemon.stderr());
+    server.restart();
+    daemon.wait_for("publishing");
+    let session = {
+        drop(session);
+        server.session("shop")
+    };
+    insert(&session, 1);
+    wait_until_published(&session, "tailwater");
+    stop(daemon);
+}
+
+/// Long enough for a daemon that gives up to have given up.
+fn thread_pause() {
+    std::thread::park_timeout(Duration::from_secs(2));
+}
