@@ -28,12 +28,6 @@ impl FlushLsn {
     pub fn lsn(self) -> Lsn {
         self.0
     }
-
-    /// A flush position out of thin air.
-    #[cfg(test)]
-    pub(crate) fn for_test(position: Lsn) -> Self {
-        Self(position)
-    }
 }
 
 /// Where the stream stands.

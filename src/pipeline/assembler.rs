@@ -118,16 +118,18 @@ pub(super) struct Assembler {
 }
 
 impl Assembler {
-    /// Goes on from `checkpoint`. A transaction whose events exceed `transaction_bytes` is split.
+    /// Goes on from `checkpoint`, of which the stream is asked by `resume`. A transaction whose
+    /// events exceed `transaction_bytes` is split.
     pub(super) fn new(
         mapping: Mapping,
+        resume: Resume,
         checkpoint: CheckpointRecord,
         transaction_bytes: usize,
     ) -> Self {
         Self {
             mapping,
             encoder: Encoder::new(),
-            resume: Resume::new(&checkpoint),
+            resume,
             last: checkpoint.last,
             checkpoint: CheckpointWriter::new(checkpoint),
             transaction_bytes,
@@ -180,6 +182,11 @@ impl Assembler {
     /// A table as the changes that follow know it; also while skipping.
     pub(super) fn relation(&mut self, relation: &Relation) {
         self.mapping.observe_relation(relation);
+    }
+
+    /// Everything that was committed below `position` came by.
+    pub(super) fn observe_passed(&self, position: Lsn) -> Result<(), Trouble> {
+        Ok(self.resume.observe_passed(position)?)
     }
 
     /// A transaction begins.

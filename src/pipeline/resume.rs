@@ -7,13 +7,15 @@
 //!
 //! What is skipped must be what was published. A transaction that stands where `last` stood but is
 //! another one, or one that stands between `last` and the checkpoint's end, where none came by, is
-//! of another history: a restored backup whose log grew anew.
+//! of another history: a restored backup whose log grew anew. So is one behind the checkpoint, or a
+//! keepalive from there, before `last` itself came by, where the slot's position says that it must:
+//! what was skipped until then was not what is published.
 
 use crate::{
     change::Transaction,
     checkpoint::{CheckpointRecord, InProgress, LastTransaction},
     failure::{Code, Failure, Recovery},
-    lsn::{CommitLsn, EndLsn},
+    lsn::{CommitLsn, EndLsn, Lsn},
 };
 
 /// What happens to a transaction of the stream.
@@ -43,6 +45,17 @@ pub enum HistoryError {
         /// The last published transaction, in words.
         expected: String,
     },
+    /// A published transaction did not come again.
+    #[error(
+        "the checkpoint ends with {expected}, which the slot should send again, but the stream is \
+         at {position} without it"
+    )]
+    Vanished {
+        /// The last published transaction, in words.
+        expected: String,
+        /// How far the stream is.
+        position: Lsn,
+    },
     /// The transaction that was published in part does not come again as it was.
     #[error(
         "the transaction at {commit_lsn}, of which {changes} changes are published, came again \
@@ -61,7 +74,7 @@ pub enum HistoryError {
 impl Failure for HistoryError {
     fn code(&self) -> Option<Code> {
         Some(match self {
-            Self::Diverged { .. } => Code::HistoryDiverged,
+            Self::Diverged { .. } | Self::Vanished { .. } => Code::HistoryDiverged,
             Self::TransactionChanged { .. } => Code::TransactionChanged,
         })
     }
@@ -72,7 +85,7 @@ impl Failure for HistoryError {
 
     fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::Diverged { .. } => {
+            Self::Diverged { .. } | Self::Vanished { .. } => {
                 "The database was restored or replaced: what it holds below the checkpoint is not \
                  what consumers have seen. Compare both, then drop the slot with SELECT \
                  pg_drop_replication_slot('<slot>'), and start under another postgres.slot with \
@@ -94,14 +107,37 @@ pub(super) struct Resume {
     commit_end_lsn: EndLsn,
     last: Option<LastTransaction>,
     in_progress: Option<InProgress>,
+    /// `last` must come by before anything that is published, and did not yet.
+    is_last_due: bool,
 }
 
 impl Resume {
-    pub(super) fn new(checkpoint: &CheckpointRecord) -> Self {
+    /// Goes on from `checkpoint`. `resent_from` is where the slot begins to send, where that is
+    /// known to be the publication's of then: a transaction whose commit record begins there or
+    /// later is sent again.
+    pub(super) fn new(checkpoint: &CheckpointRecord, resent_from: Option<Lsn>) -> Self {
+        let is_last_due = match (checkpoint.last, resent_from) {
+            (Some(last), Some(from)) => last.commit_lsn.lsn() >= from,
+            (None, _) | (_, None) => false,
+        };
         Self {
             commit_end_lsn: checkpoint.commit_end_lsn,
             last: checkpoint.last,
             in_progress: checkpoint.in_progress,
+            is_last_due,
+        }
+    }
+
+    /// Everything that was committed below `position` came by.
+    ///
+    /// # Errors
+    /// Where `last` should have been among it.
+    pub(super) fn observe_passed(&self, position: Lsn) -> Result<(), HistoryError> {
+        match self.last {
+            Some(last) if self.is_last_due && position > last.commit_lsn.lsn() => {
+                Err(HistoryError::Vanished { expected: describe(last), position })
+            }
+            Some(_) | None => Ok(()),
         }
     }
 
@@ -112,6 +148,7 @@ impl Resume {
     pub(super) fn admit(&mut self, transaction: &Transaction) -> Result<Admission, HistoryError> {
         match self.in_progress {
             Some(part) if transaction.commit_lsn == part.commit_lsn => {
+                self.observe_passed(transaction.commit_lsn.lsn())?;
                 self.in_progress = None;
                 Ok(Admission::GoOn(part))
             }
@@ -126,11 +163,14 @@ impl Resume {
             None if transaction.commit_lsn.lsn() < self.commit_end_lsn.lsn() => {
                 self.skip(transaction)
             }
-            None => Ok(Admission::Publish),
+            None => {
+                self.observe_passed(transaction.commit_lsn.lsn())?;
+                Ok(Admission::Publish)
+            }
         }
     }
 
-    fn skip(&self, transaction: &Transaction) -> Result<Admission, HistoryError> {
+    fn skip(&mut self, transaction: &Transaction) -> Result<Admission, HistoryError> {
         let Some(last) = self.last else { return Ok(Admission::Skip) };
         let is_last = transaction.commit_lsn == last.commit_lsn;
         let same = transaction.xid == last.xid && transaction.committed_at.0 == last.commit_time;
@@ -138,11 +178,16 @@ impl Resume {
             return Err(HistoryError::Diverged {
                 commit_lsn: transaction.commit_lsn,
                 xid: transaction.xid.0,
-                expected: format!("transaction {} at {}", last.xid, last.commit_lsn),
+                expected: describe(last),
             });
         }
+        self.is_last_due &= !is_last;
         Ok(Admission::Skip)
     }
+}
+
+fn describe(last: LastTransaction) -> String {
+    format!("transaction {} at {}", last.xid, last.commit_lsn)
 }
 
 #[cfg(test)]
@@ -166,7 +211,22 @@ mod tests {
     }
 
     fn resume(end: u64, last: Option<LastTransaction>, part: Option<InProgress>) -> Resume {
-        Resume { commit_end_lsn: EndLsn(commit(end).lsn()), last, in_progress: part }
+        let commit_end_lsn = EndLsn(commit(end).lsn());
+        Resume { commit_end_lsn, last, in_progress: part, is_last_due: false }
+    }
+
+    #[test]
+    fn a_last_transaction_that_is_due_and_does_not_come_again_is_another_history() {
+        let due = || Resume { is_last_due: true, ..resume(200, Some(last(150, 1)), None) };
+        assert_eq!(due().admit(&transaction(120, 7)).expect("earlier"), Admission::Skip);
+        let error = due().admit(&transaction(200, 2)).expect_err("the last one is missing");
+        assert_eq!(error.code(), Some(Code::HistoryDiverged));
+        assert!(due().observe_passed(commit(150).lsn()).is_ok());
+        assert!(due().observe_passed(commit(151).lsn()).is_err());
+        let mut known = due();
+        assert_eq!(known.admit(&transaction(150, 1)).expect("known"), Admission::Skip);
+        assert_eq!(known.admit(&transaction(200, 2)).expect("next"), Admission::Publish);
+        assert!(known.observe_passed(commit(300).lsn()).is_ok());
     }
 
     #[test]

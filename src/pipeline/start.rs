@@ -21,6 +21,7 @@ use super::{
     first_start,
     publication_watch::PublicationWatch,
     refusal::{self, Refusal},
+    resume::Resume,
     settings::Settings,
     shutdown::Shutdown,
     stream_loop::StreamLoop,
@@ -31,7 +32,7 @@ use crate::{
         store::{Look, Store},
     },
     event::Mapping,
-    failure::Failure,
+    failure::{Code, Failure},
     lsn::{CommitLsn, Lsn},
     postgres::{
         PostgresError, catalog, publication,
@@ -64,6 +65,7 @@ pub(super) struct TakenOver {
     pub(super) kafka: Kafka,
     pub(super) sql: Sql,
     pub(super) checkpoint: CheckpointRecord,
+    pub(super) resume: Resume,
     pub(super) mapping: Mapping,
 }
 
@@ -80,7 +82,7 @@ pub(super) async fn start(
     shutdown: &Shutdown,
     halt_before: Option<CommitLsn>,
 ) -> Result<StreamLoop<KafkaSink>, Failed> {
-    let TakenOver { stream, kafka, sql, checkpoint, mapping } =
+    let TakenOver { stream, kafka, sql, checkpoint, resume, mapping } =
         take_over(settings, shutdown, Purpose::Run).await?;
     info!(
         slot = %settings.slot,
@@ -90,7 +92,7 @@ pub(super) async fn start(
     );
     let watch = PublicationWatch::start(settings.clone(), sql, checkpoint.publication.clone());
     let tracker = Tracker::new(checkpoint.commit_end_lsn);
-    let assembler = Assembler::new(mapping, checkpoint, settings.kafka.transaction_bytes);
+    let assembler = Assembler::new(mapping, resume, checkpoint, settings.kafka.transaction_bytes);
     Ok(StreamLoop::new(stream, assembler, tracker, kafka.into_sink()?, watch, halt_before))
 }
 
@@ -100,7 +102,7 @@ pub(super) async fn take_over(
     shutdown: &Shutdown,
     purpose: Purpose,
 ) -> Result<TakenOver, Failed> {
-    let mut replication = Connection::connect(&settings.postgres).await?;
+    let mut replication = connect_replication(settings).await?;
     let server = identify(&mut replication).await?;
     let sql = Sql::connect(&settings.postgres).await?;
     check_server(settings, &sql).await?;
@@ -130,13 +132,16 @@ pub(super) async fn take_over(
     judge_source(settings, &look)?;
     let slot = slot::describe(&sql, &settings.slot).await?;
     let confirmed_flush = slot.and_then(|slot| slot.confirmed_flush);
-    let checkpoint = match look.checkpoint {
+    let (checkpoint, resume) = match look.checkpoint {
         Some(mut checkpoint) => {
             judge_checkpoint(settings, &server, confirmed_flush, &checkpoint)?;
             refusal::judge_publication(&checkpoint.publication, &fingerprint)?;
+            // Another publication may lack what the last transaction was sent for.
+            let is_same = checkpoint.publication.oid == fingerprint.oid;
+            let resume = Resume::new(&checkpoint, confirmed_flush.filter(|_| is_same));
             checkpoint.publication = fingerprint;
             checkpoint.timeline = server.identity.timeline;
-            checkpoint
+            (checkpoint, resume)
         }
         None => {
             let Some(position) = confirmed_flush.filter(|_| look.intent.is_some()) else {
@@ -144,10 +149,23 @@ pub(super) async fn take_over(
             };
             let first = first_start::checkpoint(settings, &server.identity, position, fingerprint);
             kafka = write_checkpoint(kafka, &key, &first, &mut stream).await?;
-            first
+            let resume = Resume::new(&first, confirmed_flush);
+            (first, resume)
         }
     };
-    Ok(TakenOver { stream, kafka, sql, checkpoint, mapping })
+    Ok(TakenOver { stream, kafka, sql, checkpoint, resume, mapping })
+}
+
+async fn connect_replication(settings: &Settings) -> Result<Connection, Failed> {
+    let connected = Connection::connect(&settings.postgres).await;
+    connected.map_err(|error| {
+        if error.code() == Some(Code::NoReplicationRole) {
+            // The server's words do not say whose right is missing.
+            Refusal::NoReplicationRole { role: settings.postgres.user.clone() }.into()
+        } else {
+            error.into()
+        }
+    })
 }
 
 /// Step 0 on the server's side: what needs no Kafka to be refused.

@@ -216,6 +216,7 @@ impl<S: Sink> StreamLoop<S> {
             StreamMessage::Keepalive { wal_end, reply_requested } => {
                 self.progress.observe_wal_end(wal_end);
                 if let Some(wal_end) = wal_end {
+                    self.assembler.observe_passed(wal_end)?;
                     self.tracker.observe_keepalive(wal_end);
                 }
                 self.is_status_due |= reply_requested;

@@ -81,7 +81,16 @@ fn sigterm_under_load_ends_in_time_and_repeats_nothing() {
     judge(&broker, &session, Value::Envelope);
 }
 
-/// What is killed, by its full number.
+/// Ends the writers also where an assertion fails.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+/// What is killed.
 #[derive(Clone, Copy, Debug)]
 enum Victim {
     Daemon,
@@ -109,6 +118,7 @@ fn kill_9_of_everything_loses_and_doubles_nothing() {
     let (url, goes_on) = (server.url("shop"), AtomicBool::new(true));
     let mut daemon = publishing(&settings);
     thread::scope(|scope| {
+        let _until_here = Ends(&goes_on);
         // They write until the last kill, and at least that many rows.
         let writing = scope.spawn(|| {
             Workload::default().run(&url, scaled(1_000_000));

@@ -116,6 +116,25 @@ fn a_missing_file_and_a_wrong_option_are_usage() {
 }
 
 #[test]
+fn init_prints_the_sql_that_it_would_run_and_runs_none() {
+    let server = Server::start();
+    let session = shop(&server);
+    // No Kafka is there, and none is needed.
+    let settings = SettingsFile::of_text(format!(
+        "source = \"s\"\n[postgres]\nurl = \"{}\"\n[kafka]\nbrokers = \"127.0.0.1:1\"\n\
+         [[outbox]]\ntable = \"public.outbox_events\"\n",
+        server.url("shop")
+    ));
+    let ended = daemon::run(&["init", "--print-sql"], &settings);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert_eq!(session.value("SELECT count(*) FROM pg_publication").as_deref(), Some("0"));
+    // What is printed is SQL, and it is the whole of what a publication needs.
+    session.run(&ended.stdout);
+    let again = daemon::run(&["init", "--print-sql"], &settings);
+    assert!(again.stdout.contains("has all it needs"), "{}", again.stdout);
+}
+
+#[test]
 fn a_wrong_password_is_refused_and_each_method_takes_the_right_one() {
     for method in ["scram-sha-256", "md5", "password"] {
         let shop = Shop::open();

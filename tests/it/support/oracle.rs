@@ -13,6 +13,9 @@ use super::{kafka::Record, postgres::Session};
 const SCHEMA_ALL: u64 = 50_000;
 const SCHEMA_STRIDE: u64 = 20;
 
+/// The oldest commit that a test may compare, in milliseconds: two hours.
+const AGE_MS_MAX: i64 = 2 * 3_600_000;
+
 /// How many faults of a kind are told in words.
 const FAULTS_TOLD: usize = 5;
 
@@ -157,7 +160,10 @@ impl Oracle {
     ) {
         let domain = event_type.split('.').next().unwrap_or_default();
         let partition = Partitioner::Murmur2.partition(aggregate.as_bytes(), self.partitions);
-        let is_right = record.topic == format!("{}{domain}.events", self.topic_prefix)
+        // The time of the commit, not `occurredAt`: brokers delete by it.
+        let age_ms = jiff::Timestamp::now().as_millisecond() - record.timestamp_ms;
+        let is_right = (0..AGE_MS_MAX).contains(&age_ms)
+            && record.topic == format!("{}{domain}.events", self.topic_prefix)
             && record.key.as_deref() == Some(aggregate.as_bytes())
             && record.partition == partition
             && record.header("event-type") == Some(event_type)
