@@ -31,10 +31,11 @@ pub fn main() -> ExitCode {
 }
 
 fn run(path: &Path) -> Result<(), Box<dyn Failure>> {
-    let config = load(path)?;
-    telemetry::start_logging(&config.log);
     within_runtime(async {
+        // First of all: a SIGTERM that comes before would be no orderly stop.
         let shutdown = Shutdown::on_signals().expect("signal handlers can be installed");
+        let config = load(path)?;
+        telemetry::start_logging(&config.log);
         pipeline::run(&config.pipeline, shutdown).await
     })
 }

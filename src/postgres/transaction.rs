@@ -268,3 +268,104 @@ impl ChangeDigest {
         self.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::{PgTimestamp, Xid};
+
+    fn lsn(position: u64) -> Lsn {
+        Lsn::from_wire(position).expect("a position")
+    }
+
+    fn begin(position: u64) -> Message<'static> {
+        Message::Begin(Transaction {
+            commit_lsn: CommitLsn(lsn(position)),
+            xid: Xid(7),
+            committed_at: PgTimestamp(0),
+        })
+    }
+
+    fn commit(position: u64) -> Message<'static> {
+        Message::Commit {
+            commit_lsn: CommitLsn(lsn(position)),
+            end_lsn: EndLsn(lsn(position + 48)),
+            committed_at: PgTimestamp(0),
+        }
+    }
+
+    fn truncate(relations: usize) -> Message<'static> {
+        let (cascade, restart_identity) = (false, false);
+        Message::Truncate { relation: RelationId(1), relations, cascade, restart_identity }
+    }
+
+    fn emitted(transactional: bool) -> Message<'static> {
+        let lsn = Some(lsn(90));
+        Message::Message { transactional, lsn, prefix: "outbox", content: b"{}" }
+    }
+
+    #[test]
+    fn changes_count_from_zero_in_each_transaction() {
+        let mut reader = TransactionReader::new();
+        for position in [100, 200] {
+            assert!(matches!(reader.accept(None, begin(position)), Ok(Step::Begin(_))));
+            // A truncate is one change whatever its relations; a message of any prefix is one.
+            for (expected, message) in [(0, truncate(3)), (1, emitted(true)), (2, truncate(1))] {
+                let Ok(Step::Change { ordinal, .. }) = reader.accept(Some(lsn(90)), message) else {
+                    panic!("a change")
+                };
+                assert_eq!(ordinal, expected);
+            }
+            assert!(matches!(reader.accept(None, commit(position)), Ok(Step::Commit { .. })));
+        }
+    }
+
+    #[test]
+    fn a_message_outside_of_transactions_is_no_change() {
+        let mut reader = TransactionReader::new();
+        let step = reader.accept(None, emitted(false));
+        assert!(matches!(step, Ok(Step::NonTransactionalMessage)));
+        reader.accept(None, begin(100)).expect("begun");
+        let step = reader.accept(None, emitted(false));
+        assert!(matches!(step, Ok(Step::NonTransactionalMessage)));
+        let Ok(Step::Change { ordinal: 0, .. }) = reader.accept(None, truncate(1)) else {
+            panic!("the first change")
+        };
+    }
+
+    #[test]
+    fn what_cannot_come_here_is_refused() {
+        let mut reader = TransactionReader::new();
+        assert!(reader.accept(None, truncate(1)).is_err());
+        assert!(reader.accept(None, commit(100)).is_err());
+        let mut reader = TransactionReader::new();
+        reader.accept(None, begin(100)).expect("begun");
+        assert!(reader.accept(None, begin(200)).is_err());
+        let mut reader = TransactionReader::new();
+        reader.accept(None, begin(100)).expect("begun");
+        assert!(reader.accept(None, commit(101)).is_err());
+    }
+
+    #[test]
+    fn a_digest_tells_order_kind_table_and_place_apart() {
+        let digest = |changes: &[(Option<Lsn>, ChangeKind, Option<RelationId>)]| {
+            let mut digest = ChangeDigest::default();
+            changes.iter().for_each(|(lsn, kind, relation)| digest.add(*lsn, *kind, *relation));
+            digest.value()
+        };
+        let insert = (Some(lsn(90)), ChangeKind::Insert, Some(RelationId(1)));
+        let message = (Some(lsn(95)), ChangeKind::Message, None);
+        let original = digest(&[insert, message]);
+        for others in [
+            vec![message, insert],
+            vec![insert],
+            vec![insert, message, message],
+            vec![(Some(lsn(91)), insert.1, insert.2), message],
+            vec![(insert.0, ChangeKind::Update, insert.2), message],
+            vec![(insert.0, insert.1, Some(RelationId(2))), message],
+        ] {
+            assert_ne!(digest(&others), original, "{others:?}");
+        }
+        assert_eq!(digest(&[insert, message]), original);
+    }
+}

@@ -75,7 +75,7 @@ fn sigterm_under_load_ends_in_time_and_repeats_nothing() {
             stop(daemon);
         }
     });
-    let daemon = Daemon::start(&settings);
+    let daemon = publishing(&settings);
     wait_until_published(&session, "tailwater");
     stop(daemon);
     judge(&broker, &session, Value::Envelope);

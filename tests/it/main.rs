@@ -1,6 +1,8 @@
 //! Tests against real servers: PostgreSQL and Apache Kafka, each test with what it may break.
 
+mod architecture;
 mod exactly_once;
+mod golden;
 mod harness;
 mod kafka_sink;
 mod partitioners;

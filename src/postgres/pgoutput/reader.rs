@@ -1,5 +1,7 @@
 //! Walks one message in place. Every read is checked and names its field.
 
+use crate::failure::{Code, Failure, Recovery};
+
 /// A message is not what the protocol says it is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
@@ -37,6 +39,24 @@ pub enum DecodeError {
         /// Its first byte.
         tag: u8,
     },
+}
+
+impl Failure for DecodeError {
+    fn code(&self) -> Option<Code> {
+        None
+    }
+
+    fn recovery(&self) -> Recovery {
+        Recovery::Stop
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(
+            "Nothing was skipped. Look for a proxy between the daemon and PostgreSQL; without one \
+             this is a defect of Tailwater: report it with the server's version."
+                .to_owned(),
+        )
+    }
 }
 
 /// The rest of a message.

@@ -1,0 +1,13 @@
+CREATE TYPE mood AS ENUM ('calm', 'busy');
+CREATE TABLE by_key (id int PRIMARY KEY, note text, big text);
+CREATE TABLE by_full (id int PRIMARY KEY, note text, big text);
+ALTER TABLE by_key ALTER big SET STORAGE EXTERNAL;
+ALTER TABLE by_full ALTER big SET STORAGE EXTERNAL;
+ALTER TABLE by_full REPLICA IDENTITY FULL;
+CREATE TABLE by_index (a int NOT NULL, b text NOT NULL, c mood);
+CREATE UNIQUE INDEX by_index_key ON by_index (a, b);
+ALTER TABLE by_index REPLICA IDENTITY USING INDEX by_index_key;
+CREATE TABLE by_nothing (id int);
+ALTER TABLE by_nothing REPLICA IDENTITY NOTHING;
+CREATE TABLE no_columns ();
+CREATE PUBLICATION capture FOR ALL TABLES;
