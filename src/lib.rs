@@ -30,5 +30,8 @@ pub mod sink;
 pub mod cli;
 /// The settings file.
 pub mod config;
+/// The whole path on one machine, with nothing set up before.
+#[cfg(feature = "kafka")]
+pub mod demo;
 /// Logging.
 pub mod telemetry;
