@@ -12,8 +12,11 @@
 mod account;
 mod binaries;
 mod error;
+mod ledger;
 mod server;
 mod server_files;
 mod server_process;
+mod summary;
 
 pub use error::DemoError;
+pub use summary::Summary;
