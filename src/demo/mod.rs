@@ -11,12 +11,18 @@
 
 mod account;
 mod binaries;
+mod broker;
 mod error;
 mod ledger;
+mod order_service;
+mod reader;
+mod run;
+mod screen;
 mod server;
 mod server_files;
 mod server_process;
 mod summary;
 
 pub use error::DemoError;
+pub use run::{Settings, run};
 pub use summary::Summary;
