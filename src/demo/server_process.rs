@@ -53,6 +53,8 @@ impl Programs {
         let mut command = Command::new(self.binaries.program("initdb"));
         command.arg("-D").arg(data).args(["-U", superuser]);
         command.args(["-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C"]);
+        // It would go on for a while after any other signal; its children end with their input.
+        end_with_this_thread(&mut command, libc::SIGKILL);
         self.spawn(command, data, log)
     }
 
@@ -77,6 +79,8 @@ impl Programs {
         ] {
             command.args(["-c", setting]);
         }
+        // "Immediate": it ends its processes and frees its shared memory.
+        end_with_this_thread(&mut command, libc::SIGQUIT);
         self.spawn(command, data, log)
     }
 
@@ -102,7 +106,6 @@ impl Programs {
         if let Some(Account { user, group }) = self.account {
             command.uid(user).gid(group);
         }
-        end_with_this_thread(&mut command);
         command.spawn().map(ServerProcess).map_err(failed)
     }
 }
@@ -111,17 +114,15 @@ fn is_of_postgres(variable: &OsStr) -> bool {
     variable.as_encoded_bytes().starts_with(b"PG")
 }
 
-/// Has the kernel end the process with the thread that starts it.
+/// Has the kernel send `signal` when the thread ends that starts the process.
 #[cfg(target_os = "linux")]
-fn end_with_this_thread(command: &mut Command) {
+fn end_with_this_thread(command: &mut Command, signal: libc::c_int) {
     let parent = std::process::id();
     let arrange = move || {
         // SAFETY: both calls are allowed between fork and exec. The change of user, which would
         // undo the first, is done before.
-        let (code, found) = unsafe {
-            // "Immediate": the server ends its processes and frees its shared memory.
-            (libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGQUIT), libc::getppid())
-        };
+        let (code, found) =
+            unsafe { (libc::prctl(libc::PR_SET_PDEATHSIG, signal), libc::getppid()) };
         if code != 0 {
             return Err(io::Error::last_os_error());
         }
@@ -133,7 +134,7 @@ fn end_with_this_thread(command: &mut Command) {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn end_with_this_thread(_command: &mut Command) {}
+fn end_with_this_thread(_command: &mut Command, _signal: libc::c_int) {}
 
 /// A process, ended when it is dropped.
 #[derive(Debug)]
