@@ -48,13 +48,13 @@ const INSERT_EVENT: &str = "
     INSERT INTO outbox_events (id, aggregate_id, event_type, payload, created_at)
     VALUES ($1::text::uuid, $2, $3, $4::text::jsonb, now())";
 
-/// A walsender that sends: the slot has its first position, so what is committed from here on is
-/// published.
+/// From the moment on at which a pipeline publishes, and not before, it acknowledges a position:
+/// orders that came earlier would wait for its start.
 const COUNT_PUBLISHING: &str = "
     SELECT count(*)
     FROM pg_replication_slots AS slot
     JOIN pg_stat_replication AS walsender ON walsender.pid = slot.active_pid
-    WHERE slot.confirmed_flush_lsn IS NOT NULL AND walsender.state <> 'startup'";
+    WHERE walsender.flush_lsn IS NOT NULL";
 
 const CUSTOMERS: [&str; 8] =
     ["Ada", "Barbara", "Edsger", "Frances", "Grace", "Hedy", "Katherine", "Niklaus"];
@@ -80,13 +80,14 @@ impl OrderService {
 
     /// The server's version, as people write it.
     pub(super) async fn server_version(&self) -> Result<String, PostgresError> {
-        let rows = self.sql.rows("ask for the version", "SHOW server_version", &[]).await?;
+        let rows =
+            self.sql.rows("ask for the server's version", "SHOW server_version", &[]).await?;
         let version: String = rows.first().map(|row| row.get(0)).unwrap_or_default();
         // Debian adds the name of its package.
         Ok(version.split(' ').next().unwrap_or_default().to_owned())
     }
 
-    /// Whether somebody publishes what is committed.
+    /// Whether a pipeline publishes what is committed.
     pub(super) async fn is_published(&self) -> Result<bool, PostgresError> {
         let rows = self.sql.rows("look at the slot", COUNT_PUBLISHING, &[]).await?;
         Ok(rows.first().is_some_and(|row| row.get::<_, i64>(0) > 0))

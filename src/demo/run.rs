@@ -97,11 +97,19 @@ struct Demo {
 impl Demo {
     /// Everything that is started here ends here: reader, pipeline, broker, PostgreSQL.
     async fn perform(&self, settings: &Settings) -> Result<(), DemoError> {
-        self.screen.say("starting a throwaway PostgreSQL ...");
-        let Some(server) = Server::start(&mut self.end.clone()).await? else { return Ok(()) };
-        let orders = OrderService::start(&server).await?;
+        if let Some(brokers) = &settings.brokers {
+            self.screen.say(format_args!("asking {brokers} for topic {TOPIC} ..."));
+        }
+        // Before all else: a wrong address is best told at once.
         let broker = Broker::start(settings.brokers.clone())?;
         let mut end = self.end.clone();
+        tokio::select! {
+            made = broker.ensure_topic(TOPIC) => made?,
+            () = end.requested() => return Ok(()),
+        }
+        self.screen.say("starting a throwaway PostgreSQL ...");
+        let Some(server) = Server::start(&mut end).await? else { return Ok(()) };
+        let orders = OrderService::start(&server).await?;
         let mut reader = tokio::select! {
             reader = self.start_reader(&broker) => reader?,
             () = end.requested() => return Ok(()),
@@ -131,7 +139,6 @@ impl Demo {
     }
 
     async fn start_reader(&self, broker: &Broker) -> Result<Reader, DemoError> {
-        broker.ensure_topic(TOPIC).await?;
         let reading = Reading {
             brokers: broker.address(),
             administration: broker.administration(),

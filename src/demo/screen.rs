@@ -66,19 +66,21 @@ impl Screen {
         // Padded first: escape sequences would count.
         let padded = format!("{event_type:<13}");
         let milliseconds = format!("{:>9.1} ms", milliseconds(event.latency));
-        let repeated = if event.is_repeated { "  published again" } else { "" };
+        let repeated = if event.is_repeated {
+            self.coloured("\x1b[31m", "  published again")
+        } else {
+            String::new()
+        };
         self.say(format_args!(
-            "{}  {}  {aggregate_id:<8}  {customer:<9}  {total:>8.2} EUR  {}{}",
+            "{}  {}  {aggregate_id:<8}  {customer:<9}  {total:>8.2} EUR  {}{repeated}",
             event.seen_at.strftime("%H:%M:%S.%3f"),
             self.coloured(colour_of(event_type), padded),
             self.coloured("\x1b[2m", milliseconds),
-            self.coloured("\x1b[31m", repeated),
         ));
     }
 
-    fn coloured(&self, colour: &'static str, text: impl fmt::Display) -> impl fmt::Display {
-        let (start, end) = if self.has_colours { (colour, PLAIN) } else { ("", "") };
-        format!("{start}{text}{end}")
+    fn coloured(&self, colour: &str, text: impl fmt::Display) -> String {
+        if self.has_colours { format!("{colour}{text}{PLAIN}") } else { text.to_string() }
     }
 }
 
