@@ -32,5 +32,8 @@ pub mod cli;
 /// The settings file.
 #[cfg(feature = "kafka")]
 pub mod config;
+/// The whole path on one machine, with nothing set up before.
+#[cfg(feature = "kafka")]
+pub mod demo;
 /// Logging.
 pub mod telemetry;
