@@ -3,6 +3,7 @@
 mod exactly_once;
 mod harness;
 mod kafka_sink;
+mod oracle;
 mod partitioners;
 mod refusals;
 mod schema;

@@ -8,6 +8,7 @@ pub mod postgres;
 pub mod process;
 pub mod scene;
 pub mod settings;
+pub mod truth;
 pub mod workload;
 
 use std::{

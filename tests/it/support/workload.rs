@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::postgres::Session;
+use super::{postgres::Session, truth};
 
 /// How many aggregates there are: few enough to be hit by several writers at once.
 const AGGREGATES: u32 = 2_000;
@@ -35,9 +35,9 @@ pub fn create_tables(session: &Session) {
          retry_count int DEFAULT 0, published_at timestamptz);
          CREATE TABLE orders (id text PRIMARY KEY, version int NOT NULL, total numeric);
          CREATE TABLE audit_log (id bigserial PRIMARY KEY, at timestamptz, what text);
-         CREATE TABLE truth (id uuid PRIMARY KEY, aggregate_id text, event_type text, \
-         version int, xid bigint);
-         INSERT INTO orders SELECT 'order-' || n, 0, n FROM generate_series(1, {AGGREGATES}) n;"
+         {create_truth};
+         INSERT INTO orders SELECT 'order-' || n, 0, n FROM generate_series(1, {AGGREGATES}) n;",
+        create_truth = truth::CREATE_TABLE,
     ));
 }
 
