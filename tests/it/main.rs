@@ -8,3 +8,4 @@ mod partitioners;
 mod refusals;
 mod schema;
 mod support;
+mod workload;
