@@ -1,7 +1,7 @@
 //! Real servers for the tests, and what looks at them from outside.
 
 pub mod daemon;
-pub mod java;
+pub mod foreign;
 pub mod kafka;
 pub mod oracle;
 pub mod postgres;
