@@ -7,10 +7,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+
 use crate::support::{
     PATIENCE,
     daemon::Daemon,
-    java,
+    foreign,
     kafka::Broker,
     oracle::{Oracle, Value},
     postgres::Server,
@@ -40,8 +42,44 @@ fn a_java_consumer_finds_each_committed_row_once_and_in_order() {
     assert!(daemon.resident_bytes_peak() <= RESIDENT_BYTES_MAX);
     stop(daemon);
     let mut oracle = Oracle::new(&session, Value::Envelope, PARTITIONS);
-    java::for_each_committed(&broker, &TOPICS, |record| oracle.take(&record));
+    foreign::java(&broker, &TOPICS, |record| oracle.take(&record));
     oracle.verdict().assert_exact();
+}
+
+#[test]
+fn a_kafkajs_consumer_finds_the_same_between_aborted_records() {
+    let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
+    let session = shop(&server);
+    let settings = envelope_settings(&server, &broker);
+    init(&settings);
+    for topic in TOPICS {
+        broker.create_topic(topic, PARTITIONS as i32, &[]);
+    }
+    produce_and_abort(&broker);
+    let daemon = publishing(&settings);
+    Workload::default().run(&server.url("shop"), scaled(200_000));
+    wait_until_published(&session, "tailwater");
+    stop(daemon);
+    produce_and_abort(&broker);
+    let mut oracle = Oracle::new(&session, Value::Envelope, PARTITIONS);
+    foreign::kafkajs(&broker, &TOPICS, |record| oracle.take(&record));
+    oracle.verdict().assert_exact();
+}
+
+/// Leaves records in each partition that no reader of what is committed may see.
+fn produce_and_abort(broker: &Broker) {
+    let producer: BaseProducer =
+        broker.client().set("transactional.id", "aborted").create().expect("a producer");
+    producer.init_transactions(PATIENCE).expect("ready");
+    producer.begin_transaction().expect("begun");
+    for topic in TOPICS {
+        for partition in 0..PARTITIONS as i32 {
+            let record: BaseRecord<'_, str, str> = BaseRecord::to(topic).payload("aborted");
+            producer.send(record.partition(partition)).map_err(|(error, _)| error).expect("queued");
+        }
+    }
+    producer.flush(PATIENCE).expect("written");
+    producer.abort_transaction(PATIENCE).expect("aborted");
 }
 
 #[test]

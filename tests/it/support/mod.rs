@@ -1,13 +1,14 @@
 //! Real servers for the tests, and what looks at them from outside.
 
 pub mod daemon;
-pub mod java;
+pub mod foreign;
 pub mod kafka;
 pub mod oracle;
 pub mod postgres;
 pub mod process;
 pub mod scene;
 pub mod settings;
+pub mod truth;
 pub mod workload;
 
 use std::{

@@ -1,32 +1,31 @@
 //! Compares what a reader found with what was committed.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     fmt,
 };
 
-use tailwater::sink::kafka::Partitioner;
+use tailwater::{lsn::Lsn, sink::kafka::Partitioner};
 
-use super::{kafka::Record, postgres::Session};
+use super::{
+    kafka::Record,
+    postgres::Session,
+    truth::{self, Committed},
+};
 
 /// Up to here every record is checked against the schema, then one in `SCHEMA_STRIDE`.
 const SCHEMA_ALL: u64 = 50_000;
 const SCHEMA_STRIDE: u64 = 20;
 
-/// The oldest commit that a test may compare, in milliseconds: two hours.
-const AGE_MS_MAX: i64 = 2 * 3_600_000;
-
 /// How many faults of a kind are told in words.
 const FAULTS_TOLD: usize = 5;
 
-/// What was committed: one row of the outbox.
-struct Committed {
-    aggregate_id: String,
-    event_type: String,
-    version: u32,
-    xid: u32,
-    seen: bool,
-}
+/// The oldest commit that a test may compare, in milliseconds: two hours.
+const AGE_MS_MAX: i64 = 2 * 3_600_000;
+
+/// A transaction of up to that many of the workload's events is never split: they are below the
+/// smallest `transaction_bytes`.
+const WHOLE_EVENTS_MAX: u64 = 1_000;
 
 /// What is wrong with what was read.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -37,11 +36,11 @@ pub enum Fault {
     Doubled,
     /// Never committed.
     Invented,
-    /// Behind a later event of its aggregate.
+    /// Behind a later event of its aggregate, or behind a later position of its partition.
     OutOfOrder,
     /// Another key, topic, partition, type or header than it should have.
     Misplaced,
-    /// A transaction of which only a part is there.
+    /// A transaction of which only a part is there, or that became visible in parts.
     Torn,
     /// Not what the schema says.
     Malformed,
@@ -60,15 +59,35 @@ pub enum Value {
 pub struct Oracle {
     value: Value,
     topic_prefix: String,
-    committed: HashMap<String, Committed>,
+    /// What did not come by yet.
+    missing: HashMap<String, Committed>,
+    found: HashSet<String>,
+    /// How many events each transaction has.
+    sizes: HashMap<u32, u64>,
     /// The last version by topic and aggregate.
     versions: HashMap<(String, String), u32>,
-    /// By transaction: where it was committed, and the `pg-seq` of its events.
-    transactions: HashMap<u32, (String, BTreeSet<u64>)>,
+    /// The last record of each partition.
+    newest: HashMap<(String, i32), Position>,
+    transactions: HashMap<u32, Published>,
     schema: jsonschema::Validator,
     partitions: u32,
     records: u64,
     faults: HashMap<Fault, Vec<String>>,
+}
+
+/// Where a record stands in the log of the database and in its partition.
+struct Position {
+    commit_lsn: Lsn,
+    sequence: u64,
+    xid: u32,
+    offset: i64,
+}
+
+/// What was found of a transaction.
+struct Published {
+    commit_lsn: Lsn,
+    timestamp_ms: i64,
+    sequences: BTreeSet<u64>,
 }
 
 /// The schema of an event, as it is published.
@@ -84,27 +103,23 @@ pub fn event_schema() -> jsonschema::Validator {
 impl Oracle {
     /// Reads what was committed so far. Topics have `partitions`.
     pub fn new(truth: &Session, value: Value, partitions: u32) -> Self {
-        let mut committed = HashMap::new();
-        for row in truth.rows("SELECT id, aggregate_id, event_type, version, xid FROM truth") {
-            let [Some(id), Some(aggregate), Some(event_type), Some(version), Some(xid)] =
-                row.as_slice()
-            else {
-                panic!("truth has no NULL: {row:?}");
-            };
-            let entry = Committed {
-                aggregate_id: aggregate.clone(),
-                event_type: event_type.clone(),
-                version: version.parse().expect("a number"),
-                xid: xid.parse().expect("a number"),
-                seen: false,
-            };
-            committed.insert(id.clone(), entry);
+        Self::of(truth::read(truth), value, partitions)
+    }
+
+    /// Expects exactly what was committed.
+    pub fn of(committed: HashMap<String, Committed>, value: Value, partitions: u32) -> Self {
+        let mut sizes: HashMap<u32, u64> = HashMap::new();
+        for row in committed.values() {
+            *sizes.entry(row.xid).or_default() += 1;
         }
         Self {
             value,
             topic_prefix: String::new(),
-            committed,
+            found: HashSet::with_capacity(committed.len()),
+            missing: committed,
+            sizes,
             versions: HashMap::new(),
+            newest: HashMap::new(),
             transactions: HashMap::new(),
             schema: event_schema(),
             partitions,
@@ -130,79 +145,94 @@ impl Oracle {
         let Some(id) = record.header("event-id").map(str::to_owned) else {
             return self.fault(Fault::Misplaced, format!("{place} has no event-id"));
         };
-        let Some(entry) = self.committed.get_mut(&id) else {
-            return self.fault(Fault::Invented, format!("{id} at {place}"));
-        };
-        if std::mem::replace(&mut entry.seen, true) {
+        if self.found.contains(&id) {
             return self.fault(Fault::Doubled, format!("{id} at {place}"));
         }
-        let (aggregate, event_type, version, xid) =
-            (entry.aggregate_id.clone(), entry.event_type.clone(), entry.version, entry.xid);
-        self.check_place(record, &id, &aggregate, &event_type, &place);
-        let before = self.versions.insert((record.topic.clone(), aggregate.clone()), version);
-        if before.is_some_and(|before| before >= version) {
-            let what = format!("{aggregate}: {version} behind {} at {place}", before.unwrap_or(0));
-            self.fault(Fault::OutOfOrder, what);
-        }
-        self.check_transaction(record, xid, &place);
+        let Some(row) = self.missing.remove(&id) else {
+            return self.fault(Fault::Invented, format!("{id} at {place}"));
+        };
+        self.check_place(record, &id, &row, &place);
+        self.check_version(record, &row, &place);
+        self.check_transaction(record, row.xid, &place);
         if self.records <= SCHEMA_ALL || self.records.is_multiple_of(SCHEMA_STRIDE) {
-            self.check_value(record, &id, &event_type, &aggregate, version, &place);
+            self.check_value(record, &id, &row, &place);
         }
+        self.found.insert(id);
     }
 
-    fn check_place(
-        &mut self,
-        record: &Record,
-        id: &str,
-        aggregate: &str,
-        event_type: &str,
-        place: &str,
-    ) {
-        let domain = event_type.split('.').next().unwrap_or_default();
-        let partition = Partitioner::Murmur2.partition(aggregate.as_bytes(), self.partitions);
+    fn check_place(&mut self, record: &Record, id: &str, row: &Committed, place: &str) {
+        let domain = row.event_type.split('.').next().unwrap_or_default();
+        let key = row.aggregate_id.as_bytes();
         // The time of the commit, not `occurredAt`: brokers delete by it.
         let age_ms = jiff::Timestamp::now().as_millisecond() - record.timestamp_ms;
         let is_right = (0..AGE_MS_MAX).contains(&age_ms)
             && record.topic == format!("{}{domain}.events", self.topic_prefix)
-            && record.key.as_deref() == Some(aggregate.as_bytes())
-            && record.partition == partition
-            && record.header("event-type") == Some(event_type)
+            && record.key.as_deref() == Some(key)
+            && record.partition == Partitioner::Murmur2.partition(key, self.partitions)
+            && record.header("event-type") == Some(&row.event_type)
             && record.header("content-type") == Some("application/json")
             && record.header("schema-version") == Some("1.0")
             && record.header("correlation-id").is_some();
         if !is_right {
-            self.fault(Fault::Misplaced, format!("{id} of {aggregate} at {place}: {record:?}"));
+            self.fault(Fault::Misplaced, format!("{id} at {place}: {row:?}: {record:?}"));
+        }
+    }
+
+    fn check_version(&mut self, record: &Record, row: &Committed, place: &str) {
+        let Committed { aggregate_id, version, .. } = row;
+        let aggregate = (record.topic.clone(), aggregate_id.clone());
+        let before = self.versions.insert(aggregate, *version);
+        if let Some(before) = before.filter(|before| before >= version) {
+            let what = format!("{aggregate_id}: {version} behind {before} at {place}");
+            self.fault(Fault::OutOfOrder, what);
         }
     }
 
     fn check_transaction(&mut self, record: &Record, xid: u32, place: &str) {
         let sequence = record.header("pg-seq").and_then(|text| text.parse::<u64>().ok());
-        let (Some(lsn), Some(sequence)) = (record.header("pg-lsn"), sequence) else {
+        let commit_lsn = record.header("pg-lsn").and_then(|text| text.parse::<Lsn>().ok());
+        let (Some(commit_lsn), Some(sequence)) = (commit_lsn, sequence) else {
             return self.fault(Fault::Misplaced, format!("{place} has no pg-lsn or no pg-seq"));
         };
         if record.header("pg-xid") != Some(xid.to_string().as_str()) {
             return self.fault(Fault::Misplaced, format!("{place} is not of transaction {xid}"));
         }
-        let (commit_lsn, sequences) =
-            self.transactions.entry(xid).or_insert_with(|| (lsn.to_owned(), BTreeSet::new()));
-        if commit_lsn != lsn || !sequences.insert(sequence) {
-            self.fault(Fault::Misplaced, format!("{place}: {lsn} {sequence} of {xid}"));
+        let timestamp_ms = record.timestamp_ms;
+        let published = self.transactions.entry(xid).or_insert_with(|| Published {
+            commit_lsn,
+            timestamp_ms,
+            sequences: BTreeSet::new(),
+        });
+        let is_same = published.commit_lsn == commit_lsn && published.timestamp_ms == timestamp_ms;
+        if !published.sequences.insert(sequence) || !is_same {
+            let what = format!("{place}: {commit_lsn} {sequence} at {timestamp_ms} ms of {xid}");
+            self.fault(Fault::Misplaced, what);
+        }
+        let offset = record.offset;
+        self.check_neighbour(record, Position { commit_lsn, sequence, xid, offset }, place);
+    }
+
+    /// The record before this one in its partition. A Kafka transaction ends with a marker, which
+    /// takes an offset: a gap inside a transaction of the database tells that readers saw it in
+    /// parts.
+    fn check_neighbour(&mut self, record: &Record, position: Position, place: &str) {
+        let Position { commit_lsn, sequence, xid, offset } = position;
+        let partition = (record.topic.clone(), record.partition);
+        let Some(before) = self.newest.insert(partition, position) else { return };
+        if (before.commit_lsn, before.sequence) >= (commit_lsn, sequence) {
+            let Position { commit_lsn: lsn, sequence: seq, .. } = before;
+            let what = format!("{commit_lsn} {sequence} behind {lsn} {seq} at {place}");
+            self.fault(Fault::OutOfOrder, what);
+        }
+        let is_small = self.sizes.get(&xid).is_some_and(|size| *size <= WHOLE_EVENTS_MAX);
+        if before.xid == xid && before.offset + 1 != offset && is_small {
+            self.fault(Fault::Torn, format!("{xid} after offset {} at {place}", before.offset));
         }
     }
 
-    fn check_value(
-        &mut self,
-        record: &Record,
-        id: &str,
-        event_type: &str,
-        aggregate: &str,
-        version: u32,
-        place: &str,
-    ) {
-        let value: serde_json::Value =
-            record.value.as_deref().map_or(serde_json::Value::Null, |value| {
-                serde_json::from_slice(value).unwrap_or_default()
-            });
+    fn check_value(&mut self, record: &Record, id: &str, row: &Committed, place: &str) {
+        let text = record.value.as_deref().unwrap_or_default();
+        let value: serde_json::Value = serde_json::from_slice(text).unwrap_or_default();
         let data = match self.value {
             Value::Bare => &value,
             Value::Envelope => {
@@ -210,54 +240,48 @@ impl Oracle {
                     let what = format!("{place}: {error}");
                     return self.fault(Fault::Malformed, what);
                 }
-                if value["id"] != id || value["type"] != event_type {
-                    self.fault(Fault::Malformed, format!("{place} is not {id} of {event_type}"));
+                if value["id"] != id || value["type"] != row.event_type {
+                    self.fault(Fault::Malformed, format!("{place} is not {id} of {row:?}"));
                 }
                 &value["data"]
             }
         };
-        if data["orderId"] != aggregate || data["version"] != version {
-            let what = format!("{place}: data is not that of {aggregate} {version}: {data}");
-            self.fault(Fault::Malformed, what);
+        if data["orderId"] != row.aggregate_id || data["version"] != row.version {
+            self.fault(Fault::Malformed, format!("{place}: data is not of {row:?}: {data}"));
+        }
+        if !row.is_payload(text) && !data_text(text).is_some_and(|data| row.is_payload(data)) {
+            self.fault(Fault::Malformed, format!("{place}: not the payload's bytes: {value}"));
         }
     }
 
     /// What was wrong, all records taken.
     pub fn verdict(mut self) -> Verdict {
-        let lost: Vec<String> = self
-            .committed
-            .iter()
-            .filter(|(_, entry)| !entry.seen)
-            .map(|(id, entry)| format!("{id} of transaction {}", entry.xid))
-            .collect();
-        if !lost.is_empty() {
-            self.faults.insert(Fault::Lost, lost);
+        for (id, row) in std::mem::take(&mut self.missing) {
+            self.fault(Fault::Lost, format!("{id} of transaction {}", row.xid));
         }
-        let mut events: HashMap<u32, u64> = HashMap::new();
-        for entry in self.committed.values() {
-            *events.entry(entry.xid).or_default() += 1;
+        for (xid, published) in std::mem::take(&mut self.transactions) {
+            let size = self.sizes.get(&xid).copied().unwrap_or(0);
+            if !published.sequences.iter().copied().eq(0..size) {
+                let found = published.sequences.len();
+                self.fault(Fault::Torn, format!("{xid}: {found} of {size} events"));
+            }
         }
-        let torn: Vec<String> = self
-            .transactions
-            .iter()
-            .filter_map(|(xid, (_, sequences))| {
-                let expected = events.get(xid).copied().unwrap_or(0);
-                let is_whole = sequences.iter().copied().eq(0..expected);
-                (!is_whole).then(|| format!("{xid}: {} of {expected} events", sequences.len()))
-            })
-            .collect();
-        if !torn.is_empty() {
-            self.faults.insert(Fault::Torn, torn);
-        }
-        let (committed, records) = (self.committed.len(), self.records);
-        Verdict { committed, records, faults: self.faults }
+        let committed = self.sizes.values().sum();
+        Verdict { committed, records: self.records, faults: self.faults }
     }
+}
+
+/// The text of `data`, which Tailwater writes last around a payload.
+fn data_text(value: &[u8]) -> Option<&[u8]> {
+    let name = b",\"data\":";
+    let at = value.windows(name.len()).position(|window| window == name)?;
+    value.strip_suffix(b"}")?.get(at + name.len()..)
 }
 
 /// The outcome.
 #[derive(Debug)]
 pub struct Verdict {
-    pub committed: usize,
+    pub committed: u64,
     pub records: u64,
     faults: HashMap<Fault, Vec<String>>,
 }
@@ -279,6 +303,6 @@ impl Verdict {
         }
         let Self { committed, records, .. } = self;
         assert!(self.faults.is_empty(), "{committed} committed, {records} read\n{words}");
-        assert_eq!(*committed as u64, *records);
+        assert_eq!(committed, records);
     }
 }

@@ -8,7 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::postgres::Session;
+use super::{
+    postgres::Session,
+    truth::{self, DIGEST_SQL},
+};
 
 /// How many aggregates there are: few enough to be hit by several writers at once.
 const AGGREGATES: u32 = 2_000;
@@ -17,6 +20,9 @@ const AGGREGATES: u32 = 2_000;
 const RECONNECT_MAX: Duration = Duration::from_secs(120);
 
 const TYPES: [&str; 4] = ["order.placed", "order.paid", "order.shipped", "invoice.issued"];
+
+/// Whether a payload becomes part of the record as it is: it is no envelope that lacks a field.
+const IS_KEPT_SQL: &str = "payload->'data' IS NULL OR payload ? 'correlationId'";
 
 /// What the application puts into `payload`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,9 +41,9 @@ pub fn create_tables(session: &Session) {
          retry_count int DEFAULT 0, published_at timestamptz);
          CREATE TABLE orders (id text PRIMARY KEY, version int NOT NULL, total numeric);
          CREATE TABLE audit_log (id bigserial PRIMARY KEY, at timestamptz, what text);
-         CREATE TABLE truth (id uuid PRIMARY KEY, aggregate_id text, event_type text, \
-         version int, xid bigint);
-         INSERT INTO orders SELECT 'order-' || n, 0, n FROM generate_series(1, {AGGREGATES}) n;"
+         {create_truth};
+         INSERT INTO orders SELECT 'order-' || n, 0, n FROM generate_series(1, {AGGREGATES}) n;",
+        create_truth = truth::CREATE_TABLE,
     ));
 }
 
@@ -65,7 +71,7 @@ impl Workload {
 
     /// As [`Workload::run`], but ends early when `goes_on` is false.
     pub fn run_while(&self, url: &str, rows: u64, goes_on: &AtomicBool) {
-        let committed = AtomicU64::new(0);
+        let (committed, started) = (AtomicU64::new(0), Instant::now());
         thread::scope(|scope| {
             for writer in 0..self.writers {
                 let committed = &committed;
@@ -80,13 +86,21 @@ impl Workload {
                         match writer.transaction(&session) {
                             Ok(rows) => _ = committed.fetch_add(rows, Ordering::Relaxed),
                             // Whether it was committed is what `truth` says, not this writer.
-                            Err(_) => session = writer.connect(),
+                            Err(error) if is_lost(&error) => session = writer.connect(),
+                            Err(error) => panic!("the application's SQL: {error:?}"),
                         }
                     }
                 });
             }
         });
+        eprintln!("{} rows committed in {:?}", committed.into_inner(), started.elapsed());
     }
+}
+
+/// Whether the server went away, rather than refused a statement.
+fn is_lost(error: &tokio_postgres::Error) -> bool {
+    // Class 57 is operator intervention: a server that shuts down, crashed or recovers.
+    error.as_db_error().is_none_or(|error| error.code().code().starts_with("57"))
 }
 
 struct Writer<'a> {
@@ -146,7 +160,7 @@ impl Writer<'_> {
 
     /// What a transaction does between lock and commit, and the ids of its rows.
     fn statements(&mut self, versions: &mut [(String, u32)]) -> (String, Vec<String>) {
-        let (mut sql, mut outbox, mut truth) = (String::new(), String::new(), String::new());
+        let (mut sql, mut outbox) = (String::new(), String::new());
         let mut ids = Vec::new();
         for _ in 0..self.random.u32(1..=20) {
             if self.random.u8(..) < 20 {
@@ -161,19 +175,16 @@ impl Writer<'_> {
             let comma = if outbox.is_empty() { "" } else { ", " };
             let _ = write!(
                 outbox,
-                "{comma}('{id}', '{aggregate}', '{event_type}', '{payload}', clock_timestamp())"
-            );
-            let _ = write!(
-                truth,
-                "{comma}('{id}', '{aggregate}', '{event_type}', {version}, txid_current())"
+                "{comma}('{id}'::uuid, '{aggregate}', '{event_type}', '{payload}'::jsonb, \
+                 clock_timestamp())"
             );
             ids.push(id);
             // Some applications insert row by row, some many at once.
             if self.random.bool() {
-                flush(&mut sql, &mut outbox, &mut truth);
+                self.insert(&mut sql, &mut outbox);
             }
         }
-        flush(&mut sql, &mut outbox, &mut truth);
+        self.insert(&mut sql, &mut outbox);
         for (aggregate, version) in versions {
             let _ = write!(
                 sql,
@@ -217,17 +228,26 @@ impl Writer<'_> {
             sql.push_str(&change);
         }
     }
-}
 
-fn flush(sql: &mut String, outbox: &mut String, truth: &mut String) {
-    if !outbox.is_empty() {
+    /// The rows gathered in `outbox` and what is written down of them, at times in a savepoint of
+    /// its own that is kept.
+    fn insert(&mut self, sql: &mut String, outbox: &mut String) {
+        if outbox.is_empty() {
+            return;
+        }
+        let is_nested = self.random.u8(0..10) == 0;
+        sql.push_str(if is_nested { "SAVEPOINT kept;" } else { "" });
         let _ = write!(
             sql,
-            "INSERT INTO outbox_events (id, aggregate_id, event_type, payload, created_at) \
-             VALUES {outbox}; INSERT INTO truth VALUES {truth};"
+            "WITH rows AS (\
+                 INSERT INTO outbox_events (id, aggregate_id, event_type, payload, created_at) \
+                 VALUES {outbox} RETURNING id, aggregate_id, event_type, payload\
+             ) INSERT INTO truth SELECT id, aggregate_id, event_type, \
+             (coalesce(payload->'data', payload)->>'version')::int, txid_current(), \
+             CASE WHEN {IS_KEPT_SQL} THEN {DIGEST_SQL} END FROM rows;"
         );
+        sql.push_str(if is_nested { "RELEASE SAVEPOINT kept;" } else { "" });
         outbox.clear();
-        truth.clear();
     }
 }
 
@@ -246,7 +266,13 @@ impl Payload {
         version: u32,
         random: &mut fastrand::Rng,
     ) -> String {
-        let names = ["Zoë Müller", "O\\\"Brien \\\\ Söhne", "山田太郎", "tab\\tand\\nline"];
+        let names = [
+            "Zoë Müller",
+            "O\\\"Brien \\\\ Söhne",
+            "山田太郎 🚚",
+            "tab\\tand\\nline",
+            "d''Artagnan \\u00e9\\u2028",
+        ];
         let name = names[random.usize(0..names.len())];
         let note = ["null", "\"gift {not} [a] brace\"", "12345678901234567890.10", "true"];
         let note = note[random.usize(0..note.len())];
@@ -262,12 +288,18 @@ impl Payload {
         );
         match self {
             Self::Data => data,
-            Self::Envelope => format!(
-                "{{\"id\": \"{id}\", \"type\": \"{event_type}\", \"version\": \"1.0\", \
-                 \"source\": \"order-service\", \"correlationId\": \"request-{}\", \
-                 \"occurredAt\": \"2026-03-01T12:00:00.000Z\", \"data\": {data}}}",
-                random.u32(..)
-            ),
+            Self::Envelope => {
+                // Some leave to others what they do not know.
+                let correlation = match random.u32(..) {
+                    few if few.is_multiple_of(10) => "\"causationId\": null".to_owned(),
+                    request => format!("\"correlationId\": \"request-{request}\""),
+                };
+                format!(
+                    "{{\"id\": \"{id}\", \"type\": \"{event_type}\", \"version\": \"1.0\", \
+                     \"source\": \"order-service\", {correlation}, \
+                     \"occurredAt\": \"2026-03-01T12:00:00.000Z\", \"data\": {data}}}"
+                )
+            }
         }
     }
 }

@@ -1,24 +1,42 @@
-//! Kafka's own Java consumer, for what must not rest on librdkafka alone.
+//! Consumers that are not ours, for what must not rest on librdkafka alone. Each is a program of
+//! tests/consumers that writes all committed records of some topics to its standard output, in the
+//! order of their partitions.
 
 use std::{
     io::{BufReader, Read},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use super::{
     kafka::{self, Broker, Record},
-    process,
+    process, target_folder,
 };
 
-/// All committed records of some topics, in the order of their partitions.
-pub fn for_each_committed(broker: &Broker, topics: &[&str], mut take: impl FnMut(Record)) {
-    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/consumers/Committed.java");
+/// Kafka's own Java client.
+pub fn java(broker: &Broker, topics: &[&str], take: impl FnMut(Record)) {
     let mut java = Command::new("java");
     java.args(["-Xmx512m", "-XX:+UseSerialGC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]);
-    java.arg("-cp").arg(kafka::class_path()).arg(program).arg(broker.brokers()).args(topics);
-    java.stdin(Stdio::null()).stdout(Stdio::piped());
-    let mut child = process::spawn(java);
+    java.arg("-cp").arg(kafka::class_path()).arg(program("Committed.java"));
+    java.arg(broker.brokers()).args(topics);
+    for_each(java, take);
+}
+
+/// kafkajs, with an lz4 codec that it lacks.
+pub fn kafkajs(broker: &Broker, topics: &[&str], take: impl FnMut(Record)) {
+    let mut node = Command::new("node");
+    node.arg(program("committed.mjs")).arg(target_folder().join("node"));
+    node.arg(broker.brokers()).args(topics);
+    for_each(node, take);
+}
+
+fn program(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/consumers").join(name)
+}
+
+fn for_each(mut command: Command, mut take: impl FnMut(Record)) {
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = process::spawn(command);
     let mut input = BufReader::new(child.stdout.take().expect("a pipe"));
     while number::<1>(&mut input) == [1] {
         take(record(&mut input));

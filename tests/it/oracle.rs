@@ -1,0 +1,215 @@
+//! The oracle finds each fault where it is made on purpose: a judge that finds none proves nothing.
+
+use std::collections::HashMap;
+
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use tailwater::sink::kafka::Partitioner;
+
+use crate::support::{
+    kafka::Record,
+    oracle::{Fault, Oracle, Value},
+    truth::Committed,
+};
+
+const PARTITIONS: u32 = 3;
+
+/// Transactions, each with its events: aggregate, type, version.
+const COMMITTED: [&[(&str, &str, u32)]; 3] = [
+    &[("order-1", "order.placed", 1), ("order-1", "order.paid", 2), ("order-2", "order.placed", 1)],
+    &[("order-1", "invoice.issued", 3), ("order-2", "order.paid", 2)],
+    &[("order-1", "order.shipped", 4)],
+];
+
+/// What was committed, and the records of a Tailwater without a fault.
+fn exact() -> (HashMap<String, Committed>, Vec<Record>) {
+    let (mut committed, mut records) = (HashMap::new(), Vec::new());
+    let now = jiff::Timestamp::now().as_millisecond();
+    let mut ends: HashMap<(String, i32), i64> = HashMap::new();
+    for (xid, events) in (700..).zip(COMMITTED) {
+        for (sequence, (aggregate, event_type, version)) in events.iter().enumerate() {
+            let id = format!("00000000-0000-4000-8000-{xid:06}{sequence:06}");
+            let data = json!({ "orderId": aggregate, "version": version }).to_string();
+            let value = format!(
+                "{{\"id\":\"{id}\",\"type\":\"{event_type}\",\"version\":\"1.0\",\"source\":\"s\",\
+                 \"correlationId\":\"{id}\",\"occurredAt\":\"2026-03-01T12:00:00.000000Z\",\
+                 \"data\":{data}}}"
+            );
+            let row = Committed {
+                aggregate_id: aggregate.to_string(),
+                event_type: event_type.to_string(),
+                version: *version,
+                xid,
+                digest: Some(Sha256::digest(&data).into()),
+            };
+            let (domain, _) = event_type.split_once('.').expect("a domain");
+            let topic = format!("{domain}.events");
+            let partition = Partitioner::Murmur2.partition(aggregate.as_bytes(), PARTITIONS);
+            let end = ends.entry((topic.clone(), partition)).or_default();
+            let headers = [
+                ("content-type", "application/json".to_owned()),
+                ("schema-version", "1.0".to_owned()),
+                ("event-id", id.clone()),
+                ("event-type", event_type.to_string()),
+                ("correlation-id", id.clone()),
+                ("pg-lsn", format!("0/{xid}")),
+                ("pg-seq", sequence.to_string()),
+                ("pg-xid", xid.to_string()),
+            ];
+            records.push(Record {
+                topic,
+                partition,
+                offset: *end,
+                key: Some(aggregate.as_bytes().to_vec()),
+                value: Some(value.into_bytes()),
+                headers: headers.map(|(name, text)| (name.to_owned(), text.into_bytes())).to_vec(),
+                timestamp_ms: now + i64::from(xid) - 1_000,
+            });
+            *end += 1;
+            committed.insert(id, row);
+        }
+        // The marker of the transaction's end.
+        ends.values_mut().for_each(|end| *end += 1);
+    }
+    (committed, records)
+}
+
+fn faults(committed: HashMap<String, Committed>, records: &[Record]) -> Vec<Fault> {
+    let mut oracle = Oracle::of(committed, Value::Envelope, PARTITIONS);
+    for record in records {
+        oracle.take(record);
+    }
+    let verdict = oracle.verdict();
+    let all = [
+        Fault::Lost,
+        Fault::Doubled,
+        Fault::Invented,
+        Fault::OutOfOrder,
+        Fault::Misplaced,
+        Fault::Torn,
+        Fault::Malformed,
+    ];
+    all.into_iter().filter(|fault| verdict.count(*fault) > 0).collect()
+}
+
+/// The faults that the oracle finds where `spoil` was at the records.
+fn found(spoil: impl FnOnce(&mut Vec<Record>)) -> Vec<Fault> {
+    let (committed, mut records) = exact();
+    spoil(&mut records);
+    faults(committed, &records)
+}
+
+fn set_header(record: &mut Record, name: &str, text: &str) {
+    let header = record.headers.iter_mut().find(|(header, _)| header == name);
+    header.expect("a header").1 = text.as_bytes().to_vec();
+}
+
+fn replace(record: &mut Record, from: &str, to: &str) {
+    let value = String::from_utf8(record.value.take().expect("a value")).expect("UTF-8");
+    assert!(value.contains(from), "{value}");
+    record.value = Some(value.replace(from, to).into_bytes());
+}
+
+#[test]
+fn nothing_is_found_where_nothing_is_wrong() {
+    let (committed, records) = exact();
+    let mut oracle = Oracle::of(committed, Value::Envelope, PARTITIONS);
+    records.iter().for_each(|record| oracle.take(record));
+    oracle.verdict().assert_exact();
+}
+
+#[test]
+#[should_panic(expected = "Lost 1:")]
+fn a_verdict_tells_how_many_faults_there_are() {
+    let (committed, records) = exact();
+    let mut oracle = Oracle::of(committed, Value::Envelope, PARTITIONS);
+    records[..5].iter().for_each(|record| oracle.take(record));
+    oracle.verdict().assert_exact();
+}
+
+#[test]
+fn lost_events_are_found() {
+    assert_eq!(found(|records| _ = records.pop()), [Fault::Lost]);
+    assert_eq!(found(Vec::clear), [Fault::Lost]);
+    // Of a transaction with others, so that is torn too.
+    assert_eq!(found(|records| _ = records.remove(3)), [Fault::Lost, Fault::Torn]);
+}
+
+#[test]
+fn doubled_events_are_found() {
+    let again = |records: &mut Vec<Record>| {
+        let mut record = records[0].clone();
+        record.offset = 100;
+        records.push(record);
+    };
+    assert_eq!(found(again), [Fault::Doubled]);
+}
+
+#[test]
+fn events_that_were_rolled_back_are_found() {
+    let (mut committed, records) = exact();
+    let last = records[5].header("event-id").expect("an id");
+    committed.remove(last);
+    assert_eq!(faults(committed, &records), [Fault::Invented]);
+}
+
+#[test]
+fn events_out_of_order_are_found() {
+    // Two of an aggregate in one transaction, by their versions and by their positions.
+    let swapped = |records: &mut Vec<Record>| {
+        records.swap(0, 1);
+        records[0].offset = 0;
+        records[1].offset = 1;
+    };
+    assert_eq!(found(swapped), [Fault::OutOfOrder]);
+    let early = |records: &mut Vec<Record>| set_header(&mut records[5], "pg-lsn", "0/1");
+    assert_eq!(found(early), [Fault::OutOfOrder]);
+}
+
+#[test]
+fn misplaced_events_are_found() {
+    let spoilt: [fn(&mut Record); 10] = [
+        |record| record.topic = "invoice.events".to_owned(),
+        |record| record.partition = (record.partition + 1) % 3,
+        |record| record.key = None,
+        |record| record.timestamp_ms += 1,
+        |record| record.timestamp_ms = 0,
+        |record| set_header(record, "event-type", "order.paid"),
+        |record| set_header(record, "pg-xid", "1"),
+        |record| set_header(record, "pg-seq", "x"),
+        |record| set_header(record, "schema-version", "2.0"),
+        |record| record.headers.clear(),
+    ];
+    for (index, spoil) in spoilt.into_iter().enumerate() {
+        let found = found(|records| spoil(&mut records[0]));
+        assert!(found.contains(&Fault::Misplaced), "{index}: {found:?}");
+    }
+}
+
+#[test]
+fn torn_transactions_are_found() {
+    // A gap in the sequence, all events there.
+    let gap = |records: &mut Vec<Record>| set_header(&mut records[5], "pg-seq", "1");
+    assert_eq!(found(gap), [Fault::Torn]);
+    // Two transactions of Kafka: a marker lies between their records.
+    let marker = |records: &mut Vec<Record>| {
+        records.iter_mut().skip(1).for_each(|record| record.offset += 1);
+    };
+    assert_eq!(found(marker), [Fault::Torn]);
+}
+
+#[test]
+fn malformed_events_are_found() {
+    let spoilt: [fn(&mut Record); 7] = [
+        |record| record.value = None,
+        |record| record.value = Some(b"{".to_vec()),
+        |record| replace(record, "\"source\":\"s\",", ""),
+        |record| replace(record, "\"type\":\"order.placed\"", "\"type\":\"order.paid\""),
+        |record| replace(record, "\"orderId\":\"order-1\"", "\"orderId\":\"order-2\""),
+        |record| replace(record, "{\"orderId\"", "{\"more\":null,\"orderId\""),
+        |record| replace(record, "\"orderId\":\"", "\"orderId\": \""),
+    ];
+    for (index, spoil) in spoilt.into_iter().enumerate() {
+        assert_eq!(found(|records| spoil(&mut records[0])), [Fault::Malformed], "{index}");
+    }
+}
