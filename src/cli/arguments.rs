@@ -1,8 +1,10 @@
 //! What can be written on the command line.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand};
+
+use crate::config::parse_interval;
 
 /// Publishes PostgreSQL outbox rows to Kafka, exactly once.
 #[derive(Parser, Debug)]
@@ -31,5 +33,16 @@ pub(super) enum Command {
         /// Only print the SQL; needs the database alone and changes nothing.
         #[arg(long)]
         print_sql: bool,
+    },
+    /// See it work: a throwaway PostgreSQL, an embedded broker, an order service, its events.
+    ///
+    /// Needs no settings and leaves nothing behind.
+    Demo {
+        /// How long orders are taken. Ctrl-C ends it earlier.
+        #[arg(long = "for", value_name = "TIME", default_value = "15s", value_parser = parse_interval)]
+        duration: Duration,
+        /// Publish to a real Kafka instead of the embedded broker.
+        #[arg(long, value_name = "ADDRESSES")]
+        brokers: Option<String>,
     },
 }

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     config::{Config, LoadError},
+    demo,
     failure::Failure,
     pipeline::{self, Shutdown},
     telemetry,
@@ -23,6 +24,9 @@ pub fn main() -> ExitCode {
         Command::Run => run(&config),
         Command::Init { print_sql: true } => print_sql(&config),
         Command::Init { print_sql: false } => init(&config),
+        Command::Demo { duration, brokers } => {
+            return demo(demo::Settings { duration: Some(duration), brokers });
+        }
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -68,6 +72,16 @@ fn print_sql(path: &Path) -> Result<(), Box<dyn Failure>> {
     // A slot made by hand has neither intent nor checkpoint, and would be refused.
     println!("-- `tailwater run` or `tailwater init` makes the slot \"{}\".", settings.slot);
     Ok(())
+}
+
+/// What it shows is all that it says: there is no log beside it.
+fn demo(settings: demo::Settings) -> ExitCode {
+    let ended = within_runtime(async { demo::run(settings).await.map_err(Into::into) });
+    match ended {
+        Ok(summary) if summary.is_clean() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(failure) => outcome::report(&*failure),
+    }
 }
 
 /// Reads the settings; mistakes are printed one a line.

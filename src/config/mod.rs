@@ -24,4 +24,5 @@ mod tests;
 
 pub use load::{Config, Environment, LoadError};
 pub use mistake::{Mistake, SettingsError};
+pub use scalar::parse_interval;
 pub use schema::json_schema;

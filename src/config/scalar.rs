@@ -166,19 +166,27 @@ pub(super) struct Interval(pub(super) Duration);
 
 const INTERVAL_UNITS: [(&str, u64); 3] = [("ms", 1), ("s", 1_000), ("m", 60_000)];
 
+/// What is expected of a time.
+const INTERVAL_EXPECTED: &str = "a time with its unit (ms, s, m), as \"50ms\"";
+
+/// Reads a time, as `"50ms"`; also for the command line.
+///
+/// # Errors
+/// What it must be instead.
+pub fn parse_interval(text: &str) -> Result<Duration, String> {
+    let duration = number_with_unit(text, &INTERVAL_UNITS).map(Duration::from_millis);
+    match duration {
+        None => Err(format!("must be {INTERVAL_EXPECTED}, not \"{text}\"")),
+        Some(Duration::ZERO) => Err("must be longer than 0".to_owned()),
+        Some(duration) if duration > DURATION_MAX => Err("must be an hour at most".to_owned()),
+        Some(duration) => Ok(duration),
+    }
+}
+
 impl Read for Interval {
     fn read(node: &Node, key: &str, mistakes: &mut Mistakes) -> Option<Self> {
-        let expected = "a time with its unit (ms, s, m), as \"50ms\"";
-        let text = text(node, key, expected, mistakes)?;
-        let parsed = number_with_unit(text, &INTERVAL_UNITS)
-            .map(Duration::from_millis)
-            .ok_or_else(|| format!("must be {expected}, not \"{text}\""))
-            .and_then(|duration| match duration {
-                Duration::ZERO => Err("must be longer than 0".to_owned()),
-                duration if duration > DURATION_MAX => Err("must be an hour at most".to_owned()),
-                duration => Ok(Self(duration)),
-            });
-        noted(node, key, parsed, mistakes)
+        let text = text(node, key, INTERVAL_EXPECTED, mistakes)?;
+        noted(node, key, parse_interval(text).map(Self), mistakes)
     }
 
     fn schema() -> Json {

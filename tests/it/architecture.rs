@@ -7,7 +7,7 @@ use std::{
 };
 
 /// Who uses whom. An edge that nobody uses is as wrong as one that is not here.
-const EDGES: [(&str, &[&str]); 13] = [
+const EDGES: [(&str, &[&str]); 14] = [
     ("lsn", &[]),
     ("failure", &[]),
     ("change", &["lsn"]),
@@ -20,9 +20,10 @@ const EDGES: [(&str, &[&str]); 13] = [
         "pipeline",
         &["change", "checkpoint", "encode", "event", "failure", "lsn", "postgres", "sink"],
     ),
+    ("demo", &["event", "failure", "pipeline", "postgres", "sink"]),
     ("telemetry", &[]),
     ("config", &["event", "failure", "pipeline", "postgres", "sink", "telemetry"]),
-    ("cli", &["config", "failure", "pipeline", "telemetry"]),
+    ("cli", &["config", "demo", "failure", "pipeline", "telemetry"]),
     ("main", &["cli"]),
 ];
 

@@ -137,6 +137,8 @@ impl Broker {
         let mut java = Command::new("java");
         java.args(["-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]);
         java.arg(format!("-XX:SharedArchiveFile={}", cache.join("kafka.jsa").display()));
+        // Native libraries are unpacked there; a killed JVM leaves them.
+        java.arg(format!("-Djava.io.tmpdir={}", self.folder.display()));
         java.args([
             "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
             "-Dorg.slf4j.simpleLogger.log.kafka.server.KafkaRaftServer=info",
