@@ -5,35 +5,35 @@
 
 #![deny(rustdoc::broken_intra_doc_links)]
 
-/// What every error says of itself: its word, whether to retry, and what mends it.
+// What every error says of itself: its word, whether to retry, and what mends it.
 pub mod failure;
-/// Positions in the write-ahead log.
+// Positions in the write-ahead log.
 pub mod lsn;
 
-/// The neutral row model: relations, tuples and their values.
+// The neutral row model: relations, tuples and their values.
 pub mod change;
-/// Which position may be acknowledged, and where it is kept.
+// Which position may be acknowledged, and where it is kept.
 pub mod checkpoint;
-/// From a domain event to the bytes of a record.
+// From a domain event to the bytes of a record.
 pub mod encode;
-/// From a row to a domain event.
+// From a row to a domain event.
 pub mod event;
-/// The loop, its start, its supervisor. The only place that wires the parts together.
+// The loop, its start, its supervisor. The only place that wires the parts together.
 #[cfg(feature = "kafka")]
 pub mod pipeline;
-/// The only code that knows PostgreSQL: bytes, replication, decoding, SQL.
+// The only code that knows PostgreSQL: bytes, replication, decoding, SQL.
 pub mod postgres;
-/// Where records go, and how far they are durable.
+// Where records go, and how far they are durable.
 pub mod sink;
 
-/// The commands.
+// The commands.
 #[cfg(feature = "kafka")]
 pub mod cli;
-/// The settings file.
+// The settings file.
 #[cfg(feature = "kafka")]
 pub mod config;
-/// The whole path on one machine, with nothing set up before.
+// The whole path on one machine, with nothing set up before.
 #[cfg(feature = "kafka")]
 pub mod demo;
-/// Logging.
+// Logging.
 pub mod telemetry;

@@ -6,7 +6,7 @@
 //!                                     └── mistakes ◄──┘
 //! ```
 //!
-//! [`file`] is the list of settings: from it come the reader, the known keys, the defaults and
+//! `file.rs` is the list of settings: from it come the reader, the known keys, the defaults and
 //! `schemas/config.schema.json`. Nothing but `main` and `cli` reads this module; every part takes a
 //! `Settings` of its own, which is made here.
 

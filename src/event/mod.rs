@@ -19,7 +19,7 @@ mod mapping;
 mod timestamp;
 mod topic;
 
-/// Outbox tables: each inserted row is an event.
+// Outbox tables: each inserted row is an event.
 pub mod outbox;
 
 pub use domain_event::{DomainEvent, ExtraHeaders, Field, FieldSet, Payload};

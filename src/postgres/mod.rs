@@ -8,21 +8,21 @@ mod error;
 pub(crate) mod name;
 mod settings;
 
-/// What the server and its tables are.
+// What the server and its tables are.
 pub mod catalog;
-/// The pure decoder of pgoutput's messages.
+// The pure decoder of pgoutput's messages.
 pub mod pgoutput;
-/// Publications.
+// Publications.
 pub mod publication;
-/// The walsender's commands and the CopyBoth stream.
+// The walsender's commands and the CopyBoth stream.
 pub mod replication;
-/// Replication slots.
+// Replication slots.
 pub mod slot;
-/// The ordinary SQL connection.
+// The ordinary SQL connection.
 pub mod sql;
-/// Begin … Commit: every change gets its transaction and ordinal.
+// Begin … Commit: every change gets its transaction and ordinal.
 pub mod transaction;
-/// Bytes ↔ messages of the frontend/backend protocol; knows nothing of replication.
+// Bytes ↔ messages of the frontend/backend protocol; knows nothing of replication.
 pub mod wire;
 
 pub use error::PostgresError;

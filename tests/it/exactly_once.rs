@@ -324,3 +324,70 @@ fn two_clusters_of_default_names_share_one_kafka_though_one_is_frozen() {
     }
     assert!(checkpoint(&broker).is_some());
 }
+
+const INSERT: &str = "INSERT INTO outbox_events (id, aggregate_id, event_type, payload) VALUES \
+                      (gen_random_uuid(), 'order-1', 'order.placed', '{}')";
+
+/// The end of one transaction is the commit LSN of the next, and the restart comes between them:
+/// who skips what begins *at* the checkpoint loses the second one.
+#[test]
+fn transactions_whose_commit_records_touch_survive_a_restart_between_them() {
+    let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
+    let session = shop(&server);
+    let settings = SettingsFile::new(&server, &broker, "shop");
+    init(&settings);
+    // Now and then the server logs something of its own in between: then once more.
+    for attempt in 0..10 {
+        let [first, second] = [server.session("shop"), server.session("shop")];
+        first.run(&format!("BEGIN; {INSERT}"));
+        second.run(&format!("BEGIN; {INSERT}"));
+        let daemon = publishing(&settings);
+        first.run("COMMIT");
+        let events = 2 * attempt + 1;
+        wait_until("the first event", PATIENCE, || {
+            broker.topics().iter().any(|topic| topic == "order.events")
+                && broker.read_committed("order.events").len() == events
+        });
+        daemon.kill();
+        let checkpoint = checkpoint(&broker).expect("a checkpoint");
+        second.run("COMMIT");
+        let daemon = publishing(&settings);
+        wait_until_published(&session, "tailwater");
+        stop(daemon);
+        let records = broker.read_committed("order.events");
+        assert_eq!(records.len(), events + 1, "the second transaction is lost or doubled");
+        let newest = records.iter().filter_map(|record| record.header("pg-lsn")).next_back();
+        if newest == Some(checkpoint.as_str()) {
+            return;
+        }
+    }
+    panic!("no two commit records touched");
+}
+
+/// A read_committed reader ends at the first open transaction, whoever's it is.
+#[test]
+fn a_checkpoint_hidden_behind_another_pipelines_open_transaction_is_waited_for() {
+    let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
+    let session = shop(&server);
+    let settings = SettingsFile::new(&server, &broker, "shop");
+    init(&settings);
+    let daemon = publishing(&settings);
+    let other: BaseProducer =
+        broker.client().set("transactional.id", "another-pipeline").create().expect("a producer");
+    other.init_transactions(PATIENCE).expect("initialised");
+    other.begin_transaction().expect("begun");
+    let topic = "__tailwater_checkpoints";
+    other.send(BaseRecord::to(topic).key("7/other/slot").payload("{}")).expect("sent");
+    other.flush(PATIENCE).expect("flushed");
+    session.run(INSERT);
+    wait_until_published(&session, "tailwater");
+    daemon.kill();
+    // Without the newest checkpoint it would publish the row again.
+    let daemon = Daemon::start(&settings);
+    daemon.wait_for("another pipeline's open transaction");
+    other.abort_transaction(PATIENCE).expect("aborted");
+    daemon.wait_for("publishing");
+    wait_until_published(&session, "tailwater");
+    stop(daemon);
+    assert_eq!(broker.read_committed("order.events").len(), 1);
+}

@@ -4,7 +4,11 @@ use std::fs;
 
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
-use crate::support::{PATIENCE, kafka::Broker, postgres::Server};
+use crate::support::{
+    PATIENCE,
+    kafka::Broker,
+    postgres::{Server, newest_binaries},
+};
 
 #[test]
 fn a_killed_database_comes_back_with_what_was_committed() {
@@ -16,6 +20,7 @@ fn a_killed_database_comes_back_with_what_was_committed() {
     assert_eq!(session.value("SELECT id FROM orders").as_deref(), Some("7"));
     assert!(session.try_run("SELECT missing").is_err());
     server.stop();
+    assert!(newest_binaries().join("postgres").is_file());
     assert!(!server.data_folder().join("postmaster.pid").exists());
 }
 
@@ -37,7 +42,9 @@ fn a_killed_broker_comes_back_with_what_was_acknowledged() {
     let producer: BaseProducer = broker.client().set("acks", "all").create().expect("a producer");
     producer.send(BaseRecord::to("kept").key("a").payload("1")).expect("sent");
     producer.flush(PATIENCE).expect("acknowledged");
+    let killed = broker.pid();
     broker.restart();
+    assert_ne!(broker.pid(), killed);
     let kept = broker.read_committed("kept");
     let [record] = kept.as_slice() else { panic!("{kept:?}") };
     assert_eq!(

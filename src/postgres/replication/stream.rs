@@ -87,7 +87,7 @@ impl ReplicationStream {
     }
 
     /// Waits for bytes and takes all that are there, as far as the buffer has room. Under backlog
-    /// it pauses first, see [`super::pacing`].
+    /// it pauses first, see `pacing.rs`.
     ///
     /// # Cancel safety
     /// What was read stays in the buffer, and a pause goes on where it was.

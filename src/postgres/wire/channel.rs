@@ -174,7 +174,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         .await
     }
 
-    /// Bytes to be sent by [`Channel::poll_flush`].
+    /// Bytes to be sent by [`Channel::flush`].
     pub fn outgoing(&mut self) -> &mut BytesMut {
         &mut self.outgoing
     }

@@ -67,8 +67,9 @@ impl FrameBuffer {
             self.end = pending;
         }
         let needed = self.frame_bytes().unwrap_or(0).max(pending + 1);
-        if needed > self.bytes.len() {
-            self.bytes.resize(needed, 0);
+        if self.end == self.bytes.len() {
+            // As bytes come, not as a length claims: a broken stream must not take a gigabyte.
+            self.bytes.resize(needed.min(2 * self.bytes.len()), 0);
         } else if self.bytes.len() > BUFFER_BYTES && needed <= BUFFER_BYTES {
             self.bytes.truncate(BUFFER_BYTES);
             self.bytes.shrink_to_fit();

@@ -10,13 +10,15 @@ use std::{
 
 use super::{
     kafka::{self, Broker, Record},
-    process, target_folder,
+    new_folder, process, target_folder,
 };
 
 /// Kafka's own Java client.
 pub fn java(broker: &Broker, topics: &[&str], take: impl FnMut(Record)) {
     let mut java = Command::new("java");
     java.args(["-Xmx512m", "-XX:+UseSerialGC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]);
+    // Native libraries are unpacked there, and not always removed.
+    java.arg(format!("-Djava.io.tmpdir={}", new_folder("java").display()));
     java.arg("-cp").arg(kafka::class_path()).arg(program("Committed.java"));
     java.arg(broker.brokers()).args(topics);
     for_each(java, take);

@@ -135,7 +135,11 @@ impl Broker {
         fs::write(&path, format!("{properties}\nlisteners={listeners}\n")).expect("written");
         let cache = cache();
         let mut java = Command::new("java");
-        java.args(["-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]);
+        // Small and quick to start, unless figures are to be measured.
+        let jvm = std::env::var("TAILWATER_KAFKA_JVM");
+        let jvm =
+            jvm.as_deref().unwrap_or("-Xms128m -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1");
+        java.args(jvm.split_whitespace());
         java.arg(format!("-XX:SharedArchiveFile={}", cache.join("kafka.jsa").display()));
         // Native libraries are unpacked there; a killed JVM leaves them.
         java.arg(format!("-Djava.io.tmpdir={}", self.folder.display()));
@@ -174,6 +178,11 @@ impl Broker {
     /// Its address.
     pub fn brokers(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Its process; 0 where it is not running.
+    pub fn pid(&self) -> u32 {
+        self.running().as_ref().map_or(0, Child::id)
     }
 
     /// `kill -9`.

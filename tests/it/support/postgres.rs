@@ -25,6 +25,11 @@ pub struct Server {
     running: Mutex<Option<Child>>,
 }
 
+/// The programs that servers are started from.
+pub fn newest_binaries() -> PathBuf {
+    binaries(None)
+}
+
 /// PostgreSQL's programs: Debian's, the newest first, else what scripts/prepare fetched.
 fn binaries(version: Option<u32>) -> PathBuf {
     let installed = Path::new("/usr/lib/postgresql");

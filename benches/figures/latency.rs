@@ -1,0 +1,151 @@
+//! Commit → visible to a `read_committed` consumer, at 1,000 single-row transactions a second. The
+//! clock begins when the INSERT is sent, so the commit's own fsync is in it.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    Message, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+    message::Headers,
+};
+
+use crate::{
+    process_times::cpu_seconds,
+    row,
+    support::{
+        PATIENCE,
+        daemon::Daemon,
+        kafka::Broker,
+        postgres::{Server, Session},
+        settings::SettingsFile,
+        wait_until, workload,
+    },
+};
+
+/// Transactions a second, and the connections that share them: one commit waits for its fsync.
+const RATE: u64 = 1_000;
+const WRITERS: u64 = 8;
+
+/// Left out at the beginning: connections, caches, the first transaction's topic.
+const WARM_UP: Duration = Duration::from_secs(2);
+
+type Sent = Mutex<HashMap<String, Instant>>;
+
+pub fn measure(seconds: u64) {
+    let server = Server::start_with(&[("shared_buffers", "256MB"), ("max_wal_size", "8GB")]);
+    let broker = Broker::start();
+    let session = server.create_database("shop");
+    workload::create_tables(&session);
+    let settings = SettingsFile::new(&server, &broker, "shop");
+    broker.create_topic("order.events", 1, &[]);
+    let daemon = Daemon::start(&settings);
+    daemon.wait_for("publishing");
+
+    let (sent, ended) = (Sent::default(), AtomicBool::new(false));
+    let duration = WARM_UP + Duration::from_secs(seconds);
+    let (latencies, cpu) = thread::scope(|scope| {
+        let reading = scope.spawn(|| read(&broker, &sent, &ended));
+        let before = cpu_seconds(daemon.pid());
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|writer| {
+                let (url, sent) = (server.url("shop"), &sent);
+                scope.spawn(move || write(&url, writer, duration, sent))
+            })
+            .collect();
+        for writer in writers {
+            writer.join().expect("a writer ends");
+        }
+        wait_until("the last events", PATIENCE, || {
+            sent.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        });
+        let cpu = cpu_seconds(daemon.pid()) - before;
+        ended.store(true, Ordering::Relaxed);
+        (reading.join().expect("the reader ends"), cpu)
+    });
+    print(latencies, cpu * 60. / duration.as_secs_f64());
+}
+
+fn write(url: &str, writer: u64, duration: Duration, sent: &Sent) {
+    let session = Session::open(url).expect("a connection");
+    let mut random = fastrand::Rng::with_seed(writer);
+    let interval = Duration::from_micros(1_000_000 * WRITERS / RATE);
+    let started = Instant::now() + interval.mul_f64(writer as f64 / WRITERS as f64);
+    let mut number = 0;
+    while started.elapsed() < duration {
+        let due = started + interval * number;
+        number += 1;
+        while let Some(wait) = due.checked_duration_since(Instant::now()) {
+            thread::park_timeout(wait);
+        }
+        let id = uuid::Builder::from_random_bytes(random.u128(..).to_le_bytes()).into_uuid();
+        let sql = format!(
+            "INSERT INTO outbox_events (id, aggregate_id, event_type, payload, created_at) VALUES \
+             ('{id}', 'order-{}', 'order.placed', '{{\"note\": \"{:x<180}\"}}', clock_timestamp())",
+            random.u16(..),
+            ""
+        );
+        let now = Instant::now();
+        sent.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_string(), now);
+        session.run(&sql);
+    }
+}
+
+/// Each event's time since its INSERT was sent, those of the warm-up left out.
+fn read(broker: &Broker, sent: &Sent, ended: &AtomicBool) -> Vec<Duration> {
+    let consumer: BaseConsumer = broker
+        .client()
+        .set("group.id", "figures")
+        .set("isolation.level", "read_committed")
+        .set("enable.auto.commit", "false")
+        .set("fetch.wait.max.ms", "100")
+        .create()
+        .expect("a consumer");
+    let mut assignment = TopicPartitionList::new();
+    assignment.add_partition_offset("order.events", 0, Offset::Beginning).expect("a partition");
+    consumer.assign(&assignment).expect("assigned");
+    let (started, mut latencies) = (Instant::now(), Vec::new());
+    while !ended.load(Ordering::Relaxed) {
+        let Some(message) = consumer.poll(Duration::from_millis(100)) else { continue };
+        let message = message.expect("a record");
+        let id = message.headers().and_then(|headers| {
+            let header = headers.iter().find(|header| header.key == "event-id")?;
+            String::from_utf8(header.value?.to_vec()).ok()
+        });
+        let id = id.expect("an event-id");
+        let begun = sent.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        let begun = begun.expect("an event that was sent, and once");
+        if begun.duration_since(started) > WARM_UP {
+            latencies.push(begun.elapsed());
+        }
+    }
+    latencies
+}
+
+fn print(mut latencies: Vec<Duration>, cpu_a_minute: f64) {
+    latencies.sort_unstable();
+    let at = |part: f64| {
+        let index = (latencies.len() as f64 * part) as usize;
+        let latency = latencies.get(index).or(latencies.last()).copied().unwrap_or_default();
+        format!("{:.1}", latency.as_secs_f64() * 1e3)
+    };
+    println!("## Commit to visible, {RATE} single-row transactions a second\n");
+    row(&["events", "p50 ms", "p90 ms", "p99 ms", "max ms", "CPU s a minute"].map(str::to_owned));
+    println!("|---|---|---|---|---|---|");
+    row(&[
+        latencies.len().to_string(),
+        at(0.5),
+        at(0.9),
+        at(0.99),
+        at(1.),
+        format!("{cpu_a_minute:.1}"),
+    ]);
+    println!();
+}

@@ -1,0 +1,34 @@
+//! The figures of docs/benchmarks.md: both sides of each ratio are measured in one run, in turns,
+//! against a real PostgreSQL and a real Apache Kafka. Run by `make bench`.
+
+#[path = "../../tests/it/support/mod.rs"]
+#[expect(dead_code, reason = "the tests' servers, of which figures need a part")]
+mod support;
+
+mod drain;
+mod latency;
+mod process_times;
+mod start;
+
+/// Prints a table's row.
+fn row(cells: &[String]) {
+    println!("| {} |", cells.join(" | "));
+}
+
+/// The middle one; of an even number the lower of both.
+fn median(mut numbers: Vec<f64>) -> f64 {
+    numbers.sort_by(f64::total_cmp);
+    let middle = numbers.len().saturating_sub(1) / 2;
+    numbers.get(middle).copied().unwrap_or(f64::NAN)
+}
+
+fn number_of(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
+}
+
+fn main() {
+    println!("{}\n", jiff::Timestamp::now());
+    drain::measure(number_of("ROWS", 1_000_000), number_of("ROUNDS", 3));
+    latency::measure(number_of("SECONDS", 30));
+    start::measure(number_of("STARTS", 7));
+}
