@@ -19,6 +19,7 @@ CREATE TABLE outbox_events (
     -- , correlation_id text   -- what the event belongs to; its own id without it
     -- , causation_id   text   -- the event or command that caused it
     -- , traceparent    text   -- the W3C trace context, for the record's header
+    -- , headers        jsonb  -- an object whose members become record headers
 );
 
 -- In the transaction of the business change:

@@ -28,7 +28,6 @@ const FILL: &str = "
         payload jsonb, status text DEFAULT 'pending', created_at timestamptz,
         retry_count int DEFAULT 0, published_at timestamptz);
     CREATE PUBLICATION tailwater FOR TABLE outbox_events WITH (publish = 'insert');
-    SELECT pg_create_logical_replication_slot('base', 'pgoutput');
     CREATE PROCEDURE fill(n int) LANGUAGE plpgsql AS $$
     BEGIN
         FOR i IN 1 .. n / 10 LOOP
@@ -70,9 +69,12 @@ pub fn measure(rows: u64, rounds: u64) {
     ]);
     let session = server.create_database("shop");
     session.run(FILL);
+    session.run("SELECT pg_create_logical_replication_slot('base', 'pgoutput')");
     session.run("SET synchronous_commit = off");
     session.run(&format!("CALL fill({rows})"));
-    let mut bench = Bench { server, broker: Broker::start(), session, rows, drains: 0 };
+    let broker = Broker::start();
+    broker.create_topic("order.events", 1, &[]);
+    let mut bench = Bench { server, broker, session, rows, drains: 0 };
     println!("## Drain of {rows} rows in transactions of 10\n");
     row(&["", "rows/s", "of pg_recvlogical", "CPU s/million", "walsender", "broker", "peak MiB"]
         .map(str::to_owned));

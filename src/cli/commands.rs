@@ -62,7 +62,10 @@ fn init(path: &Path) -> Result<(), Box<dyn Failure>> {
 fn print_sql(path: &Path) -> Result<(), Box<dyn Failure>> {
     let config = load(path)?;
     let settings = &config.pipeline;
-    let statements = within_runtime(pipeline::publication_sql(settings))?;
+    let statements = within_runtime(async {
+        let shutdown = Shutdown::on_signals().expect("signal handlers can be installed");
+        pipeline::publication_sql(settings, &shutdown).await
+    })?;
     if statements.is_empty() {
         println!("-- publication \"{}\" has all it needs.", settings.publication);
     }

@@ -160,6 +160,7 @@ fn column_names(section: &ColumnsSection) -> ColumnNames {
         correlation_id,
         causation_id,
         traceparent,
+        headers,
     } = section;
     for (name, configured) in [
         (&mut names.id, id),
@@ -172,6 +173,7 @@ fn column_names(section: &ColumnsSection) -> ColumnNames {
         (&mut names.correlation_id, correlation_id),
         (&mut names.causation_id, causation_id),
         (&mut names.traceparent, traceparent),
+        (&mut names.headers, headers),
     ] {
         if let Some(configured) = configured {
             *name = ColumnName::Configured(configured.clone());

@@ -149,26 +149,37 @@ impl FieldSet {
     }
 }
 
-/// Columns that become headers under configured names; a NULL makes no header.
+/// Headers that the row brings along; a NULL makes none.
 #[derive(Clone, Copy, Debug)]
 pub struct ExtraHeaders<'a> {
+    /// Columns that become a header each.
     columns: &'a [(String, ColumnAt)],
     tuple: Tuple<'a>,
+    /// Members of the column `headers`.
+    members: &'a [(String, String)],
 }
 
 impl<'a> ExtraHeaders<'a> {
-    pub(super) fn new(columns: &'a [(String, ColumnAt)], tuple: Tuple<'a>) -> Self {
-        Self { columns, tuple }
+    pub(super) fn new(
+        columns: &'a [(String, ColumnAt)],
+        tuple: Tuple<'a>,
+        members: &'a [(String, String)],
+    ) -> Self {
+        Self { columns, tuple, members }
     }
 
-    /// Name and value, in the settings' order.
+    /// Name and value: columns in the settings' order, then members in theirs.
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + use<'a> {
         let tuple = self.tuple;
-        self.columns.iter().filter_map(move |(name, column)| match tuple.get(column.index())? {
-            TupleValue::Text(value) => Some((name.as_str(), value)),
-            // An INSERT carries every value, so nothing is lost with the second of the two.
-            TupleValue::Null | TupleValue::UnchangedToast => None,
-        })
+        let columns = self.columns.iter().filter_map(move |(name, column)| {
+            match tuple.get(column.index())? {
+                TupleValue::Text(value) => Some((name.as_str(), value)),
+                // An INSERT carries every value, so nothing is lost with the second of the two.
+                TupleValue::Null | TupleValue::UnchangedToast => None,
+            }
+        });
+        let members = self.members.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        columns.chain(members)
     }
 }
 

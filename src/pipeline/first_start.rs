@@ -12,8 +12,7 @@ use tracing::info;
 
 use super::{
     settings::Settings,
-    shutdown::Shutdown,
-    start::{self, Failed, Purpose, TakenOver, blocking},
+    start::{Failed, blocking},
 };
 use crate::{
     checkpoint::{CheckpointKey, CheckpointRecord, Fingerprint, Intent},
@@ -30,41 +29,8 @@ use crate::{
 /// How often a slot that waits for open transactions says for whom.
 const BLOCKERS_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Makes what a first start lacks and leaves it in order: publication, slot, topics, checkpoint.
-/// What is there already is left as it is.
-///
-/// # Errors
-/// What `run` would refuse too, but for a source that is known under another identity.
-pub async fn init(settings: &Settings, shutdown: &Shutdown) -> Result<CheckpointRecord, Failed> {
-    let sql = Sql::connect(&settings.postgres).await?;
-    ensure_publication(settings, &sql).await?;
-    let TakenOver { stream, kafka, checkpoint, .. } =
-        start::take_over(settings, shutdown, Purpose::Init).await?;
-    stream.finish(None, None).await;
-    drop(kafka);
-    Ok(checkpoint)
-}
-
-/// The SQL of a first start, for those who run it themselves. Needs the database only.
-pub async fn publication_sql(settings: &Settings) -> Result<Vec<String>, Failed> {
-    let sql = Sql::connect(&settings.postgres).await?;
-    let mut statements = Vec::new();
-    let name = &settings.publication;
-    match publication::describe(&sql, name, &settings.tables).await? {
-        None => statements.push(publication::create_sql(name, &settings.tables)),
-        Some(found) => statements.extend(
-            settings
-                .tables
-                .iter()
-                .filter(|table| !found.tables.contains_key(*table))
-                .map(|table| publication::add_table_sql(name, table)),
-        ),
-    }
-    Ok(statements)
-}
-
 /// Creates the publication, or adds the tables that it lacks.
-async fn ensure_publication(settings: &Settings, sql: &Sql) -> Result<(), Failed> {
+pub(super) async fn ensure_publication(settings: &Settings, sql: &Sql) -> Result<(), Failed> {
     let name = &settings.publication;
     match publication::describe(sql, name, &settings.tables).await? {
         None => {

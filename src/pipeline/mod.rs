@@ -4,12 +4,13 @@
 //! start ──► stream_loop ──► supervisor ──► start …
 //!   │            │
 //!   │            └─ assembler (records, cuts), resume (what is published already)
-//!   └─ refusal (what would lose or double), first_start (publication, intent, slot)
+//!   └─ refusal (what would lose or double), first_start (publication, intent, slot), init
 //! ```
 
 mod assembler;
 mod checkpoint_writer;
 mod first_start;
+mod init;
 mod progress;
 mod publication_watch;
 mod refusal;
@@ -20,7 +21,7 @@ mod start;
 mod stream_loop;
 mod supervisor;
 
-pub use first_start::{init, publication_sql};
+pub use init::{InitError, init, publication_sql};
 pub use refusal::Refusal;
 pub use resume::HistoryError;
 pub use settings::{KafkaSettings, Settings};

@@ -168,6 +168,19 @@ async fn connect_replication(settings: &Settings) -> Result<Connection, Failed> 
     })
 }
 
+/// The checkpoint as it can be read without taking anything: a daemon is at work with it.
+pub(super) async fn find_checkpoint(
+    settings: &Settings,
+    shutdown: &Shutdown,
+) -> Result<Option<CheckpointRecord>, Failed> {
+    let server = identify(&mut connect_replication(settings).await?).await?;
+    let key = checkpoint_key(settings, &server.identity);
+    let kafka = connect_kafka(settings, &server.identity, shutdown).await?;
+    let (_, look) = look(kafka, &key, settings, true).await?;
+    judge_source(settings, &look)?;
+    Ok(look.checkpoint)
+}
+
 /// Step 0 on the server's side: what needs no Kafka to be refused.
 async fn check_server(settings: &Settings, sql: &Sql) -> Result<(), Failed> {
     let server = catalog::server(sql).await?;

@@ -116,6 +116,27 @@ fn a_missing_file_and_a_wrong_option_are_usage() {
 }
 
 #[test]
+fn init_can_be_repeated_also_beside_a_running_daemon() {
+    let shop = Shop::initialised();
+    init(&shop.settings);
+    let daemon = publishing(&shop.settings);
+    init(&shop.settings);
+    stop(daemon);
+}
+
+#[test]
+fn init_gives_up_on_servers_that_do_not_answer() {
+    let settings = SettingsFile::of_text(
+        "source = \"s\"\n[postgres]\nurl = \"postgres://u@127.0.0.1:1/d\"\n[kafka]\nbrokers = \
+         \"127.0.0.1:1\"\n[[outbox]]\ntable = \"public.outbox_events\"\n"
+            .to_owned(),
+    );
+    let ended = daemon::run(&["init"], &settings);
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    assert!(ended.is_code("not_connected"), "{}", ended.stderr);
+}
+
+#[test]
 fn init_prints_the_sql_that_it_would_run_and_runs_none() {
     let server = Server::start();
     let session = shop(&server);

@@ -40,6 +40,12 @@ impl ColumnAt {
         &self.name
     }
 
+    /// A column without its table.
+    #[cfg(test)]
+    pub(super) fn for_test(index: usize, name: &str) -> Self {
+        Self { index, name: name.to_owned() }
+    }
+
     /// A copy of its name, for errors.
     pub(super) fn owned_name(&self) -> String {
         self.name.clone()
@@ -97,7 +103,10 @@ pub(crate) struct Columns {
     pub(super) correlation_id: Option<ColumnAt>,
     pub(super) causation_id: Option<ColumnAt>,
     pub(super) traceparent: Option<ColumnAt>,
+    /// Columns that become a header each.
     pub(super) headers: Vec<(String, ColumnAt)>,
+    /// The column whose members become headers.
+    pub(super) header_object: Option<ColumnAt>,
 }
 
 /// A table's columns as the stream or the catalog lists them: name and type, in tuple order.
@@ -175,7 +184,24 @@ pub(crate) fn read(listing: Listing<'_>, settings: &Settings) -> Result<Columns,
             .iter()
             .map(|(header, column)| Ok((header.clone(), listing.needed(column, "headers")?.0)))
             .collect::<Result<_, EventError>>()?,
+        header_object: read_header_object(listing, names)?,
     })
+}
+
+/// A column that merely happens to be called `headers` counts only where it holds JSON objects.
+fn read_header_object(
+    listing: Listing<'_>,
+    names: &ColumnNames,
+) -> Result<Option<ColumnAt>, EventError> {
+    let role = "columns.headers";
+    let Some(found) = listing.optional(&names.headers, role)? else { return Ok(None) };
+    match (found.1, &names.headers) {
+        (JSONBOID | JSONOID, _) => Ok(Some(found.0)),
+        (Oid(_), ColumnName::Default(_)) => Ok(None),
+        (Oid(_), ColumnName::Configured(_)) => {
+            Err(listing.type_error(&found, role, "jsonb or json"))
+        }
+    }
 }
 
 fn read_id(listing: Listing<'_>, names: &ColumnNames) -> Result<ColumnAt, EventError> {

@@ -2,6 +2,7 @@
 
 mod columns;
 mod envelope;
+mod header_object;
 mod payload;
 mod row;
 mod settings;

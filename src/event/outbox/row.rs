@@ -9,7 +9,7 @@ use crate::{
             PayloadForm,
             columns::{ColumnAt, Columns},
             envelope::{self, Envelope},
-            payload,
+            header_object, payload,
             table::Table,
         },
         timestamp::{self, INSTANT_BYTES, TimestampProblem},
@@ -32,6 +32,7 @@ pub(crate) struct Scratch {
     /// A bytea payload.
     decoded: Vec<u8>,
     envelope: envelope::Scratch,
+    headers: Vec<(String, String)>,
 }
 
 impl Scratch {
@@ -42,6 +43,7 @@ impl Scratch {
             topic: String::new(),
             decoded: Vec::new(),
             envelope: envelope::Scratch::default(),
+            headers: Vec::new(),
         }
     }
 
@@ -65,7 +67,7 @@ impl Table {
     ) -> Result<DomainEvent<'a>, Reason> {
         scratch.shrink();
         let columns = &self.columns;
-        let Scratch { id, occurred_at, topic, decoded, envelope: walk } = scratch;
+        let Scratch { id, occurred_at, topic, decoded, envelope: walk, headers } = scratch;
 
         let row_id = read_id(&columns.id, tuple, id)?;
         let event_type = read_event_type(&columns.event_type, tuple)?;
@@ -82,6 +84,7 @@ impl Table {
         if let Some((_, envelope)) = &envelope {
             check_agreement(envelope, row_id, event_type, columns)?;
         }
+        header_object::read(&columns.header_object, tuple, headers)?;
         let won = |field| envelope.as_ref().and_then(|(_, envelope)| envelope.text(field));
         let won_or_column = |field, column: &Option<ColumnAt>| match won(field) {
             Some(text) => Ok(Some(text)),
@@ -111,7 +114,7 @@ impl Table {
                     Payload::Data(payload_text.unwrap_or("null"))
                 }
             },
-            headers: ExtraHeaders::new(&columns.headers, tuple),
+            headers: ExtraHeaders::new(&columns.headers, tuple, headers),
         })
     }
 }

@@ -85,4 +85,6 @@ column_names! {
     causation_id,
     /// Optional.
     traceparent,
+    /// A JSON object whose members become headers; optional.
+    headers,
 }

@@ -6,6 +6,9 @@
 //! backlog we wait a few milliseconds between reads, until the receive buffer is nearly full.
 //! Without backlog we read at once: latency is what counts then.
 //!
+//! A unix socket has no window: its sender sleeps as soon as little more than 100 KiB wait, which
+//! takes it less than a millisecond. A longer pause would only hold it up.
+//!
 //! Backlog is told by the rate at which bytes came lately, not by how much one read found: a reader
 //! that is faster than the server finds little each time, and is what this is about.
 
@@ -22,6 +25,14 @@ const BACKLOG_BYTES_PER_WINDOW: usize = 256 << 10;
 /// The longest pause: at the 150 MB/s that decoding alone reaches, the receive buffer of 1 MiB is
 /// full by then.
 pub(super) const PAUSE_MAX: Duration = Duration::from_millis(5);
+
+/// Under backlog a unix socket is read when this much waits: about half of what lets its sender
+/// sleep.
+pub(super) const BRIEF_PAUSE_BYTES: usize = 48 << 10;
+
+/// Between two looks at it, and how many there are at most: together half a millisecond.
+pub(super) const BRIEF_PAUSE: Duration = Duration::from_micros(100);
+pub(super) const BRIEF_PAUSES: usize = 5;
 
 /// The buffer counts as nearly full from here on.
 pub(super) const NEARLY_FULL_BYTES: usize = 896 << 10;

@@ -17,7 +17,9 @@ use postgres_protocol::message::frontend;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-use super::pacing::{NEARLY_FULL_BYTES, PAUSE_MAX, Pacing};
+use super::pacing::{
+    BRIEF_PAUSE, BRIEF_PAUSE_BYTES, BRIEF_PAUSES, NEARLY_FULL_BYTES, PAUSE_MAX, Pacing,
+};
 use crate::{
     change::PgTimestamp,
     checkpoint::FlushLsn,
@@ -96,7 +98,11 @@ impl ReplicationStream {
     /// Where the connection breaks or the server closes it.
     pub async fn read_chunk(&mut self) -> Result<(), PostgresError> {
         if self.pacing.has_backlog() {
-            self.pause().await;
+            if self.channel.stream().has_window() {
+                self.pause().await;
+            } else {
+                self.pause_briefly();
+            }
         }
         let filled = self.channel.fill().await;
         let now = Instant::now();
@@ -116,6 +122,17 @@ impl ReplicationStream {
         let until = *self.pause_until.get_or_insert_with(|| Instant::now() + PAUSE_MAX);
         while Instant::now() < until && self.channel.stream().waiting_bytes() < NEARLY_FULL_BYTES {
             sleep(PAUSE_STEP).await;
+        }
+    }
+
+    /// Until a read is worth its while and before the sender sleeps. Blocks the thread for half a
+    /// millisecond at most: the runtime's timer is no finer than one.
+    fn pause_briefly(&self) {
+        for _ in 0..BRIEF_PAUSES {
+            if self.channel.stream().waiting_bytes() >= BRIEF_PAUSE_BYTES {
+                return;
+            }
+            std::thread::park_timeout(BRIEF_PAUSE);
         }
     }
 

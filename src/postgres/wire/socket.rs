@@ -78,6 +78,15 @@ impl Socket {
         Ok(stream)
     }
 
+    /// Whether a reader that waits lets a window close, so that the sender only queues. A unix
+    /// socket's sender sleeps instead, as soon as some 100 KiB wait.
+    pub fn has_window(&self) -> bool {
+        match self {
+            Self::Tcp(_) => true,
+            Self::Unix(_) => false,
+        }
+    }
+
     /// Bytes that wait in the receive buffer (FIONREAD); 0 where the system does not say.
     pub fn waiting_bytes(&self) -> usize {
         let mut count: libc::c_int = 0;

@@ -1,0 +1,159 @@
+//! `init`: what a first start makes, made by itself and with patience.
+
+use std::{
+    error::Error,
+    fmt,
+    time::{Duration, Instant},
+};
+
+use tokio::time::sleep;
+use tracing::info;
+
+use super::{
+    first_start,
+    refusal::Refusal,
+    settings::Settings,
+    shutdown::Shutdown,
+    start::{self, Failed, Purpose, TakenOver},
+};
+use crate::{
+    checkpoint::CheckpointRecord,
+    failure::{Code, Failure, Recovery},
+    postgres::{publication, sql::Sql},
+};
+
+/// How long servers that do not answer are waited for. Who runs `init` waits for its end, unlike
+/// who runs a daemon.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Between two attempts.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// It was not done.
+#[derive(Debug)]
+pub enum InitError {
+    /// A server did not answer for too long.
+    NotConnected {
+        /// What the last attempt came to.
+        source: Box<dyn Failure>,
+    },
+    /// A signal came first.
+    Stopped,
+}
+
+impl fmt::Display for InitError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotConnected { .. } => {
+                write!(formatter, "gave up after {} seconds", PATIENCE.as_secs())
+            }
+            Self::Stopped => formatter.write_str("stopped before it was done"),
+        }
+    }
+}
+
+impl Error for InitError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::NotConnected { source } => Some(&**source),
+            Self::Stopped => None,
+        }
+    }
+}
+
+impl Failure for InitError {
+    fn code(&self) -> Option<Code> {
+        match self {
+            Self::NotConnected { .. } => Some(Code::NotConnected),
+            Self::Stopped => None,
+        }
+    }
+
+    fn recovery(&self) -> Recovery {
+        Recovery::Stop
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::NotConnected { source } => Some(source.hint().unwrap_or_else(|| {
+                "Check postgres.url and kafka.brokers, and whether both servers run.".to_owned()
+            })),
+            Self::Stopped => Some("Run it again: what it made stays, and is used.".to_owned()),
+        }
+    }
+}
+
+/// Makes what a first start lacks and leaves it in order: publication, slot, topics, checkpoint.
+/// What is there already is left as it is, also where a daemon is at work with it.
+///
+/// # Errors
+/// What `run` would refuse too, but for a source that is known under another identity; and
+/// [`InitError`].
+pub async fn init(settings: &Settings, shutdown: &Shutdown) -> Result<CheckpointRecord, Failed> {
+    patiently(shutdown, async || {
+        let sql = Sql::connect(&settings.postgres).await?;
+        first_start::ensure_publication(settings, &sql).await?;
+        match start::take_over(settings, shutdown, Purpose::Init).await {
+            Ok(TakenOver { stream, kafka, checkpoint, .. }) => {
+                stream.finish(None, None).await;
+                drop(kafka);
+                Ok(checkpoint)
+            }
+            Err(failure) if is_slot_busy(&*failure) => {
+                let found = start::find_checkpoint(settings, shutdown).await?;
+                found.ok_or(failure)
+            }
+            Err(failure) => Err(failure),
+        }
+    })
+    .await
+}
+
+/// The SQL of a first start, for those who run it themselves. Needs the database only.
+///
+/// # Errors
+/// Where the database cannot be asked.
+pub async fn publication_sql(
+    settings: &Settings,
+    shutdown: &Shutdown,
+) -> Result<Vec<String>, Failed> {
+    patiently(shutdown, async || {
+        let sql = Sql::connect(&settings.postgres).await?;
+        let name = &settings.publication;
+        let Some(found) = publication::describe(&sql, name, &settings.tables).await? else {
+            return Ok(vec![publication::create_sql(name, &settings.tables)]);
+        };
+        let missing = settings.tables.iter().filter(|table| !found.tables.contains_key(*table));
+        Ok(missing.map(|table| publication::add_table_sql(name, table)).collect())
+    })
+    .await
+}
+
+fn is_slot_busy(failure: &dyn Failure) -> bool {
+    let failure: &dyn Error = failure;
+    matches!(failure.downcast_ref(), Some(Refusal::SlotBusy { .. }))
+}
+
+async fn patiently<T>(
+    shutdown: &Shutdown,
+    mut attempt: impl AsyncFnMut() -> Result<T, Failed>,
+) -> Result<T, Failed> {
+    let (began, mut stopped) = (Instant::now(), shutdown.clone());
+    loop {
+        let outcome = tokio::select! {
+            biased;
+            () = stopped.requested() => return Err(InitError::Stopped.into()),
+            outcome = attempt() => outcome,
+        };
+        let failure = match outcome {
+            Ok(done) => return Ok(done),
+            Err(failure) if failure.recovery() == Recovery::Stop => return Err(failure),
+            Err(failure) => failure,
+        };
+        if began.elapsed() >= PATIENCE {
+            return Err(InitError::NotConnected { source: failure }.into());
+        }
+        info!(error = super::chain(&*failure), "trying again");
+        sleep(PAUSE).await;
+    }
+}
