@@ -51,7 +51,10 @@ extern "C" fn remove_parent() {
 pub fn new_folder(purpose: &str) -> PathBuf {
     let parent = PARENT.get_or_init(|| {
         // Short: a unix socket's path has 107 bytes at most.
-        let all = std::env::temp_dir().join("tailwater-tests");
+        // A folder for each user: none may write into another's.
+        // SAFETY: geteuid reads a number.
+        let user = unsafe { libc::geteuid() };
+        let all = std::env::temp_dir().join(format!("tailwater-tests-{user}"));
         for entry in fs::read_dir(&all).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let is_alive =
