@@ -11,6 +11,8 @@ mod channel;
 mod fields;
 pub mod frame;
 mod socket;
+#[cfg(test)]
+pub(in crate::postgres) mod tests;
 
 pub use authentication::Authentication;
 pub use channel::{Channel, Row, Session};
