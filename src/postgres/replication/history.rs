@@ -51,9 +51,26 @@ mod tests {
     }
 
     #[test]
+    fn a_history_without_ancestors_is_one() {
+        for content in ["", "\n", "# only a comment\n"] {
+            let history = TimelineHistory::parse(content).expect("well formed");
+            assert_eq!(history.switch_point(1), None);
+        }
+    }
+
+    #[test]
+    fn a_reason_may_hold_anything() {
+        let history = TimelineHistory::parse("1\t0/10\tbefore 2\t0/99 # or so\r\n");
+        let history = history.expect("well formed");
+        assert_eq!(history.switch_point(1).expect("an ancestor").to_string(), "0/10");
+        assert_eq!(history.switch_point(2), None);
+    }
+
+    #[test]
     fn a_line_of_another_form_is_refused() {
-        for content in ["one\t0/1", "1", "1\tnowhere"] {
-            assert!(TimelineHistory::parse(content).is_err(), "{content}");
+        for content in ["one\t0/1", "1", "1\tnowhere", "1\t0/0\tx", "-1\t0/1\tx", "1\t0/1\tx\n2"] {
+            let error = TimelineHistory::parse(content).expect_err("another form");
+            assert!(error.to_string().contains("the timeline history has a line"), "{error}");
         }
     }
 }

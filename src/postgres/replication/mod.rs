@@ -7,6 +7,7 @@
 //! Manual page: protocol-replication.
 
 #![deny(clippy::indexing_slicing, clippy::unwrap_used)]
+#![cfg_attr(test, allow(clippy::indexing_slicing))]
 
 mod connection;
 mod history;

@@ -276,37 +276,4 @@ fn copy_data(body: &[u8]) -> Result<StreamMessage<'_>, PostgresError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn xlog_data_of_a_relation_has_no_position() {
-        let body = [&b"w"[..], &[0; 24], b"R..."].concat();
-        let message = copy_data(&body).expect("well formed");
-        let StreamMessage::XLogData { wal_start: None, payload } = message else {
-            panic!("{message:?}");
-        };
-        assert_eq!(payload, b"R...");
-    }
-
-    #[test]
-    fn a_keepalive_says_whether_it_wants_an_answer() {
-        let body = [&b"k"[..], &7_u64.to_be_bytes(), &[0; 8], &[1]].concat();
-        let message = copy_data(&body).expect("well formed");
-        assert!(matches!(message, StreamMessage::Keepalive { reply_requested: true, .. }));
-    }
-
-    #[test]
-    fn short_and_foreign_stream_messages_are_refused() {
-        for body in [&b""[..], b"w", b"w1234567", b"k1234567", &[b'k'; 19], b"x"] {
-            assert!(copy_data(body).is_err(), "{body:?}");
-        }
-    }
-
-    #[test]
-    fn a_skipped_publication_is_no_mere_notice() {
-        let notice = b"SWARNING\0VWARNING\0C55000\0Mskipped loading publication \"p\"\0\0";
-        let error = aside(tag::NOTICE, notice, "p").expect_err("changes would be lost");
-        assert!(matches!(error, PostgresError::PublicationSkipped { .. }));
-    }
-}
+mod tests;
