@@ -160,6 +160,8 @@ impl ServerMessage {
     /// tried again (manual page errcodes-appendix).
     fn situation(&self) -> Situation {
         let says = |words: &str| self.message.contains(words);
+        // Names of slots and publications stand in the messages, and may hold any of these words.
+        let begins = |words: &str| self.message.starts_with(words);
         let details = |words: &str| {
             self.detail.as_ref().is_some_and(|detail| detail.contains(words)) || says(words)
         };
@@ -167,9 +169,11 @@ impl ServerMessage {
             "28000" | "28P01" => Situation::Coded(Code::AuthFailed),
             "42501" => Situation::Coded(Code::NoReplicationRole),
             "53400" => Situation::Coded(Code::NoFreeSlot),
-            "42704" if says("publication") => Situation::Coded(Code::PublicationMissing),
-            "42704" if says("replication slot") => Situation::Coded(Code::SlotMissing),
-            "55000" if says("wal_level") => Situation::Coded(Code::WalLevel),
+            "42704" if begins("publication") => Situation::Coded(Code::PublicationMissing),
+            "42704" if begins("replication slot") => Situation::Coded(Code::SlotMissing),
+            "55000" if begins("logical decoding") && says("wal_level") => {
+                Situation::Coded(Code::WalLevel)
+            }
             "55000" if details("maximum reserved size") || details("invalidated") => {
                 Situation::Coded(Code::SlotInvalidated)
             }
@@ -244,3 +248,6 @@ impl Failure for PostgresError {
         Some(hint.to_owned())
     }
 }
+
+#[cfg(test)]
+mod tests;
