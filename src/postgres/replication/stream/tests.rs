@@ -7,7 +7,9 @@ use tokio::{
 
 use super::*;
 use crate::{
+    checkpoint::Tracker,
     failure::{Code, Failure, Recovery},
+    lsn::EndLsn,
     postgres::wire::{
         Authentication,
         tests::{frame, ready, report, welcome},
@@ -65,7 +67,7 @@ async fn read_status(server: &mut UnixStream) -> (Vec<u8>, u8) {
 #[tokio::test]
 async fn a_status_update_holds_write_flush_and_apply() {
     let (mut stream, mut server) = stream().await;
-    let flush = FlushLsn::for_test(lsn(0x20));
+    let flush = Tracker::new(EndLsn(lsn(0x20))).flush_lsn();
     stream.send_status(Some(lsn(0x30)), Some(flush), false).await.expect("sent");
     assert_eq!(read_status(&mut server).await, status(0x30, 0x20, 0));
 }
@@ -190,7 +192,7 @@ async fn finish_sends_the_last_status_and_says_goodbye() {
         server.read_to_end(&mut goodbye).await.expect("the end");
         (last, copy_done, goodbye)
     };
-    let flush = FlushLsn::for_test(lsn(0x20));
+    let flush = Tracker::new(EndLsn(lsn(0x20))).flush_lsn();
     let finish = stream.finish(Some(lsn(0x30)), Some(flush));
     let ((), (last, copy_done, goodbye)) = tokio::join!(finish, walsender);
     assert_eq!(last, status(0x30, 0x20, 0));
