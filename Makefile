@@ -25,7 +25,7 @@ proof: ## the same, long proofs at their full size
 	@scripts/test 1
 
 .PHONY: check
-check: ## format, lints, documentation, licences
+check: ## format, lints, documentation
 	cargo fmt --check
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo clippy --all-targets -- -D warnings
