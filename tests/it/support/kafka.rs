@@ -262,8 +262,7 @@ impl Broker {
         let mut assignment = TopicPartitionList::new();
         let mut ends = Vec::new();
         for partition in 0..i32::try_from(partitions).expect("few partitions") {
-            let (low, high) =
-                consumer.fetch_watermarks(topic, partition, PATIENCE).expect("watermarks");
+            let (low, high) = watermarks(&consumer, topic, partition);
             ends.push(high);
             let begin = Offset::Offset(low);
             assignment.add_partition_offset(topic, partition, begin).expect("a partition");
@@ -290,6 +289,17 @@ impl Broker {
             })
         });
     }
+}
+
+/// Where a partition begins and ends. The leader of a topic that was just made, or of a broker that
+/// was just restarted, may not know yet that it is one.
+fn watermarks(consumer: &BaseConsumer, topic: &str, partition: i32) -> (i64, i64) {
+    let mut found = None;
+    wait_until(&format!("the leader of {topic}-{partition}"), PATIENCE, || {
+        found = consumer.fetch_watermarks(topic, partition, PATIENCE).ok();
+        found.is_some()
+    });
+    found.expect("waited for")
 }
 
 fn record(message: &rdkafka::message::BorrowedMessage<'_>) -> Record {
