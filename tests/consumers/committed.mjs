@@ -1,10 +1,11 @@
-// kafkajs as a read_committed consumer: all of some topics, each partition to the high watermark
-// that it had at the start. Arguments: the folder that holds kafkajs, brokers, topics. Standard
-// output: records as Committed.java writes them, after a 1 each; a 0 at the end.
+// kafkajs as a read_committed consumer: all of some topics, each partition to its high watermark.
+// Arguments: the folder that holds kafkajs, brokers, and topics as <name>=<high watermark of
+// partition 0>,<of partition 1>… Standard output: records as Committed.java writes them, after a 1
+// each; a 0 at the end.
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
 
-const [modules, brokers, ...topics] = process.argv.slice(2)
+const [modules, brokers, ...wanted] = process.argv.slice(2)
 const require = createRequire(join(modules, 'committed.cjs'))
 const { CompressionCodecs, CompressionTypes, Kafka, logLevel } = require('kafkajs')
 const lz4 = require('lz4js')
@@ -56,15 +57,14 @@ const record = (topic, partition, { offset, timestamp, key, value, headers }) =>
 
 const write = buffer => new Promise(written => process.stdout.write(buffer, written))
 
+const topics = []
 const ends = new Map()
-const admin = kafka.admin()
-await admin.connect()
-for (const topic of topics) {
-  for (const { partition, low, high } of await admin.fetchTopicOffsets(topic)) {
-    if (BigInt(high) > BigInt(low)) ends.set(`${topic}/${partition}`, BigInt(high))
+for (const [topic, highs] of wanted.map(text => text.split('='))) {
+  topics.push(topic)
+  for (const [partition, high] of highs.split(',').entries()) {
+    if (BigInt(high) > 0n) ends.set(`${topic}/${partition}`, BigInt(high))
   }
 }
-await admin.disconnect()
 
 let hasWritten = false
 // Told of batches that hold nothing but markers and aborted records too.

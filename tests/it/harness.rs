@@ -1,14 +1,16 @@
 //! The servers that the other tests rely on.
 
-use std::fs;
+use std::{fs, thread};
 
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use crate::support::{
-    PATIENCE,
-    kafka::Broker,
+    PATIENCE, foreign,
+    kafka::{Broker, Record},
     postgres::{Server, newest_binaries},
 };
+
+type Reader = fn(&Broker, &mut dyn FnMut(Record));
 
 #[test]
 fn a_killed_database_comes_back_with_what_was_committed() {
@@ -51,4 +53,40 @@ fn a_killed_broker_comes_back_with_what_was_acknowledged() {
         (record.key.as_deref(), record.value.as_deref()),
         (Some(&b"a"[..]), Some(&b"1"[..]))
     );
+}
+
+/// An open transaction can hide records of others behind it: who stops at the last stable offset
+/// sees neither what is lost nor what is doubled there.
+#[test]
+fn readers_of_what_is_committed_wait_for_an_open_transaction() {
+    let broker =
+        Broker::start_with("transaction.abort.timed.out.transaction.cleanup.interval.ms=500\n");
+    broker.create_topic("events", 1, &[]);
+    let [_open, hidden] = ["open", "hidden"].map(|key| {
+        let mut config = broker.client();
+        // The broker ends the open one: long after each reader has asked where the topic ends.
+        config.set("transactional.id", key).set("transaction.timeout.ms", "8000");
+        let producer: BaseProducer = config.create().expect("a producer");
+        producer.init_transactions(PATIENCE).expect("initialised");
+        producer.begin_transaction().expect("begun");
+        producer.send(BaseRecord::to("events").key(key).payload("{}")).expect("sent");
+        producer.flush(PATIENCE).expect("acknowledged");
+        producer
+    });
+    hidden.commit_transaction(PATIENCE).expect("committed");
+    let readers: [(&str, Reader); 3] = [
+        ("librdkafka", |broker, take| broker.for_each_committed("events", take)),
+        ("Java", |broker, take| foreign::java(broker, &["events"], take)),
+        ("kafkajs", |broker, take| foreign::kafkajs(broker, &["events"], take)),
+    ];
+    thread::scope(|scope| {
+        for (name, read) in readers {
+            let broker = &broker;
+            scope.spawn(move || {
+                let mut keys = Vec::new();
+                read(broker, &mut |record| keys.push(record.key));
+                assert_eq!(keys, [Some(b"hidden".to_vec())], "{name}");
+            });
+        }
+    });
 }

@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     kafka::{self, Broker, Record},
-    new_folder, process, target_folder,
+    new_folder, process, reader, target_folder,
 };
 
 /// Kafka's own Java client.
@@ -28,7 +28,13 @@ pub fn java(broker: &Broker, topics: &[&str], take: impl FnMut(Record)) {
 pub fn kafkajs(broker: &Broker, topics: &[&str], take: impl FnMut(Record)) {
     let mut node = Command::new("node");
     node.arg(program("committed.mjs")).arg(target_folder().join("node"));
-    node.arg(broker.brokers()).args(topics);
+    node.arg(broker.brokers());
+    for topic in topics {
+        // kafkajs itself can only ask for the last stable offset.
+        let ends = reader::high_watermarks(broker, topic);
+        let ends: Vec<String> = ends.into_iter().map(|end| end.to_string()).collect();
+        node.arg(format!("{topic}={}", ends.join(",")));
+    }
     for_each(node, take);
 }
 

@@ -5,20 +5,18 @@ use std::{
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},
-    time::Duration,
 };
 
 use rdkafka::{
-    ClientConfig, Message, Offset, TopicPartitionList,
+    ClientConfig,
     admin::{
         AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication,
     },
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
-    message::Headers,
 };
 
-use super::{PATIENCE, new_folder, process, target_folder, wait_until};
+use super::{PATIENCE, new_folder, process, reader::CommittedReader, target_folder, wait_until};
 
 /// The version that is fetched; part of its folder's name, so that two never mix.
 const VERSION: &str = "4.3.1";
@@ -249,74 +247,9 @@ impl Broker {
     }
 
     /// As [`Broker::read_committed`], one at a time: for more than memory should hold.
-    pub fn for_each_committed(&self, topic: &str, mut take: impl FnMut(Record)) {
-        let mut config = self.client();
-        config
-            .set("group.id", "tests")
-            .set("isolation.level", "read_committed")
-            .set("enable.auto.commit", "false")
-            .set("enable.partition.eof", "true");
-        let consumer: BaseConsumer = config.create().expect("a consumer");
-        let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).expect("metadata");
-        let partitions = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
-        let mut assignment = TopicPartitionList::new();
-        let mut ends = Vec::new();
-        for partition in 0..i32::try_from(partitions).expect("few partitions") {
-            let (low, high) = watermarks(&consumer, topic, partition);
-            ends.push(high);
-            let begin = Offset::Offset(low);
-            assignment.add_partition_offset(topic, partition, begin).expect("a partition");
-        }
-        consumer.assign(&assignment).expect("assigned");
-        // A commit marker takes an offset of its own and is no record: what tells the end is the
-        // reader's position, which passes markers.
-        wait_until(&format!("the end of {topic}"), PATIENCE * 5, || {
-            loop {
-                match consumer.poll(Duration::from_millis(50)) {
-                    Some(Ok(message)) => take(record(&message)),
-                    Some(Err(rdkafka::error::KafkaError::PartitionEOF(_))) => break,
-                    Some(Err(error)) => panic!("{topic}: {error}"),
-                    None => break,
-                }
-            }
-            let position = consumer.position().expect("positions");
-            position.elements().iter().all(|element| {
-                let end = usize::try_from(element.partition()).ok().and_then(|at| ends.get(at));
-                match element.offset() {
-                    Offset::Offset(at) => end.is_some_and(|end| at >= *end),
-                    _ => end.is_some_and(|end| *end == 0),
-                }
-            })
-        });
-    }
-}
-
-/// Where a partition begins and ends. The leader of a topic that was just made, or of a broker that
-/// was just restarted, may not know yet that it is one.
-fn watermarks(consumer: &BaseConsumer, topic: &str, partition: i32) -> (i64, i64) {
-    let mut found = None;
-    wait_until(&format!("the leader of {topic}-{partition}"), PATIENCE, || {
-        found = consumer.fetch_watermarks(topic, partition, PATIENCE).ok();
-        found.is_some()
-    });
-    found.expect("waited for")
-}
-
-fn record(message: &rdkafka::message::BorrowedMessage<'_>) -> Record {
-    let headers = message.headers().map_or(Vec::new(), |headers| {
-        headers
-            .iter()
-            .map(|header| (header.key.to_owned(), header.value.unwrap_or_default().to_vec()))
-            .collect()
-    });
-    Record {
-        topic: message.topic().to_owned(),
-        partition: message.partition(),
-        offset: message.offset(),
-        key: message.key().map(<[u8]>::to_vec),
-        value: message.payload().map(<[u8]>::to_vec),
-        headers,
-        timestamp_ms: message.timestamp().to_millis().unwrap_or(-1),
+    pub fn for_each_committed(&self, topic: &str, take: impl FnMut(Record)) {
+        let read = CommittedReader::open(self, topic).try_read(PATIENCE * 5, take);
+        read.unwrap_or_else(|why| panic!("{topic}: {why}"));
     }
 }
 

@@ -6,6 +6,7 @@ pub mod kafka;
 pub mod oracle;
 pub mod postgres;
 pub mod process;
+pub mod reader;
 pub mod scene;
 pub mod settings;
 pub mod truth;
