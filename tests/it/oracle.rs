@@ -1,6 +1,6 @@
 //! The oracle finds each fault where it is made on purpose: a judge that finds none proves nothing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -14,8 +14,10 @@ use crate::support::{
 
 const PARTITIONS: u32 = 3;
 
-/// Transactions, each with its events: aggregate, type, version.
-const COMMITTED: [&[(&str, &str, u32)]; 3] = [
+/// A transaction's events: aggregate, type, version.
+type Transaction = &'static [(&'static str, &'static str, u32)];
+
+const COMMITTED: [Transaction; 3] = [
     &[("order-1", "order.placed", 1), ("order-1", "order.paid", 2), ("order-2", "order.placed", 1)],
     &[("order-1", "invoice.issued", 3), ("order-2", "order.paid", 2)],
     &[("order-1", "order.shipped", 4)],
@@ -23,55 +25,81 @@ const COMMITTED: [&[(&str, &str, u32)]; 3] = [
 
 /// What was committed, and the records of a Tailwater without a fault.
 fn exact() -> (HashMap<String, Committed>, Vec<Record>) {
+    published(&COMMITTED, &[3, 5])
+}
+
+/// What was committed, and its records. Kafka transactions begin before those of `begins`.
+fn published(
+    transactions: &[Transaction],
+    begins: &[usize],
+) -> (HashMap<String, Committed>, Vec<Record>) {
     let (mut committed, mut records) = (HashMap::new(), Vec::new());
     let now = jiff::Timestamp::now().as_millisecond();
     let mut ends: HashMap<(String, i32), i64> = HashMap::new();
-    for (xid, events) in (700..).zip(COMMITTED) {
+    let mut written: HashSet<(String, i32)> = HashSet::new();
+    for (xid, events) in (700..).zip(transactions) {
         for (sequence, (aggregate, event_type, version)) in events.iter().enumerate() {
+            if begins.contains(&records.len()) {
+                // The markers of a transaction's end.
+                for partition in written.drain() {
+                    *ends.entry(partition).or_default() += 1;
+                }
+            }
             let id = format!("00000000-0000-4000-8000-{xid:06}{sequence:06}");
-            let data = json!({ "orderId": aggregate, "version": version }).to_string();
-            let value = format!(
-                "{{\"id\":\"{id}\",\"type\":\"{event_type}\",\"version\":\"1.0\",\"source\":\"s\",\
-                 \"correlationId\":\"{id}\",\"occurredAt\":\"2026-03-01T12:00:00.000000Z\",\
-                 \"data\":{data}}}"
-            );
             let row = Committed {
                 aggregate_id: aggregate.to_string(),
                 event_type: event_type.to_string(),
                 version: *version,
                 xid,
-                digest: Some(Sha256::digest(&data).into()),
+                digest: Some(Sha256::digest(data(aggregate, *version)).into()),
             };
-            let (domain, _) = event_type.split_once('.').expect("a domain");
-            let topic = format!("{domain}.events");
-            let partition = Partitioner::Murmur2.partition(aggregate.as_bytes(), PARTITIONS);
-            let end = ends.entry((topic.clone(), partition)).or_default();
-            let headers = [
-                ("content-type", "application/json".to_owned()),
-                ("schema-version", "1.0".to_owned()),
-                ("event-id", id.clone()),
-                ("event-type", event_type.to_string()),
-                ("correlation-id", id.clone()),
-                ("pg-lsn", format!("0/{xid}")),
-                ("pg-seq", sequence.to_string()),
-                ("pg-xid", xid.to_string()),
-            ];
-            records.push(Record {
-                topic,
-                partition,
-                offset: *end,
-                key: Some(aggregate.as_bytes().to_vec()),
-                value: Some(value.into_bytes()),
-                headers: headers.map(|(name, text)| (name.to_owned(), text.into_bytes())).to_vec(),
-                timestamp_ms: now + i64::from(xid) - 1_000,
-            });
+            let mut record = record(&id, &row, sequence);
+            record.timestamp_ms = now + i64::from(xid) - 1_000;
+            let partition = (record.topic.clone(), record.partition);
+            let end = ends.entry(partition.clone()).or_default();
+            record.offset = *end;
             *end += 1;
+            written.insert(partition);
+            records.push(record);
             committed.insert(id, row);
         }
-        // The marker of the transaction's end.
-        ends.values_mut().for_each(|end| *end += 1);
     }
     (committed, records)
+}
+
+fn data(aggregate: &str, version: u32) -> String {
+    json!({ "orderId": aggregate, "version": version }).to_string()
+}
+
+/// A row's record, at no place yet.
+fn record(id: &str, row: &Committed, sequence: usize) -> Record {
+    let Committed { aggregate_id, event_type, version, xid, .. } = row;
+    let value = format!(
+        "{{\"id\":\"{id}\",\"type\":\"{event_type}\",\"version\":\"1.0\",\"source\":\"s\",\
+         \"correlationId\":\"{id}\",\"occurredAt\":\"2026-03-01T12:00:00.000000Z\",\
+         \"data\":{}}}",
+        data(aggregate_id, *version)
+    );
+    let headers = [
+        ("content-type", "application/json".to_owned()),
+        ("schema-version", "1.0".to_owned()),
+        ("event-id", id.to_owned()),
+        ("event-type", event_type.clone()),
+        ("correlation-id", id.to_owned()),
+        ("pg-lsn", format!("0/{xid}")),
+        ("pg-seq", sequence.to_string()),
+        ("pg-xid", xid.to_string()),
+    ];
+    let (domain, _) = event_type.split_once('.').expect("a domain");
+    Record {
+        topic: format!("{domain}.events"),
+        partition: Partitioner::Murmur2.partition(aggregate_id.as_bytes(), PARTITIONS),
+        offset: 0,
+        key: Some(aggregate_id.as_bytes().to_vec()),
+        value: Some(value.into_bytes()),
+        headers: headers.map(|(name, text)| (name.to_owned(), text.into_bytes())).to_vec(),
+        timestamp_ms: 0,
+    }
 }
 
 fn faults(committed: HashMap<String, Committed>, records: &[Record]) -> Vec<Fault> {
@@ -192,10 +220,70 @@ fn torn_transactions_are_found() {
     let gap = |records: &mut Vec<Record>| set_header(&mut records[5], "pg-seq", "1");
     assert_eq!(found(gap), [Fault::Torn]);
     // Two transactions of Kafka: a marker lies between their records.
-    let marker = |records: &mut Vec<Record>| {
-        records.iter_mut().skip(1).for_each(|record| record.offset += 1);
-    };
-    assert_eq!(found(marker), [Fault::Torn]);
+    let (committed, records) = published(&COMMITTED, &[1, 3, 5]);
+    assert_eq!(faults(committed, &records), [Fault::Torn]);
+}
+
+/// No partition holds two of a transaction's events: only both together tell.
+#[test]
+fn transactions_torn_between_partitions_are_found() {
+    let two: [Transaction; 2] = [
+        &[("order-1", "order.placed", 1), ("order-2", "order.placed", 1)],
+        &[("order-1", "order.paid", 2), ("order-2", "order.paid", 2)],
+    ];
+    let (_, records) = published(&two, &[]);
+    assert_ne!(records[0].partition, records[1].partition);
+    for (begins, expected) in
+        [(&[][..], &[][..]), (&[2], &[]), (&[1], &[Fault::Torn]), (&[3], &[Fault::Torn])]
+    {
+        let (committed, records) = published(&two, begins);
+        assert_eq!(faults(committed, &records), expected, "{begins:?}");
+    }
+}
+
+/// All but the payload is in headers then, and must be an event together with it.
+#[test]
+fn bare_payloads_are_judged_with_their_headers() {
+    let (committed, mut records) = exact();
+    for (index, record) in records.iter_mut().enumerate() {
+        let (_, data) = std::str::from_utf8(record.value.as_deref().expect("a value"))
+            .expect("UTF-8")
+            .split_once("\"data\":")
+            .expect("data");
+        record.value = Some(data.trim_end_matches('}').as_bytes().to_vec());
+        record.value.as_mut().expect("a value").push(b'}');
+        record.headers.push(("source".to_owned(), b"s".to_vec()));
+        let time: &[u8] = if index == 5 { b"today" } else { b"2026-03-01T12:00:00.000000Z" };
+        record.headers.push(("occurred-at".to_owned(), time.to_vec()));
+    }
+    let mut oracle = Oracle::of(committed, Value::Bare, PARTITIONS);
+    records.iter().for_each(|record| oracle.take(record));
+    let verdict = oracle.verdict();
+    assert_eq!(verdict.count(Fault::Malformed), 1, "{verdict:?}");
+}
+
+#[test]
+fn malformed_events_are_found_however_late_they_come() {
+    let (mut committed, mut records) = (HashMap::new(), Vec::new());
+    // A hundred thousand, of which the last but one is malformed.
+    for index in 0..100_000_u32 {
+        let id = format!("00000000-0000-4000-8000-{index:012}");
+        let row = Committed {
+            aggregate_id: format!("order-{index}"),
+            event_type: "order.placed".to_owned(),
+            version: 1,
+            xid: 1_000 + index,
+            digest: None,
+        };
+        let mut record = record(&id, &row, 0);
+        record.offset = i64::from(index);
+        record.timestamp_ms = jiff::Timestamp::now().as_millisecond() - 1_000;
+        set_header(&mut record, "pg-lsn", &format!("1/{index:X}"));
+        records.push(record);
+        committed.insert(id, row);
+    }
+    replace(&mut records[99_998], "\"source\":\"s\",", "");
+    assert_eq!(faults(committed, &records), [Fault::Malformed]);
 }
 
 #[test]

@@ -10,6 +10,7 @@ pub mod reader;
 pub mod scene;
 pub mod settings;
 pub mod truth;
+pub mod visibility;
 pub mod workload;
 
 use std::{

@@ -11,11 +11,8 @@ use super::{
     kafka::Record,
     postgres::Session,
     truth::{self, Committed},
+    visibility::Visibility,
 };
-
-/// Up to here every record is checked against the schema, then one in `SCHEMA_STRIDE`.
-const SCHEMA_ALL: u64 = 50_000;
-const SCHEMA_STRIDE: u64 = 20;
 
 /// How many faults of a kind are told in words.
 const FAULTS_TOLD: usize = 5;
@@ -67,20 +64,13 @@ pub struct Oracle {
     /// The last version by topic and aggregate.
     versions: HashMap<(String, String), u32>,
     /// The last record of each partition.
-    newest: HashMap<(String, i32), Position>,
+    newest: HashMap<(String, i32), (Lsn, u64)>,
     transactions: HashMap<u32, Published>,
+    visibility: Visibility,
     schema: jsonschema::Validator,
     partitions: u32,
     records: u64,
     faults: HashMap<Fault, Vec<String>>,
-}
-
-/// Where a record stands in the log of the database and in its partition.
-struct Position {
-    commit_lsn: Lsn,
-    sequence: u64,
-    xid: u32,
-    offset: i64,
 }
 
 /// What was found of a transaction.
@@ -121,6 +111,7 @@ impl Oracle {
             versions: HashMap::new(),
             newest: HashMap::new(),
             transactions: HashMap::new(),
+            visibility: Visibility::default(),
             schema: event_schema(),
             partitions,
             records: 0,
@@ -154,9 +145,7 @@ impl Oracle {
         self.check_place(record, &id, &row, &place);
         self.check_version(record, &row, &place);
         self.check_transaction(record, row.xid, &place);
-        if self.records <= SCHEMA_ALL || self.records.is_multiple_of(SCHEMA_STRIDE) {
-            self.check_value(record, &id, &row, &place);
-        }
+        self.check_value(record, &id, &row, &place);
         self.found.insert(id);
     }
 
@@ -208,49 +197,36 @@ impl Oracle {
             let what = format!("{place}: {commit_lsn} {sequence} at {timestamp_ms} ms of {xid}");
             self.fault(Fault::Misplaced, what);
         }
-        let offset = record.offset;
-        self.check_neighbour(record, Position { commit_lsn, sequence, xid, offset }, place);
-    }
-
-    /// The record before this one in its partition. A Kafka transaction ends with a marker, which
-    /// takes an offset: a gap inside a transaction of the database tells that readers saw it in
-    /// parts.
-    fn check_neighbour(&mut self, record: &Record, position: Position, place: &str) {
-        let Position { commit_lsn, sequence, xid, offset } = position;
         let partition = (record.topic.clone(), record.partition);
-        let Some(before) = self.newest.insert(partition, position) else { return };
-        if (before.commit_lsn, before.sequence) >= (commit_lsn, sequence) {
-            let Position { commit_lsn: lsn, sequence: seq, .. } = before;
-            let what = format!("{commit_lsn} {sequence} behind {lsn} {seq} at {place}");
-            self.fault(Fault::OutOfOrder, what);
+        let position = (commit_lsn, sequence);
+        let before = self.newest.insert(partition.clone(), position);
+        if let Some(before) = before.filter(|before| *before >= position) {
+            self.fault(Fault::OutOfOrder, format!("{position:?} behind {before:?} at {place}"));
         }
-        let is_small = self.sizes.get(&xid).is_some_and(|size| *size <= WHOLE_EVENTS_MAX);
-        if before.xid == xid && before.offset + 1 != offset && is_small {
-            self.fault(Fault::Torn, format!("{xid} after offset {} at {place}", before.offset));
-        }
+        self.visibility.take(position, xid, partition, record.offset);
     }
 
     fn check_value(&mut self, record: &Record, id: &str, row: &Committed, place: &str) {
         let text = record.value.as_deref().unwrap_or_default();
-        let value: serde_json::Value = serde_json::from_slice(text).unwrap_or_default();
-        let data = match self.value {
-            Value::Bare => &value,
-            Value::Envelope => {
-                if let Err(error) = self.schema.validate(&value) {
-                    let what = format!("{place}: {error}");
-                    return self.fault(Fault::Malformed, what);
-                }
-                if value["id"] != id || value["type"] != row.event_type {
-                    self.fault(Fault::Malformed, format!("{place} is not {id} of {row:?}"));
-                }
-                &value["data"]
-            }
+        let Ok(value) = serde_json::from_slice(text) else {
+            return self.fault(Fault::Malformed, format!("{place} is not JSON"));
         };
+        let event = match self.value {
+            Value::Envelope => value,
+            Value::Bare => with_headers(value, record),
+        };
+        if let Err(error) = self.schema.validate(&event) {
+            return self.fault(Fault::Malformed, format!("{place}: {error}"));
+        }
+        if event["id"] != id || event["type"] != row.event_type {
+            self.fault(Fault::Malformed, format!("{place} is not {id} of {row:?}"));
+        }
+        let data = &event["data"];
         if data["orderId"] != row.aggregate_id || data["version"] != row.version {
             self.fault(Fault::Malformed, format!("{place}: data is not of {row:?}: {data}"));
         }
         if !row.is_payload(text) && !data_text(text).is_some_and(|data| row.is_payload(data)) {
-            self.fault(Fault::Malformed, format!("{place}: not the payload's bytes: {value}"));
+            self.fault(Fault::Malformed, format!("{place}: not the payload's bytes: {event}"));
         }
     }
 
@@ -266,9 +242,34 @@ impl Oracle {
                 self.fault(Fault::Torn, format!("{xid}: {found} of {size} events"));
             }
         }
+        let sizes = &self.sizes;
+        let may_be_split = |xid| sizes.get(&xid).is_none_or(|size| *size > WHOLE_EVENTS_MAX);
+        for what in std::mem::take(&mut self.visibility).torn(may_be_split) {
+            self.fault(Fault::Torn, what);
+        }
         let committed = self.sizes.values().sum();
         Verdict { committed, records: self.records, faults: self.faults }
     }
+}
+
+/// The event of a record whose value is the payload alone: its other fields are headers.
+fn with_headers(data: serde_json::Value, record: &Record) -> serde_json::Value {
+    let mut event = serde_json::Map::new();
+    for (field, header) in [
+        ("id", "event-id"),
+        ("type", "event-type"),
+        ("version", "schema-version"),
+        ("source", "source"),
+        ("correlationId", "correlation-id"),
+        ("causationId", "causation-id"),
+        ("occurredAt", "occurred-at"),
+    ] {
+        if let Some(text) = record.header(header) {
+            event.insert(field.to_owned(), text.into());
+        }
+    }
+    event.insert("data".to_owned(), data);
+    event.into()
 }
 
 /// The text of `data`, which Tailwater writes last around a payload.
