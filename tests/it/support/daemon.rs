@@ -11,6 +11,9 @@ use std::{
 
 use super::{PATIENCE, process, settings::SettingsFile, wait_until};
 
+/// The most that `run` may ever hold in memory.
+const RESIDENT_BYTES_MAX: u64 = 64 << 20;
+
 /// How a process ended.
 #[derive(Debug)]
 pub struct Ended {
@@ -93,14 +96,24 @@ impl Daemon {
 
     /// `kill -9`.
     pub fn kill(mut self) -> Ended {
+        self.assert_small();
         process::kill_family(&mut self.child);
         self.ended(None)
     }
 
     /// `kill -9`, and another one in its place.
     pub fn kill_and_restart(&mut self, settings: &SettingsFile) {
+        self.assert_small();
         process::kill_family(&mut self.child);
         *self = Self::start(settings);
+    }
+
+    /// Ends it as a service manager does: exit code 0 within 5 s.
+    pub fn stop(self) {
+        self.assert_small();
+        self.signal(libc::SIGTERM);
+        let ended = self.wait(Duration::from_secs(5));
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     }
 
     /// Waits for its end.
@@ -114,6 +127,14 @@ impl Daemon {
             reader.join().expect("the reader ends with the pipe");
         }
         Ended { code, stdout: String::new(), stderr: self.stderr() }
+    }
+
+    /// It has kept to what it may hold in memory. Asked of each process before its end, for nothing
+    /// is left to be asked afterwards.
+    fn assert_small(&self) {
+        let (bytes, said) = (self.resident_bytes_peak(), self.stderr());
+        assert!(bytes > 0, "tailwater ended before it was told to: {said}");
+        assert!(bytes <= RESIDENT_BYTES_MAX, "{bytes} bytes were resident: {said}");
     }
 
     /// The most memory that was resident so far (`VmHWM`), in bytes.

@@ -17,9 +17,6 @@ pub const TOPICS: [&str; 2] = ["order.events", "invoice.events"];
 /// Their partitions: the broker's default.
 pub const PARTITIONS: u32 = 3;
 
-/// The most that `run` may ever hold in memory.
-pub const RESIDENT_BYTES_MAX: u64 = 64 << 20;
-
 /// How long everything that waits may take to be published.
 const DRAIN_MAX: Duration = Duration::from_secs(900);
 
@@ -50,9 +47,7 @@ pub fn publishing(settings: &SettingsFile) -> Daemon {
 
 /// Stops it as a service manager does.
 pub fn stop(daemon: Daemon) {
-    daemon.signal(libc::SIGTERM);
-    let ended = daemon.wait(Duration::from_secs(5));
-    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    daemon.stop();
 }
 
 /// Waits until the slot has passed all that is in the log at this moment.
