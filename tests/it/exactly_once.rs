@@ -2,6 +2,7 @@
 //! whole transactions only, whatever is killed in between.
 
 use std::{
+    collections::BTreeSet,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
@@ -12,7 +13,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use crate::support::{
     PATIENCE,
     daemon::Daemon,
-    foreign,
+    foreign::{self, KafkajsPartitions},
     kafka::Broker,
     oracle::{Oracle, Value},
     postgres::Server,
@@ -22,7 +23,7 @@ use crate::support::{
         judge, publishing, shop, stop, wait_until_published,
     },
     settings::SettingsFile,
-    wait_until,
+    truth, wait_until,
     workload::{Payload, Workload},
 };
 
@@ -94,6 +95,35 @@ fn data_and_bare_payloads_reach_consumers_as_the_envelope_does() {
         wait_until_published(&session, "tailwater");
         stop(daemon);
         judge(&broker, &session, value);
+    }
+}
+
+/// A team that changes over from a poller keeps each key's partition.
+#[test]
+fn keys_lie_where_each_partitioner_of_kafkajs_puts_them() {
+    for partitioner in ["murmur2", "kafkajs-legacy"] {
+        let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
+        let session = shop(&server);
+        let settings = envelope_settings(&server, &broker)
+            .with("[kafka]", &format!("partitioner = \"{partitioner}\""));
+        let daemon = publishing(&settings);
+        Workload::default().run(&server.url("shop"), 5_000);
+        wait_until_published(&session, "tailwater");
+        stop(daemon);
+        let committed = truth::read(&session);
+        let keys: BTreeSet<String> =
+            committed.values().map(|row| row.aggregate_id.clone()).collect();
+        let bytes: Vec<Vec<u8>> = keys.iter().map(|key| key.clone().into_bytes()).collect();
+        let KafkajsPartitions { default, legacy } = foreign::kafkajs_partitions(&bytes, PARTITIONS);
+        assert_ne!(default, legacy, "these keys cannot tell the two apart");
+        let partitions = if partitioner == "murmur2" { default } else { legacy };
+        let partitions = keys.into_iter().zip(partitions).collect();
+        let mut oracle =
+            Oracle::of(committed, Value::Envelope, PARTITIONS).with_partitions(partitions);
+        for topic in TOPICS {
+            broker.for_each_committed(topic, |record| oracle.take(&record));
+        }
+        oracle.verdict().assert_exact();
     }
 }
 

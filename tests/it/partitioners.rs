@@ -1,14 +1,10 @@
 //! Each partitioner beside the program that it follows: the same keys, the same partitions.
 
-use std::{
-    io::Write,
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-    ptr,
-};
+use std::ptr;
 
-use serde::Deserialize;
 use tailwater::sink::kafka::Partitioner;
+
+use crate::support::foreign;
 
 /// Keys as they occur, and as they should not: 10,000 of them, the same in every run.
 fn keys() -> Vec<Vec<u8>> {
@@ -44,45 +40,11 @@ fn assert_same(partitioner: Partitioner, keys: &[Vec<u8>], partitions: u32, expe
     }
 }
 
-#[derive(Deserialize)]
-struct KafkajsPartitions {
-    default: Vec<i32>,
-    legacy: Vec<i32>,
-}
-
-fn ask_kafkajs(keys: &[Vec<u8>], partitions: u32) -> KafkajsPartitions {
-    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let modules: PathBuf = package.join("target/node");
-    assert!(
-        modules.join("node_modules/kafkajs").is_dir(),
-        "kafkajs is not in {}: run the tests by `make test`, which fetches it",
-        modules.display()
-    );
-    let hexadecimal: Vec<String> =
-        keys.iter().map(|key| key.iter().map(|byte| format!("{byte:02x}")).collect()).collect();
-    let question = serde_json::json!({ "partitions": partitions, "keys": hexadecimal });
-    let mut node = Command::new("node")
-        .arg(package.join("tests/partitioners/kafkajs.mjs"))
-        .arg(&modules)
-        .env("KAFKAJS_NO_PARTITIONER_WARNING", "1")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("node starts");
-    // The script reads all of its input before it writes, so neither side waits for the other.
-    let mut input = node.stdin.take().expect("a pipe");
-    input.write_all(question.to_string().as_bytes()).expect("node reads");
-    drop(input);
-    let output = node.wait_with_output().expect("node ends");
-    assert!(output.status.success(), "node: {}", output.status);
-    serde_json::from_slice(&output.stdout).expect("the script's answer")
-}
-
 #[test]
 fn keys_go_where_both_partitioners_of_kafkajs_put_them() {
     let keys = keys();
     for partitions in [1, 6, PARTITIONS] {
-        let kafkajs = ask_kafkajs(&keys, partitions);
+        let kafkajs = foreign::kafkajs_partitions(&keys, partitions);
         assert_same(Partitioner::Murmur2, &keys, partitions, &kafkajs.default);
         assert_same(Partitioner::KafkajsLegacy, &keys, partitions, &kafkajs.legacy);
     }

@@ -3,10 +3,12 @@
 //! order of their partitions.
 
 use std::{
-    io::{BufReader, Read},
+    io::{BufReader, Read, Write},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
+
+use serde::Deserialize;
 
 use super::{
     kafka::{self, Broker, Record},
@@ -36,6 +38,41 @@ pub fn kafkajs(broker: &Broker, topics: &[&str], take: impl FnMut(Record)) {
         node.arg(format!("{topic}={}", ends.join(",")));
     }
     for_each(node, take);
+}
+
+/// Where kafkajs' own partitioners put keys.
+#[derive(Deserialize)]
+pub struct KafkajsPartitions {
+    pub default: Vec<i32>,
+    pub legacy: Vec<i32>,
+}
+
+/// Asks them.
+pub fn kafkajs_partitions(keys: &[Vec<u8>], partitions: u32) -> KafkajsPartitions {
+    let modules = target_folder().join("node");
+    assert!(
+        modules.join("node_modules/kafkajs").is_dir(),
+        "kafkajs is not in {}: run the tests by `make test`, which fetches it",
+        modules.display()
+    );
+    let hexadecimal: Vec<String> =
+        keys.iter().map(|key| key.iter().map(|byte| format!("{byte:02x}")).collect()).collect();
+    let question = serde_json::json!({ "partitions": partitions, "keys": hexadecimal });
+    let mut node = Command::new("node")
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/partitioners/kafkajs.mjs"))
+        .arg(&modules)
+        .env("KAFKAJS_NO_PARTITIONER_WARNING", "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("node starts");
+    // The script reads all of its input before it writes, so neither side waits for the other.
+    let mut input = node.stdin.take().expect("a pipe");
+    input.write_all(question.to_string().as_bytes()).expect("node reads");
+    drop(input);
+    let output = node.wait_with_output().expect("node ends");
+    assert!(output.status.success(), "node: {}", output.status);
+    serde_json::from_slice(&output.stdout).expect("the script's answer")
 }
 
 fn program(name: &str) -> PathBuf {

@@ -69,6 +69,8 @@ pub struct Oracle {
     visibility: Visibility,
     schema: jsonschema::Validator,
     partitions: u32,
+    /// The partition of each key, where it is not the one of `murmur2`.
+    partitions_of: Option<HashMap<String, i32>>,
     records: u64,
     faults: HashMap<Fault, Vec<String>>,
 }
@@ -114,6 +116,7 @@ impl Oracle {
             visibility: Visibility::default(),
             schema: event_schema(),
             partitions,
+            partitions_of: None,
             records: 0,
             faults: HashMap::new(),
         }
@@ -122,6 +125,12 @@ impl Oracle {
     /// For topics that are named `<prefix>.order.events`.
     pub fn with_topic_prefix(mut self, prefix: &str) -> Self {
         self.topic_prefix = format!("{prefix}.");
+        self
+    }
+
+    /// For keys that lie where somebody else says.
+    pub fn with_partitions(mut self, partitions_of: HashMap<String, i32>) -> Self {
+        self.partitions_of = Some(partitions_of);
         self
     }
 
@@ -152,12 +161,16 @@ impl Oracle {
     fn check_place(&mut self, record: &Record, id: &str, row: &Committed, place: &str) {
         let domain = row.event_type.split('.').next().unwrap_or_default();
         let key = row.aggregate_id.as_bytes();
+        let partition = match &self.partitions_of {
+            Some(all) => all.get(&row.aggregate_id).copied(),
+            None => Some(Partitioner::Murmur2.partition(key, self.partitions)),
+        };
         // The time of the commit, not `occurredAt`: brokers delete by it.
         let age_ms = jiff::Timestamp::now().as_millisecond() - record.timestamp_ms;
         let is_right = (0..AGE_MS_MAX).contains(&age_ms)
             && record.topic == format!("{}{domain}.events", self.topic_prefix)
             && record.key.as_deref() == Some(key)
-            && record.partition == Partitioner::Murmur2.partition(key, self.partitions)
+            && Some(record.partition) == partition
             && record.header("event-type") == Some(&row.event_type)
             && record.header("content-type") == Some("application/json")
             && record.header("schema-version") == Some("1.0")
