@@ -231,6 +231,40 @@ impl Broker {
         }
     }
 
+    /// Runs the `kafka-configs.sh` command that a text ends with, by the program behind it.
+    pub fn configure_by(&self, text: &str) {
+        let arguments = command_in(text, "kafka-configs.sh ");
+        let mut java = Command::new("java");
+        java.args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp"]).arg(class_path());
+        java.arg("kafka.admin.ConfigCommand");
+        java.args(
+            arguments.split_whitespace().map(|word| word.replace("<broker>", &self.brokers())),
+        );
+        let output = java.output().expect("java starts");
+        let words = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments}: {words}");
+    }
+
+    /// Does what the `kafka-topics.sh --create` command says that a text ends with. The program
+    /// behind it is in no jar that brokers need.
+    pub fn create_by(&self, text: &str) {
+        let arguments = command_in(text, "kafka-topics.sh ");
+        let mut words = arguments.split_whitespace();
+        let (mut topic, mut partitions, mut config) = ("", -1, Vec::new());
+        while let Some(word) = words.next() {
+            let mut value = || words.next().unwrap_or_else(|| panic!("{word} of {arguments}"));
+            match word {
+                "--create" => {}
+                "--bootstrap-server" => assert_eq!(value(), "<broker>"),
+                "--topic" => topic = value(),
+                "--partitions" => partitions = value().parse().expect("a number"),
+                "--config" => config.push(value().split_once('=').expect("a property")),
+                other => panic!("{other} of {arguments}"),
+            }
+        }
+        self.create_topic(topic, partitions, &config);
+    }
+
     /// The names of all topics.
     pub fn topics(&self) -> Vec<String> {
         let consumer: BaseConsumer = self.client().create().expect("a consumer");
@@ -251,6 +285,11 @@ impl Broker {
         let read = CommittedReader::open(self, topic).try_read(PATIENCE * 5, take);
         read.unwrap_or_else(|why| panic!("{topic}: {why}"));
     }
+}
+
+fn command_in<'a>(text: &'a str, program: &str) -> &'a str {
+    let (_, arguments) = text.split_once(program).unwrap_or_else(|| panic!("{program}: {text}"));
+    arguments
 }
 
 fn block_on<T>(work: impl Future<Output = T>) -> T {
