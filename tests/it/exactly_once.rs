@@ -62,7 +62,7 @@ fn a_kafkajs_consumer_finds_the_same_between_aborted_records() {
     stop(daemon);
     produce_and_abort(&broker);
     let mut oracle = Oracle::new(&session, Value::Envelope, PARTITIONS);
-    foreign::kafkajs(&broker, &TOPICS, |record| oracle.take(&record));
+    foreign::kafkajs(&broker.brokers(), &TOPICS, |record| oracle.take(&record));
     oracle.verdict().assert_exact();
 }
 

@@ -77,7 +77,7 @@ fn readers_of_what_is_committed_wait_for_an_open_transaction() {
     let readers: [(&str, Reader); 3] = [
         ("librdkafka", |broker, take| broker.for_each_committed("events", take)),
         ("Java", |broker, take| foreign::java(broker, &["events"], take)),
-        ("kafkajs", |broker, take| foreign::kafkajs(broker, &["events"], take)),
+        ("kafkajs", |broker, take| foreign::kafkajs(&broker.brokers(), &["events"], take)),
     ];
     thread::scope(|scope| {
         for (name, read) in readers {

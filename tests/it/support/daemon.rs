@@ -2,14 +2,17 @@
 
 use std::{
     fs,
-    io::Read,
-    process::{Child, ChildStderr, Command, Stdio},
-    sync::{Arc, Mutex, PoisonError},
+    process::{Child, Command, Stdio},
     thread,
     time::Duration,
 };
 
-use super::{PATIENCE, process, settings::SettingsFile, wait_until};
+use super::{
+    PATIENCE,
+    process::{self, Words},
+    settings::SettingsFile,
+    wait_until,
+};
 
 /// The most that `run` may ever hold in memory.
 const RESIDENT_BYTES_MAX: u64 = 64 << 20;
@@ -50,8 +53,7 @@ pub fn run(arguments: &[&str], settings: &SettingsFile) -> Ended {
 /// `tailwater run`. Killed when dropped.
 pub struct Daemon {
     child: Child,
-    stderr: Arc<Mutex<String>>,
-    reader: Option<thread::JoinHandle<()>>,
+    stderr: Words,
 }
 
 impl Daemon {
@@ -60,11 +62,8 @@ impl Daemon {
         let mut command = command(&["run"], settings);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = process::spawn(command);
-        let stderr = Arc::new(Mutex::new(String::new()));
-        let pipe = child.stderr.take().expect("a pipe");
-        let collected = Arc::clone(&stderr);
-        let reader = Some(thread::spawn(move || collect(pipe, &collected)));
-        Self { child, stderr, reader }
+        let stderr = Words::of(child.stderr.take().expect("a pipe"));
+        Self { child, stderr }
     }
 
     /// Its process id.
@@ -74,7 +73,7 @@ impl Daemon {
 
     /// All that it said so far.
     pub fn stderr(&self) -> String {
-        self.stderr.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.stderr.so_far()
     }
 
     /// Waits until it says that.
@@ -123,10 +122,7 @@ impl Daemon {
     }
 
     fn ended(&mut self, code: Option<i32>) -> Ended {
-        if let Some(reader) = self.reader.take() {
-            reader.join().expect("the reader ends with the pipe");
-        }
-        Ended { code, stdout: String::new(), stderr: self.stderr() }
+        Ended { code, stdout: String::new(), stderr: self.stderr.until_end() }
     }
 
     /// It has kept to what it may hold in memory. Asked of each process before its end, for nothing
@@ -143,15 +139,6 @@ impl Daemon {
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
         kibibytes.and_then(|number| number.parse::<u64>().ok()).map_or(0, |number| number * 1024)
-    }
-}
-
-fn collect(mut pipe: ChildStderr, collected: &Mutex<String>) {
-    let mut buffer = [0; 4096];
-    while let Ok(length) = pipe.read(&mut buffer) {
-        let Some(read) = buffer.get(..length).filter(|read| !read.is_empty()) else { return };
-        let mut text = collected.lock().unwrap_or_else(PoisonError::into_inner);
-        text.push_str(&String::from_utf8_lossy(read));
     }
 }
 

@@ -27,13 +27,13 @@ pub fn java(broker: &Broker, topics: &[&str], take: impl FnMut(Record)) {
 }
 
 /// kafkajs, with an lz4 codec that it lacks.
-pub fn kafkajs(broker: &Broker, topics: &[&str], take: impl FnMut(Record)) {
+pub fn kafkajs(brokers: &str, topics: &[&str], take: impl FnMut(Record)) {
     let mut node = Command::new("node");
     node.arg(program("committed.mjs")).arg(target_folder().join("node"));
-    node.arg(broker.brokers());
+    node.arg(brokers);
     for topic in topics {
         // kafkajs itself can only ask for the last stable offset.
-        let ends = reader::high_watermarks(broker, topic);
+        let ends = reader::high_watermarks(brokers, topic);
         let ends: Vec<String> = ends.into_iter().map(|end| end.to_string()).collect();
         node.arg(format!("{topic}={}", ends.join(",")));
     }

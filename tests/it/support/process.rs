@@ -2,10 +2,11 @@
 
 use std::{
     fs,
+    io::Read,
     os::unix::{fs::chown, process::CommandExt},
     path::Path,
     process::{Child, Command},
-    sync::{Mutex, OnceLock, PoisonError, mpsc},
+    sync::{Arc, Mutex, OnceLock, PoisonError, mpsc},
     thread,
     time::Duration,
 };
@@ -95,6 +96,51 @@ impl Account {
             }
         }
     }
+}
+
+/// What a process says, collected as it comes.
+pub struct Words {
+    text: Arc<Mutex<String>>,
+    reader: Option<thread::JoinHandle<()>>,
+}
+
+impl Words {
+    /// Reads a pipe to its end.
+    pub fn of(mut pipe: impl Read + Send + 'static) -> Self {
+        let text = Arc::<Mutex<String>>::default();
+        let collected = Arc::clone(&text);
+        let reader = thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(length) = pipe.read(&mut buffer) {
+                let Some(read) = buffer.get(..length).filter(|read| !read.is_empty()) else {
+                    return;
+                };
+                let mut text = collected.lock().unwrap_or_else(PoisonError::into_inner);
+                text.push_str(&String::from_utf8_lossy(read));
+            }
+        });
+        Self { text, reader: Some(reader) }
+    }
+
+    /// All so far.
+    pub fn so_far(&self) -> String {
+        self.text.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// All, the process having ended.
+    pub fn until_end(&mut self) -> String {
+        if let Some(reader) = self.reader.take() {
+            reader.join().expect("the reader ends with the pipe");
+        }
+        self.so_far()
+    }
+}
+
+/// Sends a signal to all of a process group that [`spawn`] made.
+pub fn signal_group(leader: u32, signal: i32) {
+    let leader = i32::try_from(leader).expect("a process id");
+    // SAFETY: kill has no memory effects; the group is a child's, or was a moment ago.
+    unsafe { libc::kill(-leader, signal) };
 }
 
 /// Sends a signal to one process.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use rdkafka::{
-    Message, Offset, TopicPartitionList,
+    ClientConfig, Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
     error::KafkaError,
     message::{BorrowedMessage, Headers},
@@ -30,8 +30,8 @@ pub struct CommittedReader {
 impl CommittedReader {
     /// Opens a topic; one that does not exist has no partitions and no records.
     pub fn open(broker: &Broker, topic: &str) -> Self {
-        let consumer = consumer(broker, "read_committed");
-        let uncommitted = consumer_of_high_watermarks(broker);
+        let consumer = consumer(&broker.brokers(), "read_committed");
+        let uncommitted = consumer_of_high_watermarks(&broker.brokers());
         let begins = watermarks(&uncommitted, topic).into_iter().map(|(low, _)| low).collect();
         let reader = Self { topic: topic.to_owned(), consumer, uncommitted, begins };
         let mut assignment = TopicPartitionList::new();
@@ -85,9 +85,10 @@ impl CommittedReader {
     }
 }
 
-fn consumer(broker: &Broker, isolation: &str) -> BaseConsumer {
-    let mut config = broker.client();
+fn consumer(brokers: &str, isolation: &str) -> BaseConsumer {
+    let mut config = ClientConfig::new();
     config
+        .set("bootstrap.servers", brokers)
         .set("group.id", "tests")
         .set("isolation.level", isolation)
         .set("enable.auto.commit", "false")
@@ -96,13 +97,13 @@ fn consumer(broker: &Broker, isolation: &str) -> BaseConsumer {
 }
 
 /// A read_committed client that asks where a partition ends is told the last stable offset.
-fn consumer_of_high_watermarks(broker: &Broker) -> BaseConsumer {
-    consumer(broker, "read_uncommitted")
+fn consumer_of_high_watermarks(brokers: &str) -> BaseConsumer {
+    consumer(brokers, "read_uncommitted")
 }
 
 /// Where each partition of a topic ends for those who read open transactions too.
-pub fn high_watermarks(broker: &Broker, topic: &str) -> Vec<i64> {
-    let all = watermarks(&consumer_of_high_watermarks(broker), topic);
+pub fn high_watermarks(brokers: &str, topic: &str) -> Vec<i64> {
+    let all = watermarks(&consumer_of_high_watermarks(brokers), topic);
     all.into_iter().map(|(_, high)| high).collect()
 }
 
