@@ -7,6 +7,7 @@ pub mod oracle;
 pub mod postgres;
 pub mod process;
 pub mod reader;
+pub mod sampler;
 pub mod scene;
 pub mod settings;
 pub mod truth;

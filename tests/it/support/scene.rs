@@ -71,18 +71,6 @@ pub fn judge(broker: &Broker, session: &Session, value: Value) {
     oracle.verdict().assert_exact();
 }
 
-/// Where the slot stands, read first, is never above the committed checkpoint, read then.
-pub fn assert_slot_behind_checkpoint(broker: &Broker, session: &Session) {
-    let Some(flush) = session.value(
-        "SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = 'tailwater'",
-    ) else {
-        return;
-    };
-    let Some(checkpoint) = checkpoint(broker) else { return };
-    let is_behind = session.value(&format!("SELECT '{flush}'::pg_lsn <= '{checkpoint}'::pg_lsn"));
-    assert_eq!(is_behind.as_deref(), Some("t"), "slot {flush}, checkpoint {checkpoint}");
-}
-
 /// The newest committed checkpoint's `commit_end_lsn`, of the one pipeline that there is.
 pub fn checkpoint(broker: &Broker) -> Option<String> {
     let newest = broker
