@@ -2,8 +2,9 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
-    thread,
+    io::Write,
+    sync::{Arc, mpsc},
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -243,6 +244,36 @@ fn chain(error: &dyn Failure) -> String {
     format!("{error}; {:?}", error.hint())
 }
 
+/// A read on a thread of its own that has said that it waits for another pipeline.
+fn waiting_read(store: Store, key: CheckpointKey) -> JoinHandle<Result<Look, KafkaError>> {
+    let (sender, said) = mpsc::sync_channel(1_000);
+    let reading = thread::spawn(move || {
+        let log = tracing_subscriber::fmt().with_writer(move || Said(sender.clone())).finish();
+        tracing::subscriber::with_default(log, || store.read(&key, "orders"))
+    });
+    while let Ok(line) = said.recv_timeout(PATIENCE) {
+        if line.contains("waiting for another pipeline's open transaction") {
+            return reading;
+        }
+    }
+    panic!("the read did not wait: {:?}", reading.join().expect("no panic"));
+}
+
+/// What a log writes, line by line.
+struct Said(mpsc::SyncSender<String>);
+
+impl Write for Said {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        // Nobody listens any more once the wait was said.
+        let _ = self.0.send(String::from_utf8_lossy(bytes).into_owned());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 fn checkpoint_of(look: &Look) -> Option<u64> {
     look.checkpoint.as_ref().map(|record| record.commit_end_lsn.lsn().to_wire())
 }
@@ -395,11 +426,7 @@ fn checkpoint_is_found_behind_another_pipelines_open_transaction() {
 
         let look = store.look(&scene.key(), "orders").expect("a look");
         assert_eq!((checkpoint_of(&look), look.complete), (None, false));
-        let key = scene.key();
-        let reading = thread::spawn(move || store.read(&key, "orders"));
-        // The read can only end with the other's transaction: give it the time to go wrong.
-        thread::park_timeout(Duration::from_millis(500));
-        assert!(!reading.is_finished(), "the read did not wait");
+        let reading = waiting_read(store, scene.key());
         if commits {
             other.commit_transaction(PATIENCE).expect("committed");
         } else {
@@ -423,9 +450,7 @@ fn an_open_transaction_that_is_rolled_back_at_the_end_does_not_hold_a_read() {
     let topic = scene.settings().checkpoint_topic;
     other.send(BaseRecord::to(&topic).key("9/x/y").payload("{}")).expect("sent");
     other.flush(PATIENCE).expect("flushed");
-    let key = scene.key();
-    let reading = thread::spawn(move || store.read(&key, "orders"));
-    thread::park_timeout(Duration::from_millis(300));
+    let reading = waiting_read(store, scene.key());
     other.abort_transaction(PATIENCE).expect("aborted");
     let look = reading.join().expect("no panic").expect("read");
     assert_eq!(checkpoint_of(&look), Some(7));
@@ -442,9 +467,7 @@ fn a_waiting_read_is_called_off_within_a_second() {
     let topic = scene.settings().checkpoint_topic;
     other.send(BaseRecord::to(&topic).key("9/x/y").payload("{}")).expect("sent");
     other.flush(PATIENCE).expect("flushed");
-    let key = scene.key();
-    let reading = thread::spawn(move || store.read(&key, "orders"));
-    thread::park_timeout(Duration::from_millis(300));
+    let reading = waiting_read(store, scene.key());
     let cancelled_at = Instant::now();
     cancel.cancel();
     let ended = reading.join().expect("no panic");

@@ -11,6 +11,7 @@ use std::{
 use super::{
     postgres::Session,
     truth::{self, DIGEST_SQL},
+    wait_until,
 };
 
 /// How many aggregates there are: few enough to be hit by several writers at once.
@@ -113,16 +114,12 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     fn connect(&self) -> Session {
-        let until = Instant::now() + RECONNECT_MAX;
-        loop {
-            match Session::open(self.url) {
-                Ok(session) => return session,
-                Err(error) => {
-                    assert!(Instant::now() < until, "the database does not come back: {error}");
-                    thread::park_timeout(Duration::from_millis(50));
-                }
-            }
-        }
+        let mut session = None;
+        wait_until("the database to come back", RECONNECT_MAX, || {
+            session = Session::open(self.url).ok();
+            session.is_some()
+        });
+        session.expect("waited for")
     }
 
     /// One transaction; how many rows it committed.
