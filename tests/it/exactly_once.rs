@@ -1,12 +1,7 @@
 //! The guarantee: each committed row is on Kafka once, in the order of commits per aggregate,
 //! whole transactions only, whatever is killed in between.
 
-use std::{
-    collections::BTreeSet,
-    sync::atomic::{AtomicBool, Ordering},
-    thread,
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
@@ -17,25 +12,17 @@ use crate::support::{
     kafka::Broker,
     oracle::{Oracle, Value},
     postgres::{Server, Session},
-    proof_scale,
     reader::CommittedReader,
     sampler::Sampler,
     scaled,
     scene::{
-        PARTITIONS, TOPICS, checkpoint, envelope_settings, init, judge, publishing, shop, stop,
-        wait_until_published,
+        NO_FSYNC, PARTITIONS, SAMPLES_MIN, TOPICS, checkpoint, envelope_settings, init, publishing,
+        shop, stop, wait_until_published,
     },
     settings::SettingsFile,
     truth, wait_until,
     workload::{Payload, Workload},
 };
-
-/// The processes die, the machine does not: what was written stays in its page cache, so the
-/// database need not wait for the disk.
-const NO_FSYNC: [(&str, &str); 1] = [("fsync", "off")];
-
-/// How often slot and checkpoint are compared at least, also in the smallest run.
-const SAMPLES_MIN: u64 = 10;
 
 #[test]
 fn a_java_consumer_finds_each_committed_row_once_and_in_order() {
@@ -151,94 +138,6 @@ fn keys_lie_where_each_partitioner_of_kafkajs_puts_them() {
     }
 }
 
-#[test]
-fn sigterm_under_load_ends_in_time_and_repeats_nothing() {
-    let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
-    let session = shop(&server);
-    let settings = envelope_settings(&server, &broker);
-    init(&settings);
-    let sampler = Sampler::start(&server, &broker);
-    let url = server.url("shop");
-    thread::scope(|scope| {
-        let writing = scope.spawn(|| Workload::default().run(&url, scaled(300_000)));
-        while !writing.is_finished() {
-            let daemon = publishing(&settings);
-            thread::park_timeout(Duration::from_millis(fastrand::u64(100..1_500)));
-            stop(daemon);
-        }
-    });
-    let daemon = publishing(&settings);
-    wait_until_published(&session, "tailwater");
-    stop(daemon);
-    sampler.finish(SAMPLES_MIN);
-    judge(&broker, &session, Value::Envelope);
-}
-
-/// Ends the writers also where an assertion fails.
-struct Ends<'a>(&'a AtomicBool);
-
-impl Drop for Ends<'_> {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Relaxed);
-    }
-}
-
-/// What is killed.
-#[derive(Clone, Copy, Debug)]
-enum Victim {
-    Daemon,
-    Broker,
-    Database,
-}
-
-#[test]
-fn kill_9_of_everything_loses_and_doubles_nothing() {
-    let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
-    shop(&server);
-    let settings = envelope_settings(&server, &broker);
-    init(&settings);
-    let mut victims = Vec::new();
-    for (victim, times) in [(Victim::Daemon, 30.), (Victim::Broker, 5.), (Victim::Database, 5.)] {
-        // At a small scale each of them still dies once; the daemon at more moments than one.
-        let times = (times * proof_scale().max(0.2)) as usize;
-        victims.extend(std::iter::repeat_n(victim, times));
-    }
-    let seed = fastrand::u64(..);
-    eprintln!("order of kills: seed {seed}");
-    let mut random = fastrand::Rng::with_seed(seed);
-    random.shuffle(&mut victims);
-
-    let sampler = Sampler::start(&server, &broker);
-    let (url, goes_on) = (server.url("shop"), AtomicBool::new(true));
-    let mut daemon = publishing(&settings);
-    thread::scope(|scope| {
-        let _until_here = Ends(&goes_on);
-        // They write until the last kill, and at least that many rows.
-        let writing = scope.spawn(|| {
-            Workload::default().run(&url, scaled(1_000_000));
-            while goes_on.load(Ordering::Relaxed) {
-                Workload::default().run_while(&url, 10_000, &goes_on);
-            }
-        });
-        for victim in victims {
-            thread::park_timeout(Duration::from_millis(random.u64(50..3_000)));
-            match victim {
-                Victim::Daemon => daemon.kill_and_restart(&settings),
-                Victim::Broker => broker.restart(),
-                Victim::Database => server.restart(),
-            }
-            assert!(daemon.is_running(), "{victim:?}: {}", daemon.stderr());
-        }
-        goes_on.store(false, Ordering::Relaxed);
-        writing.join().expect("the writers end");
-    });
-    let session = server.session("shop");
-    wait_until_published(&session, "tailwater");
-    stop(daemon);
-    sampler.finish(SAMPLES_MIN);
-    judge(&broker, &session, Value::Envelope);
-}
-
 /// Rows of one transaction, as a migration or a batch job writes them.
 const LARGE_TRANSACTION: &str = "
     WITH rows AS (
@@ -271,7 +170,7 @@ fn a_transaction_larger_than_memory_is_out_once_though_killed_in_its_middle() {
         kills += usize::from(changes.is_some());
     }
     assert!(kills > 0, "no kill came in the middle");
-    let daemon = Daemon::start(&settings);
+    let daemon = publishing(&settings);
     wait_until_published(&session, "tailwater");
     stop(daemon);
     sampler.finish(SAMPLES_MIN);
@@ -340,55 +239,6 @@ fn an_idle_outbox_in_a_busy_cluster_pins_no_wal() {
     assert_ne!(session.value(TWIN_SQL).as_deref(), Some("0"), "the twin sees nothing");
 }
 
-#[test]
-fn two_clusters_of_default_names_share_one_kafka_though_one_is_frozen() {
-    let broker = Broker::start();
-    let servers = [Server::start_with(&NO_FSYNC), Server::start_with(&NO_FSYNC)];
-    let sessions = servers.each_ref().map(shop);
-    // Each has topics of its own only so that each can be compared by itself.
-    let settings = ["a", "b"].map(|name| {
-        let server = if name == "a" { &servers[0] } else { &servers[1] };
-        SettingsFile::new(server, &broker, "shop")
-            .with("[[outbox]]", "payload = \"envelope\"")
-            .with("[[outbox]]", &format!("topic = \"{name}.{{domain}}.events\""))
-    });
-    // A second database of one source is a new pipeline only if it is said to be one.
-    settings.iter().for_each(init);
-    let [frozen, other] = settings.each_ref().map(publishing);
-    let rows = scaled(100_000);
-    thread::scope(|scope| {
-        let [first, second] = servers.each_ref().map(|server| server.url("shop"));
-        scope.spawn(move || Workload::default().run(&first, rows));
-        scope.spawn(move || Workload::default().run(&second, rows));
-        // Under load some transaction is open at any moment.
-        wait_until("events of both", PATIENCE, || {
-            let topics = broker.topics();
-            ["a.order.events", "b.order.events"]
-                .iter()
-                .all(|topic| topics.iter().any(|t| t == topic))
-        });
-        frozen.signal(libc::SIGSTOP);
-    });
-    wait_until_published(&sessions[1], "tailwater");
-    stop(other);
-    // Started anew, it finds its checkpoint behind the frozen one's open transaction.
-    let other = Daemon::start(&settings[1]);
-    Workload::default().run(&servers[1].url("shop"), rows / 10);
-    frozen.signal(libc::SIGCONT);
-    wait_until_published(&sessions[0], "tailwater");
-    wait_until_published(&sessions[1], "tailwater");
-    stop(frozen);
-    stop(other);
-    for (session, name) in sessions.iter().zip(["a", "b"]) {
-        let mut oracle = Oracle::new(session, Value::Envelope, PARTITIONS).with_topic_prefix(name);
-        for topic in TOPICS {
-            broker.for_each_committed(&format!("{name}.{topic}"), |record| oracle.take(&record));
-        }
-        oracle.verdict().assert_exact();
-    }
-    assert!(checkpoint(&broker).is_some());
-}
-
 const INSERT: &str = "INSERT INTO outbox_events (id, aggregate_id, event_type, payload) VALUES \
                       (gen_random_uuid(), 'order-1', 'order.placed', '{}')";
 
@@ -426,32 +276,4 @@ fn transactions_whose_commit_records_touch_survive_a_restart_between_them() {
         }
     }
     panic!("no two commit records touched");
-}
-
-/// A read_committed reader ends at the first open transaction, whoever's it is.
-#[test]
-fn a_checkpoint_hidden_behind_another_pipelines_open_transaction_is_waited_for() {
-    let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
-    let session = shop(&server);
-    let settings = SettingsFile::new(&server, &broker, "shop");
-    init(&settings);
-    let daemon = publishing(&settings);
-    let other: BaseProducer =
-        broker.client().set("transactional.id", "another-pipeline").create().expect("a producer");
-    other.init_transactions(PATIENCE).expect("initialised");
-    other.begin_transaction().expect("begun");
-    let topic = "__tailwater_checkpoints";
-    other.send(BaseRecord::to(topic).key("7/other/slot").payload("{}")).expect("sent");
-    other.flush(PATIENCE).expect("flushed");
-    session.run(INSERT);
-    wait_until_published(&session, "tailwater");
-    daemon.kill();
-    // Without the newest checkpoint it would publish the row again.
-    let daemon = Daemon::start(&settings);
-    daemon.wait_for("another pipeline's open transaction");
-    other.abort_transaction(PATIENCE).expect("aborted");
-    daemon.wait_for("publishing");
-    wait_until_published(&session, "tailwater");
-    stop(daemon);
-    assert_eq!(broker.read_committed("order.events").len(), 1);
 }

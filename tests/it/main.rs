@@ -3,9 +3,11 @@
 mod architecture;
 mod demo;
 mod exactly_once;
+mod faults;
 mod golden;
 mod harness;
 mod kafka_sink;
+mod neighbours;
 mod oracle;
 mod partitioners;
 mod refusals;

@@ -34,6 +34,15 @@ pub fn wait_until(what: &str, deadline: Duration, mut holds: impl FnMut() -> boo
     }
 }
 
+/// Lets time pass where its length is what is tested: a stall, a random moment. Everything else
+/// waits for a condition.
+pub fn let_pass(time: Duration) {
+    let until = Instant::now() + time;
+    while let Some(left) = until.checked_duration_since(Instant::now()) {
+        thread::park_timeout(left);
+    }
+}
+
 /// What scripts/prepare fetched, and what the tests write.
 pub fn target_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target")

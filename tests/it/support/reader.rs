@@ -85,6 +85,29 @@ impl CommittedReader {
     }
 }
 
+/// Looks whether a topic holds records of a transaction that has not ended.
+pub struct OpenTransactions {
+    topic: String,
+    stable: BaseConsumer,
+    high: BaseConsumer,
+}
+
+impl OpenTransactions {
+    /// The topic must be there.
+    pub fn open(broker: &Broker, topic: &str) -> Self {
+        let [stable, high] = ["read_committed", "read_uncommitted"]
+            .map(|isolation| consumer(&broker.brokers(), isolation));
+        Self { topic: topic.to_owned(), stable, high }
+    }
+
+    /// Whether the last stable offset lies below the high watermark of any partition.
+    pub fn any(&self) -> bool {
+        let stable = watermarks(&self.stable, &self.topic);
+        let high = watermarks(&self.high, &self.topic);
+        stable.into_iter().zip(high).any(|((_, stable), (_, high))| stable < high)
+    }
+}
+
 fn consumer(brokers: &str, isolation: &str) -> BaseConsumer {
     let mut config = ClientConfig::new();
     config

@@ -1,14 +1,21 @@
 //! A shop with an outbox, and what is done to it over and over.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
 
 use super::{
+    PATIENCE,
     daemon::{self, Daemon},
     kafka::Broker,
     oracle::{Oracle, Value},
     postgres::{Server, Session},
+    reader::{self, OpenTransactions},
     settings::SettingsFile,
-    wait_until, workload,
+    wait_until,
+    workload::{self, Workload},
 };
 
 /// Topics that the workload's events go to.
@@ -17,8 +24,18 @@ pub const TOPICS: [&str; 2] = ["order.events", "invoice.events"];
 /// Their partitions: the broker's default.
 pub const PARTITIONS: u32 = 3;
 
+/// The processes die, the machine does not: what was written stays in its page cache, so the
+/// database need not wait for the disk.
+pub const NO_FSYNC: [(&str, &str); 1] = [("fsync", "off")];
+
+/// How often slot and checkpoint are compared at least, also in the smallest run.
+pub const SAMPLES_MIN: u64 = 10;
+
 /// How long everything that waits may take to be published.
 const DRAIN_MAX: Duration = Duration::from_secs(900);
+
+/// By then a broker has answered all that a process sent before it was stopped.
+const ANSWERED: Duration = Duration::from_millis(500);
 
 /// A database `shop` with the application's tables.
 pub fn shop(server: &Server) -> Session {
@@ -48,6 +65,61 @@ pub fn publishing(settings: &SettingsFile) -> Daemon {
 /// Stops it as a service manager does.
 pub fn stop(daemon: Daemon) {
     daemon.stop();
+}
+
+/// Does `work` while applications write to the databases, each at least that many rows.
+pub fn under_load<T>(urls: &[String], rows_min: u64, work: impl FnOnce() -> T) -> T {
+    let goes_on = AtomicBool::new(true);
+    thread::scope(|scope| {
+        let ends = Ends(&goes_on);
+        let write = |url| {
+            Workload::default().run(url, rows_min);
+            while goes_on.load(Ordering::Relaxed) {
+                Workload::default().run_while(url, 10_000, &goes_on);
+            }
+        };
+        let writers: Vec<_> = urls.iter().map(|url| scope.spawn(move || write(url))).collect();
+        let done = work();
+        drop(ends);
+        for writer in writers {
+            writer.join().expect("the writers end");
+        }
+        done
+    })
+}
+
+/// Ends the writers also where an assertion fails.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Waits until a topic holds something that is committed.
+pub fn wait_for_events(broker: &Broker, topic: &str) {
+    wait_until(&format!("events in {topic}"), PATIENCE, || {
+        reader::high_watermarks(&broker.brokers(), topic).iter().any(|end| *end > 0)
+    });
+}
+
+/// Stops a daemon under load inside a Kafka transaction, with records of it in that topic. Others
+/// must not write to the topic. `SIGCONT` lets it go on.
+pub fn freeze_in_transaction(daemon: &Daemon, broker: &Broker, topic: &str) {
+    let transactions = OpenTransactions::open(broker, topic);
+    wait_until("a moment inside a transaction", PATIENCE, || {
+        daemon.signal(libc::SIGSTOP);
+        let until = Instant::now() + ANSWERED;
+        // What it sent before may end the transaction a moment later.
+        while transactions.any() {
+            if Instant::now() > until {
+                return true;
+            }
+        }
+        daemon.signal(libc::SIGCONT);
+        false
+    });
 }
 
 /// Waits until the slot has passed all that is in the log at this moment.
