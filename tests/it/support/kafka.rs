@@ -190,6 +190,16 @@ impl Broker {
         }
     }
 
+    /// Stops it as a debugger does, connections and all, until [`Broker::thaw`].
+    pub fn freeze(&self) {
+        process::signal_family(self.pid(), libc::SIGSTOP);
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        process::signal_family(self.pid(), libc::SIGCONT);
+    }
+
     /// Starts it again on its data and its port.
     pub fn restart(&self) {
         self.kill();

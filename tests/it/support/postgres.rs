@@ -181,6 +181,23 @@ impl Server {
         }
     }
 
+    /// Stops it and all its processes as a debugger does, connections and all, until
+    /// [`Server::thaw`].
+    pub fn freeze(&self) {
+        self.signal(libc::SIGSTOP);
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.signal(libc::SIGCONT);
+    }
+
+    fn signal(&self, signal: i32) {
+        if let Some(child) = self.running().as_ref() {
+            process::signal_family(child.id(), signal);
+        }
+    }
+
     /// Ends it in order, as a restart of the machine would. Waits for replication to end, as
     /// PostgreSQL does.
     pub fn stop(&self) {

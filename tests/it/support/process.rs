@@ -150,21 +150,32 @@ pub fn signal(pid: u32, signal: i32) {
     unsafe { libc::kill(pid, signal) };
 }
 
+/// A process and its children.
+fn family(pid: u32) -> Vec<u32> {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    let children = children.unwrap_or_default();
+    let children = children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok());
+    std::iter::once(pid).chain(children).collect()
+}
+
+/// Sends a signal to a process and its children.
+pub fn signal_family(pid: u32, number: i32) {
+    for member in family(pid) {
+        signal(member, number);
+    }
+}
+
 /// Kills a process and its children, and waits until none is left: what comes after them finds
 /// ports and files free.
 pub fn kill_family(child: &mut Child) {
-    let path = format!("/proc/{0}/task/{0}/children", child.id());
-    let children = fs::read_to_string(path).unwrap_or_default();
-    let children: Vec<u32> =
-        children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect();
-    signal(child.id(), libc::SIGKILL);
-    for pid in &children {
+    let family = family(child.id());
+    for pid in &family {
         signal(*pid, libc::SIGKILL);
     }
     child.wait().expect("a child can be waited for");
     forget(child.id());
     wait_until("a family of processes to be gone", PATIENCE, || {
-        children.iter().all(|pid| !Path::new("/proc").join(pid.to_string()).exists())
+        family.iter().all(|pid| !Path::new("/proc").join(pid.to_string()).exists())
     });
 }
 
