@@ -152,7 +152,7 @@ const LARGE_TRANSACTION: &str = "
     SELECT id, aggregate_id, event_type, (payload->>'version')::int, txid_current() FROM rows";
 
 #[test]
-fn a_transaction_larger_than_memory_is_out_once_though_killed_in_its_middle() {
+fn a_transaction_larger_than_memory_is_out_once_though_killed_midway() {
     let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
     let session = shop(&server);
     let settings = SettingsFile::new(&server, &broker, "shop");

@@ -438,7 +438,7 @@ fn checkpoint_is_found_behind_another_pipelines_open_transaction() {
 }
 
 #[test]
-fn an_open_transaction_that_is_rolled_back_at_the_end_does_not_hold_a_read() {
+fn an_open_transaction_rolled_back_at_the_end_does_not_hold_a_read() {
     let scene = Scene::new("rolled");
     let mut kafka = connect(scene.settings());
     let store = Store::open(&kafka).expect("a store");

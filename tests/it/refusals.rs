@@ -556,7 +556,7 @@ fn a_row_that_is_no_event_stops_after_everything_before_it_is_out() {
 }
 
 #[test]
-fn an_event_that_its_topic_does_not_take_stops_after_everything_before_it_is_out() {
+fn an_event_too_large_for_its_topic_stops_after_all_before_it_is_out() {
     let shop = Shop::initialised();
     Broker::shared().create_topic(&topic(&shop), 3, &[("max.message.bytes", "2000")]);
     insert(&shop.session, 100);
