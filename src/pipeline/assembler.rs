@@ -9,8 +9,8 @@
 //! - inside a transaction only where its events exceed `transaction_bytes`: between two changes,
 //!   with a checkpoint that counts the changes that are out.
 //!
-//! A batch that fills up inside a transaction is handed over without a cut. The number of batches is
-//! fixed, so memory is bounded by bytes whatever the size of a transaction.
+//! A batch that fills up inside a transaction is handed over without a cut. Nothing is read while the
+//! sink holds a fixed number of bytes, so memory is bounded whatever the size of a transaction.
 
 use std::collections::VecDeque;
 
@@ -30,22 +30,30 @@ use crate::{
 };
 
 /// A batch is handed over when it holds this many bytes: large enough to make the hand-over free,
-/// small enough that all batches together stay below 4 MiB.
+/// small enough that filling one and emptying another go on side by side.
 const BATCH_BYTES: usize = 512 << 10;
 
-/// How many batches there are. One is filled, one or two are with the sink, and one change may need
-/// two at once (a split, and a batch that it fills).
-const BATCHES: usize = 6;
+/// How many batches there are. Under backlog a few large ones are under way; below it each read
+/// makes a small one, and a Kafka transaction takes in all that came since the one before.
+const BATCHES: usize = 32;
+
+/// Nothing is read while the sink holds this much, so that all batches together stay below 4 MiB:
+/// at 150 MB/s it outlasts the commit of a Kafka transaction.
+const BYTES_OUT_MAX: usize = 3 << 20;
 
 /// How many free batches one change may need.
 const BATCHES_PER_CHANGE: usize = 2;
 
-/// A batch's memory past this is given back once its large record is out.
-const BATCH_CAPACITY_MAX: usize = 1 << 20;
+/// What all batches together may keep of their memory while they are free: a large record, or a
+/// backlog that is over, must not hold its room for ever.
+const FREE_CAPACITY_MAX: usize = 4 << 20;
 
-/// While the sink holds this many batches, smaller ones are gathered: what arrives meanwhile goes
-/// out in one.
-const BATCHES_OUT_MIN: usize = 2;
+/// While the sink holds this much it has enough to do, and smaller batches are gathered into one.
+const BYTES_OUT_MIN: usize = BATCH_BYTES;
+
+/// So many batches are kept back from gathered ones: what comes while the others are out goes out
+/// in one.
+const BATCHES_KEPT: usize = BATCHES_PER_CHANGE + 2;
 
 /// Why a change was not taken.
 #[derive(Debug)]
@@ -114,6 +122,8 @@ pub(super) struct Assembler {
     last: Option<LastTransaction>,
     free: Vec<Batch>,
     ready: VecDeque<Batch>,
+    /// Bytes of the batches that were taken and did not come back.
+    bytes_out: usize,
     counters: Counters,
 }
 
@@ -133,24 +143,27 @@ impl Assembler {
             last: checkpoint.last,
             checkpoint: CheckpointWriter::new(checkpoint),
             transaction_bytes,
-            current: Batch::with_capacity(BATCH_BYTES),
+            current: Batch::default(),
             whole_records: 0,
             is_cut_due: false,
             open: None,
-            free: (1..BATCHES).map(|_| Batch::with_capacity(BATCH_BYTES)).collect(),
+            free: (1..BATCHES).map(|_| Batch::default()).collect(),
             ready: VecDeque::with_capacity(BATCHES),
+            bytes_out: 0,
             counters: Counters::default(),
         }
     }
 
     /// True while one more message can be taken, whatever it brings. This is the back-pressure.
     pub(super) fn has_room(&self) -> bool {
-        self.free.len() >= BATCHES_PER_CHANGE
+        self.free.len() >= BATCHES_PER_CHANGE && self.bytes_out < BYTES_OUT_MAX
     }
 
     /// The next batch for the sink, in order.
     pub(super) fn take_ready(&mut self) -> Option<Batch> {
-        self.ready.pop_front()
+        let batch = self.ready.pop_front()?;
+        self.bytes_out += batch.bytes();
+        Some(batch)
     }
 
     /// True where [`Assembler::take_ready`] has something.
@@ -160,7 +173,9 @@ impl Assembler {
 
     /// A batch comes back from the sink.
     pub(super) fn give_back(&mut self, mut batch: Batch) {
-        batch.clear(BATCH_CAPACITY_MAX);
+        self.bytes_out -= batch.bytes();
+        let kept: usize = self.free.iter().map(Batch::capacity).sum();
+        batch.clear(FREE_CAPACITY_MAX.saturating_sub(kept));
         self.free.push(batch);
     }
 
@@ -269,7 +284,7 @@ impl Assembler {
     /// Everything that was read is in: hands over the whole transactions, unless the sink has
     /// enough to do and more can be gathered.
     pub(super) fn hand_over_gathered(&mut self, tracker: &mut Tracker) {
-        if self.free.len() + 1 + BATCHES_OUT_MIN > BATCHES - self.ready.len() {
+        if self.bytes_out < BYTES_OUT_MIN && self.free.len() > BATCHES_KEPT {
             self.hand_over_whole(tracker);
         }
     }

@@ -84,14 +84,14 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// An empty batch with room for `bytes`; the arena may grow past it for one large record.
-    pub fn with_capacity(bytes: usize) -> Self {
-        Self { arena: Vec::with_capacity(bytes), ..Self::default() }
-    }
-
     /// The bytes of all records.
     pub fn bytes(&self) -> usize {
         self.arena.len()
+    }
+
+    /// The memory that the arena holds, in bytes.
+    pub fn capacity(&self) -> usize {
+        self.arena.capacity()
     }
 
     /// The records, in order.
@@ -288,10 +288,10 @@ mod tests {
 
     #[test]
     fn one_large_record_does_not_hold_its_memory() {
-        let mut batch = Batch::with_capacity(16);
+        let mut batch = Batch::default();
         batch.arena.resize(1 << 20, 0);
         batch.clear(64);
-        assert!(batch.arena.capacity() <= 64);
+        assert!(batch.capacity() <= 64);
         assert!(batch.is_empty());
     }
 }
