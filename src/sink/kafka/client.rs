@@ -2,6 +2,7 @@
 
 use std::{
     sync::Arc,
+    thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -10,7 +11,7 @@ use crate::sink::{
     kafka::{
         Cancel, KafkaError, KafkaSink,
         native::Topic,
-        producer::{Parts, Producer, Refusal},
+        producer::{Parts, Producer, Refusal, Turn},
         properties::{self, ProducerProperties},
         reader::Reader,
         settings::Settings,
@@ -28,7 +29,7 @@ const CONNECT_ATTEMPT: Duration = Duration::from_millis(500);
 
 /// Connected to Kafka, in no transaction. Nobody is fenced until [`Kafka::fence`].
 pub struct Kafka {
-    pub(super) producer: Producer,
+    pub(super) producers: [Producer; Turn::COUNT],
     pub(super) settings: Arc<Settings>,
     pub(super) properties: ProducerProperties,
     cancel: Cancel,
@@ -41,23 +42,24 @@ impl Kafka {
     /// [`KafkaError::Unreachable`] after 5 s, with what librdkafka said last: call again.
     pub fn connect(settings: Settings, cancel: Cancel) -> Result<Self, KafkaError> {
         let properties = properties::producer(&settings);
-        let producer = Producer::new(&settings, &properties)?;
-        let kafka = Self { producer, settings: Arc::new(settings), properties, cancel };
-        kafka.await_answer()?;
+        let producer = |turn| Producer::new(turn, &settings, &properties);
+        let producers = [producer(Turn::First)?, producer(Turn::Second)?];
+        let kafka = Self { producers, settings: Arc::new(settings), properties, cancel };
+        kafka.producers.iter().try_for_each(|producer| kafka.await_answer(producer))?;
         Ok(kafka)
     }
 
     /// Asks for metadata, because whatever is asked of a coordinator before a connection is up is
     /// only asked again half a second later.
-    fn await_answer(&self) -> Result<(), KafkaError> {
-        let (client, brokers) = (self.producer.client(), &self.settings.brokers);
+    fn await_answer(&self, producer: &Producer) -> Result<(), KafkaError> {
+        let (client, brokers) = (producer.client(), &self.settings.brokers);
         let deadline = Instant::now() + CONNECT_LIMIT;
         loop {
             self.cancel.check()?;
             let topic = Some(self.settings.checkpoint_topic.as_str());
             let Err(error) = client.fetch_metadata(topic, CONNECT_ATTEMPT) else { return Ok(()) };
             // Some refusals come at once: do not ask in a loop.
-            self.producer.poll(CONNECT_PAUSE, 0)?;
+            producer.poll(CONNECT_PAUSE, 0)?;
             if Instant::now() > deadline {
                 let reason = client.context().last_error_or(&error.to_string());
                 let brokers = brokers.clone();
@@ -75,22 +77,29 @@ impl Kafka {
         Reader::open(&self.settings, self.cancel.clone())
     }
 
-    /// Ends the transaction of whoever had our transactional id, and fences them. Only who holds
-    /// the slot may call it.
+    /// Ends the transactions of whoever had our transactional ids, and fences them. Only who holds
+    /// the slot may call it. What is committed after it is ours.
     pub fn fence(&mut self) -> Result<(), KafkaError> {
-        self.producer.fence(&self.cancel)
+        let [first, second] = &self.producers;
+        let cancel = &self.cancel;
+        // Side by side: each waits for its coordinator.
+        thread::scope(|scope| {
+            let second = scope.spawn(|| second.fence(cancel));
+            let fenced = first.fence(cancel);
+            fenced.and(second.join().unwrap_or(Err(KafkaError::ThreadEnded)))
+        })
     }
 
     /// Writes records, keys and values, to the checkpoint topic in one transaction of their own.
     pub fn write(&mut self, records: &[(&str, &[u8])]) -> Result<(), KafkaError> {
-        let topic =
-            Topic::new(self.producer.client().native_ptr(), &self.settings.checkpoint_topic)?;
+        let [producer, _] = &self.producers;
+        let topic = Topic::new(producer.client().native_ptr(), &self.settings.checkpoint_topic)?;
         let bytes = records.iter().map(|(key, value)| key.len() + value.len()).sum();
-        self.producer.begin()?;
+        producer.begin()?;
         for (key, value) in records {
-            produce_checkpoint(&self.producer, &topic, key, value, &self.cancel)?;
+            produce_checkpoint(producer, &topic, key, value, &self.cancel)?;
         }
-        self.producer.commit(bytes, &self.cancel)
+        producer.commit(bytes, &self.cancel)
     }
 
     /// Starts the thread that produces. Cancelling what was given to [`Kafka::connect`] has no

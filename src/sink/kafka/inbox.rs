@@ -55,6 +55,11 @@ impl Inbox {
         }
     }
 
+    /// The batches that wait, in order.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &Batch> {
+        self.waiting.iter()
+    }
+
     /// The bytes of all batches that wait.
     pub(super) fn bytes(&self) -> usize {
         self.waiting.iter().map(Batch::bytes).sum()

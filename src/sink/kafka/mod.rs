@@ -1,23 +1,26 @@
 //! Kafka, exactly once.
 //!
 //! ```text
-//! Kafka::connect ─► fence ─► into_sink ─► KafkaSink ─batches─► thread ─► librdkafka ─► brokers
-//!                                             ◄─── reports ────┘
+//! Kafka::connect ─► fence ─► into_sink ─► KafkaSink ─batches─► worker ─► two producers ─► brokers
+//!                                             ▲                  │           ▲
+//!                                             └─── reports ──────┴─ committer┘
 //! ```
 //!
-//! Owns the producer, its transactions and the topics. Knows encoded records only: nothing of
+//! Owns the producers, their transactions and the topics. Knows encoded records only: nothing of
 //! PostgreSQL, nothing of events. Invariants:
 //!
 //! - One thread produces, in the order of the batches. A full queue is waited for; nothing is ever
 //!   produced past a record that did not fit.
 //! - A transaction ends at a cut and holds that cut's checkpoint record: both become visible or
 //!   neither.
-//! - Any failed call ends the producer. There is no way back from an error but to start over from
+//! - Transactions become visible in the order of the batches, and none behind one that did not.
+//! - Any failed call ends both producers. There is no way back from an error but to start over from
 //!   the checkpoint, so a transaction of unknown outcome is decided by reading it.
 
 mod administration;
 mod cancel;
 mod client;
+mod committer;
 mod context;
 mod error;
 mod inbox;

@@ -35,6 +35,49 @@ const FENCE_LIMIT: Duration = Duration::from_secs(30);
 /// A commit that the broker did not answer this long after it gave the transaction up never will.
 const COMMIT_GRACE: Duration = Duration::from_secs(5);
 
+/// Which of two producers. They take turns: while the transaction of one is being ended, the other's
+/// is filled.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(super) enum Turn {
+    #[default]
+    First,
+    Second,
+}
+
+impl Turn {
+    pub(super) const COUNT: usize = 2;
+
+    pub(super) fn next(self) -> Self {
+        match self {
+            Self::First => Self::Second,
+            Self::Second => Self::First,
+        }
+    }
+
+    pub(super) fn of<T>(self, [first, second]: &[T; Self::COUNT]) -> &T {
+        match self {
+            Self::First => first,
+            Self::Second => second,
+        }
+    }
+
+    pub(super) fn of_mut<T>(self, [first, second]: &mut [T; Self::COUNT]) -> &mut T {
+        match self {
+            Self::First => first,
+            Self::Second => second,
+        }
+    }
+
+    /// The transactional id of a producer. A slot's name holds no slash, so none of them is another
+    /// pipeline's.
+    fn transactional_id(self, pipeline: &str) -> String {
+        match self {
+            Self::First => pipeline.to_owned(),
+            Self::Second => format!("{pipeline}/2"),
+        }
+    }
+}
+
 /// One record as librdkafka gets it. Everything is copied.
 pub(super) struct Parts<'a> {
     pub(super) partition: i32,
@@ -66,14 +109,18 @@ pub(super) struct Producer {
 
 impl Producer {
     pub(super) fn new(
+        turn: Turn,
         settings: &Settings,
         properties: &ProducerProperties,
     ) -> Result<Self, KafkaError> {
-        let base = BaseProducer::from_config_and_context(&properties.config, Context::default())
+        let transactional_id = turn.transactional_id(&settings.transactional_id);
+        let mut config = properties.config.clone();
+        config.set("transactional.id", &transactional_id);
+        let base = BaseProducer::from_config_and_context(&config, Context::default())
             .map_err(|error| KafkaError::Settings { what: error.to_string() })?;
         Ok(Self {
             base,
-            transactional_id: settings.transactional_id.clone(),
+            transactional_id,
             brokers: settings.brokers.clone(),
             transaction_timeout: properties.transaction_timeout,
         })

@@ -51,7 +51,7 @@ const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
 /// The largest `message.max.bytes` that librdkafka takes.
 const MESSAGE_BYTES_MAX: usize = 1_000_000_000;
 
-/// A producer's configuration, and those of its bounds that we go by.
+/// A producer's configuration but for its transactional id, and those of its bounds that we go by.
 pub(super) struct ProducerProperties {
     pub(super) config: ClientConfig,
     pub(super) transaction_timeout: Duration,
@@ -83,7 +83,6 @@ pub(super) fn producer(settings: &Settings) -> ProducerProperties {
     let timeout_ms = number(&all, "transaction.timeout.ms", 60_000);
     let batch_bytes = number(&all, "batch.size", BATCH_BYTES);
 
-    all.insert("transactional.id", settings.transactional_id.clone());
     all.insert("enable.idempotence", "true".to_owned());
     all.insert("acks", "all".to_owned());
     // Inside a transaction the commit is the report. Without this a commit waits until somebody

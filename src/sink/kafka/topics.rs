@@ -14,7 +14,7 @@ use crate::sink::{
         Cancel, KafkaError,
         administration::{Brokers, NewTopic},
         native::Topic,
-        producer::Producer,
+        producer::{Producer, Turn},
         settings::Settings,
     },
 };
@@ -25,7 +25,8 @@ const MESSAGE_BYTES_MAX: usize = 1_048_588;
 /// A topic that records can be produced to.
 #[derive(Debug)]
 pub(super) struct KnownTopic {
-    pub(super) handle: Topic,
+    /// A handle of each producer's.
+    pub(super) handles: [Topic; Turn::COUNT],
     pub(super) name: Arc<str>,
     pub(super) partitions: u32,
     /// Its `max.message.bytes`.
@@ -64,7 +65,7 @@ impl Topics {
     pub(super) fn known(
         &mut self,
         id: TopicId,
-        producer: &Producer,
+        producers: &[Producer; Turn::COUNT],
         settings: &Settings,
         cancel: &Cancel,
     ) -> Result<&mut KnownTopic, KafkaError> {
@@ -73,7 +74,7 @@ impl Topics {
             .get_mut(id.0 as usize)
             .expect("a topic is announced before its first record");
         if let Entry::Announced(name) = entry {
-            *entry = Entry::Known(look_up(name, producer, settings, cancel)?);
+            *entry = Entry::Known(look_up(name, producers, settings, cancel)?);
         }
         match entry {
             Entry::Known(topic) => Ok(topic),
@@ -95,11 +96,12 @@ impl Topics {
 
 fn look_up(
     name: &Arc<str>,
-    producer: &Producer,
+    producers: &[Producer; Turn::COUNT],
     settings: &Settings,
     cancel: &Cancel,
 ) -> Result<KnownTopic, KafkaError> {
-    let client = producer.client();
+    let [first, second] = producers;
+    let client = first.client();
     let brokers = Brokers { client, cancel, administration: settings.administration };
     let partitions = match brokers.partitions(name)? {
         Some(partitions) => partitions,
@@ -109,9 +111,10 @@ fn look_up(
         .configuration(name)?
         .and_then(|entries| entries.get("max.message.bytes")?.parse().ok())
         .unwrap_or(MESSAGE_BYTES_MAX);
-    let handle = Topic::new(client.native_ptr(), name)?;
+    let handle = |producer: &Producer| Topic::new(producer.client().native_ptr(), name);
+    let handles = [handle(first)?, handle(second)?];
     let name = Arc::clone(name);
-    Ok(KnownTopic { handle, name, partitions, bytes_max, unanswered_bytes: 0 })
+    Ok(KnownTopic { handles, name, partitions, bytes_max, unanswered_bytes: 0 })
 }
 
 fn make(name: &str, brokers: &Brokers<'_>, settings: &Settings) -> Result<u32, KafkaError> {
