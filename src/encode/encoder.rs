@@ -17,17 +17,19 @@ const OVERHEAD_BYTES: usize = 512;
 /// A topic is announced in the batch of its first record. So an encoder lives as long as the sink
 /// that its batches go to, and ends with it: after a batch that was thrown away the next encoder
 /// announces everything anew.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Encoder {
+    record_bytes_max: usize,
     topics: HashMap<Arc<str>, TopicId>,
     /// The topic of the latest record: mostly also that of the next.
     latest: Option<(Arc<str>, TopicId)>,
 }
 
 impl Encoder {
-    /// An encoder that has announced no topic.
-    pub fn new() -> Self {
-        Self::default()
+    /// An encoder that has announced no topic. What the sink would not take, because it is larger
+    /// than `record_bytes_max`, is refused before memory is taken for it.
+    pub fn new(record_bytes_max: usize) -> Self {
+        Self { record_bytes_max, topics: HashMap::new(), latest: None }
     }
 
     /// Appends the event as a record. `sequence` is its ordinal among the events of its
@@ -42,24 +44,25 @@ impl Encoder {
         sequence: u64,
         batch: &mut Batch,
     ) -> Result<(), EncodeError> {
+        let bytes = event.key.map_or(0, <[u8]>::len) + payload_bytes(&event.payload);
+        if bytes > self.record_bytes_max {
+            return Err(EncodeError::TooLarge {
+                event_id: event.id.to_owned(),
+                topic: event.topic.to_owned(),
+                commit_lsn: transaction.commit_lsn,
+                bytes,
+                bytes_max: self.record_bytes_max,
+            });
+        }
         let arena = batch.arena_mut();
         let start = arena.len();
-        arena.reserve(OVERHEAD_BYTES + payload_bytes(&event.payload));
+        arena.reserve(OVERHEAD_BYTES + bytes);
         arena.extend_from_slice(event.key.unwrap_or_default());
         let value_start = arena.len();
         let has_value = envelope::write(arena, event);
         let headers_start = arena.len();
         let (header_count, id) = headers::write(arena, event, transaction, sequence);
         let end = arena.len();
-        if u32::try_from(end).is_err() {
-            arena.truncate(start);
-            return Err(EncodeError::TooLarge {
-                event_id: event.id.to_owned(),
-                topic: event.topic.to_owned(),
-                commit_lsn: transaction.commit_lsn,
-                bytes: end,
-            });
-        }
         let topic = self.topic(event.topic, batch);
         batch.push(Record {
             topic,
@@ -106,8 +109,10 @@ fn payload_bytes(payload: &Payload<'_>) -> usize {
     }
 }
 
-/// A span of an arena whose end was checked to be within reach.
+/// # Panics
+/// Where the arena exceeds 4 GiB: PostgreSQL sends 1 GiB at most in one row, of which a record is
+/// made, and a batch is handed over long before.
 fn span(start: usize, end: usize) -> Span {
-    let place = |index| u32::try_from(index).expect("no further than the arena's end");
+    let place = |index| u32::try_from(index).expect("a batch stays below 4 GiB");
     Span { start: place(start), end: place(end) }
 }

@@ -8,10 +8,10 @@ use crate::{
 /// An event does not fit a record.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum EncodeError {
-    /// The batch would grow past what a [`Span`](crate::sink::Span) reaches.
+    /// It is larger than any record that the sink takes.
     #[error(
-        "event {event_id} for topic \"{topic}\", committed at {commit_lsn}, is too large: it makes \
-         a batch of {bytes} bytes"
+        "event {event_id} of the transaction at {commit_lsn}, for topic \"{topic}\", has {bytes} \
+         bytes, and the producer's queue takes {bytes_max}"
     )]
     TooLarge {
         /// The event's id.
@@ -20,8 +20,10 @@ pub enum EncodeError {
         topic: String,
         /// The commit record of its transaction.
         commit_lsn: CommitLsn,
-        /// The batch with it.
+        /// Key and payload.
         bytes: usize,
+        /// The most that the sink takes.
+        bytes_max: usize,
     },
 }
 
@@ -38,11 +40,17 @@ impl Failure for EncodeError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::TooLarge { .. } => Some(
-                "No Kafka topic takes a record of this size. Let the application keep large \
-                 content elsewhere and publish a reference to it."
-                    .to_owned(),
-            ),
+            Self::TooLarge { topic, bytes, .. } => {
+                let bytes = bytes.saturating_add(bytes / 4);
+                Some(format!(
+                    "Let the application keep large content elsewhere and publish a reference to \
+                     it. Or raise both limits and start again: queue.buffering.max.kbytes in \
+                     kafka.properties to {}, and kafka-configs.sh --bootstrap-server <broker> \
+                     --alter --entity-type topics --entity-name {topic} --add-config \
+                     max.message.bytes={bytes}",
+                    bytes.saturating_mul(2).div_ceil(1024)
+                ))
+            }
         }
     }
 }

@@ -97,6 +97,15 @@ struct Published {
     is_handed_over: bool,
 }
 
+/// How large things may become, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// A transaction whose events exceed this is split.
+    pub(super) transaction_bytes: usize,
+    /// The largest record that the sink takes.
+    pub(super) record_bytes: usize,
+}
+
 /// What the assembler counts for the line a minute.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Counters {
@@ -128,21 +137,20 @@ pub(super) struct Assembler {
 }
 
 impl Assembler {
-    /// Goes on from `checkpoint`, of which the stream is asked by `resume`. A transaction whose
-    /// events exceed `transaction_bytes` is split.
+    /// Goes on from `checkpoint`, of which the stream is asked by `resume`.
     pub(super) fn new(
         mapping: Mapping,
         resume: Resume,
         checkpoint: CheckpointRecord,
-        transaction_bytes: usize,
+        bounds: Bounds,
     ) -> Self {
         Self {
             mapping,
-            encoder: Encoder::new(),
+            encoder: Encoder::new(bounds.record_bytes),
             resume,
             last: checkpoint.last,
             checkpoint: CheckpointWriter::new(checkpoint),
-            transaction_bytes,
+            transaction_bytes: bounds.transaction_bytes,
             current: Batch::default(),
             whole_records: 0,
             is_cut_due: false,

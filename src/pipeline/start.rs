@@ -17,7 +17,7 @@ use tokio::{task::spawn_blocking, time::interval};
 use tracing::{debug, info};
 
 use super::{
-    assembler::Assembler,
+    assembler::{Assembler, Bounds},
     first_start,
     publication_watch::PublicationWatch,
     refusal::{self, Refusal},
@@ -92,7 +92,11 @@ pub(super) async fn start(
     );
     let watch = PublicationWatch::start(settings.clone(), sql, checkpoint.publication.clone());
     let tracker = Tracker::new(checkpoint.commit_end_lsn);
-    let assembler = Assembler::new(mapping, resume, checkpoint, settings.kafka.transaction_bytes);
+    let bounds = Bounds {
+        transaction_bytes: settings.kafka.transaction_bytes,
+        record_bytes: kafka.record_bytes_max(),
+    };
+    let assembler = Assembler::new(mapping, resume, checkpoint, bounds);
     Ok(StreamLoop::new(stream, assembler, tracker, kafka.into_sink()?, watch, halt_before))
 }
 

@@ -102,7 +102,12 @@ impl Kafka {
         producer.commit(bytes, &self.cancel)
     }
 
-    /// Starts the thread that produces. Cancelling what was given to [`Kafka::connect`] has no
+    /// The largest record that the producers' queues take: key, value and headers, in bytes.
+    pub fn record_bytes_max(&self) -> usize {
+        self.properties.queue_bytes
+    }
+
+    /// Starts the threads that produce and commit. Cancelling what was given to [`Kafka::connect`] has no
     /// effect on it.
     pub fn into_sink(self) -> Result<KafkaSink, KafkaError> {
         KafkaSink::start(self)
