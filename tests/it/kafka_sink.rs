@@ -167,6 +167,7 @@ fn push(batch: &mut Batch, key: Option<&str>, value: &str) {
     let start = batch.arena_mut().len();
     Headers::write(batch.arena_mut(), "content-type", b"application/json");
     Headers::write(batch.arena_mut(), "event-id", b"0192d4e0");
+    Headers::write(batch.arena_mut(), "pg-lsn", b"16/B374D848");
     let headers = batch.span_from(start);
     batch.push(Record {
         topic: TopicId(0),
@@ -174,7 +175,7 @@ fn push(batch: &mut Batch, key: Option<&str>, value: &str) {
         value,
         event_id,
         headers,
-        header_count: 2,
+        header_count: 3,
         timestamp_ms: 1_700_000_000_000,
         commit_lsn: CommitLsn(Lsn::from_wire(0x16_B374_D848).expect("a position")),
     });
@@ -368,7 +369,7 @@ async fn what_lies_behind_the_last_cut_is_not_visible_after_closing() {
     let seen = scene.committed(&scene.topic());
     let [only] = seen.as_slice() else { panic!("{seen:?}") };
     assert_eq!((only.key.as_str(), only.value.as_str()), ("(null)", "published"));
-    assert_eq!(only.headers, ["content-type", "event-id"]);
+    assert_eq!(only.headers, ["content-type", "event-id", "pg-lsn"]);
     assert_eq!(only.timestamp, Some(1_700_000_000_000));
     // Aborted, not left open: a look comes up to the end.
     let look = scene.store().look(&scene.key(), "orders").expect("a look");
@@ -386,15 +387,17 @@ async fn fencing_ends_a_dead_predecessors_transaction() {
     sink.send(batch);
     delivered(&mut sink, 1).await;
     sink.close().await;
-    // Its records and its checkpoint lie in the log, and then it dies.
-    let dead = scene.other_producer(&scene.name);
-    let checkpoint_topic = scene.settings().checkpoint_topic;
-    let value = serde_json::to_vec(&record(&scene, 2)).expect("JSON");
-    let key = scene.key().to_string();
-    dead.send(BaseRecord::to(&scene.topic()).key("a").payload("torn")).expect("sent");
-    dead.send(BaseRecord::to(&checkpoint_topic).key(&key).payload(&value)).expect("sent");
-    dead.flush(PATIENCE).expect("flushed");
-    std::mem::forget(dead);
+    // Records and checkpoints of both its transactions lie in the log, and then it dies.
+    for transactional_id in [scene.name.clone(), format!("{}/2", scene.name)] {
+        let dead = scene.other_producer(&transactional_id);
+        let checkpoint_topic = scene.settings().checkpoint_topic;
+        let value = serde_json::to_vec(&record(&scene, 2)).expect("JSON");
+        let key = scene.key().to_string();
+        dead.send(BaseRecord::to(&scene.topic()).key("a").payload("torn")).expect("sent");
+        dead.send(BaseRecord::to(&checkpoint_topic).key(&key).payload(&value)).expect("sent");
+        dead.flush(PATIENCE).expect("flushed");
+        std::mem::forget(dead);
+    }
 
     let mut kafka = connect(scene.settings());
     let store = Store::open(&kafka).expect("a store");
@@ -591,6 +594,34 @@ async fn an_event_above_its_topics_limit_stops_before_it_is_produced() {
     assert!(words.contains("16/B374D848") && words.contains("2000"), "{words}");
     sink.close().await;
     assert_eq!(scene.committed(&scene.topic()).len(), 200);
+}
+
+/// Without its own word the daemon would try the same record for ever.
+#[tokio::test]
+async fn a_record_that_no_broker_takes_stops_with_its_event() {
+    let scene = Scene::new("compacted");
+    let mut settings = scene.settings();
+    settings.topic.config.insert("cleanup.policy".to_owned(), "compact".to_owned());
+    let mut sink = scene.sink(settings);
+    let mut batch = Batch::default();
+    batch.announce_topic(TopicId(0), scene.topic());
+    push(&mut batch, Some("a"), "published");
+    batch.set_cut(cut(&scene, 1, Urgency::Group));
+    sink.send(batch);
+    delivered(&mut sink, 1).await;
+    let mut batch = Batch::default();
+    push(&mut batch, Some("a"), "taken, but not without the next one");
+    push(&mut batch, None, "a null key has no place in a compacted topic");
+    batch.set_cut(cut(&scene, 2, Urgency::Group));
+    sink.send(batch);
+    let error = failed(&mut sink).await;
+    assert_eq!((error.code(), error.recovery()), (Some(Code::EventUnmappable), Recovery::Stop));
+    let words = chain(error.as_ref());
+    assert!(words.contains("16/B374D848") && words.contains(&*scene.topic()), "{words}");
+    sink.close().await;
+    let values: Vec<String> =
+        scene.committed(&scene.topic()).into_iter().map(|seen| seen.value).collect();
+    assert_eq!(values, ["published"]);
 }
 
 #[tokio::test]

@@ -10,15 +10,29 @@ use rdkafka::{
     config::RDKafkaLogLevel,
     consumer::ConsumerContext,
     error::{KafkaError as ClientError, RDKafkaErrorCode},
+    message::{BorrowedMessage, Headers},
     producer::{DeliveryResult, ProducerContext},
 };
 use tracing::{debug, info, trace, warn};
+
+use crate::lsn::CommitLsn;
 
 /// A record that was not taken.
 #[derive(Clone, Debug)]
 pub(super) struct FailedDelivery {
     pub(super) topic: String,
     pub(super) code: RDKafkaErrorCode,
+    /// The event that it is, as its headers say; none for a checkpoint.
+    pub(super) event: Option<FailedEvent>,
+}
+
+/// An event by what its record's headers say.
+#[derive(Clone, Debug)]
+pub(super) struct FailedEvent {
+    pub(super) id: String,
+    pub(super) commit_lsn: CommitLsn,
+    /// Key, value and headers.
+    pub(super) bytes: usize,
 }
 
 /// Remembers the last error and the first failed delivery.
@@ -91,10 +105,31 @@ impl ProducerContext for Context {
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         let Err((error, message)) = result else { return };
+        let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
+        // In the same batch as a record that was refused: that one says why.
+        if code == RDKafkaErrorCode::InvalidDifferentRecord {
+            return;
+        }
         let mut first = locked(&self.failed_delivery);
         if first.is_none() {
-            let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
-            *first = Some(FailedDelivery { topic: message.topic().to_owned(), code });
+            let (topic, event) = (message.topic().to_owned(), failed_event(message));
+            *first = Some(FailedDelivery { topic, code, event });
         }
     }
+}
+
+fn failed_event(message: &BorrowedMessage<'_>) -> Option<FailedEvent> {
+    let headers = message.headers()?;
+    let text = |name| {
+        let header = headers.iter().find(|header| header.key == name)?;
+        std::str::from_utf8(header.value?).ok()
+    };
+    let of_headers: usize =
+        headers.iter().map(|header| header.key.len() + header.value.map_or(0, <[u8]>::len)).sum();
+    let of = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
+    Some(FailedEvent {
+        id: text("event-id")?.to_owned(),
+        commit_lsn: CommitLsn(text("pg-lsn")?.parse().ok()?),
+        bytes: of(message.key()) + of(message.payload()) + of_headers,
+    })
 }

@@ -119,15 +119,31 @@ pub enum KafkaError {
     /// A record is larger than its topic allows.
     #[error(
         "event {event_id} of the transaction at {commit_lsn} has {bytes} bytes, and topic \
-         \"{topic}\" takes {bytes_max}"
+         \"{topic}\" takes {}", less(.bytes_max)
     )]
     EventTooLarge {
         /// The topic.
         topic: String,
         /// Key, value and headers, uncompressed.
         bytes: usize,
-        /// The topic's `max.message.bytes`, or what the producer's queue holds.
-        bytes_max: usize,
+        /// The topic's `max.message.bytes`, or what the producer's queue holds; none where only the
+        /// broker knows it.
+        bytes_max: Option<usize>,
+        /// The event's transaction.
+        commit_lsn: CommitLsn,
+        /// The event.
+        event_id: String,
+    },
+    /// The broker refuses a record for what it is.
+    #[error(
+        "event {event_id} of the transaction at {commit_lsn} is refused by topic \"{topic}\": \
+         {reason}"
+    )]
+    EventRefused {
+        /// The topic.
+        topic: String,
+        /// The broker's words.
+        reason: String,
         /// The event's transaction.
         commit_lsn: CommitLsn,
         /// The event.
@@ -145,6 +161,10 @@ fn reason_suffix(reason: &Option<String>) -> String {
     reason.as_ref().map_or(String::new(), |reason| format!(" and cannot be made: {reason}"))
 }
 
+fn less(bytes_max: &Option<usize>) -> String {
+    bytes_max.map_or("less".to_owned(), |bytes| bytes.to_string())
+}
+
 impl Failure for KafkaError {
     fn code(&self) -> Option<Code> {
         match self {
@@ -156,6 +176,7 @@ impl Failure for KafkaError {
             Self::CheckpointTopicPolicy { .. } => Some(Code::CheckpointTopicPolicy),
             Self::CheckpointUnreadable { .. } => Some(Code::CheckpointMissing),
             Self::EventTooLarge { .. } => Some(Code::EventTooLarge),
+            Self::EventRefused { .. } => Some(Code::EventUnmappable),
             Self::Unreachable { .. }
             | Self::TimedOut { .. }
             | Self::Delivery { .. }
@@ -173,7 +194,8 @@ impl Failure for KafkaError {
             | Self::TopicMissing { .. }
             | Self::CheckpointTopicPolicy { .. }
             | Self::CheckpointUnreadable { .. }
-            | Self::EventTooLarge { .. } => Recovery::Stop,
+            | Self::EventTooLarge { .. }
+            | Self::EventRefused { .. } => Recovery::Stop,
             // Fenced by the broker's time-out is retried; whoever sees it without holding the
             // slot, or twice in a minute, has to stop by itself.
             Self::Fenced { .. }
@@ -223,6 +245,11 @@ impl Failure for KafkaError {
                  max.message.bytes={}; above 16 MiB also queue.buffering.max.kbytes in \
                  kafka.properties.",
                 bytes.saturating_add(*bytes / 4)
+            ),
+            Self::EventRefused { topic, .. } => format!(
+                "Mend what topic \"{topic}\" refuses and start again: a compacted topic takes no \
+                 null key (aggregate_id), message.timestamp.after.max.ms no commit time that far \
+                 ahead of the broker's clock, a policy of the brokers says its own."
             ),
             Self::TimedOut { .. }
             | Self::Delivery { .. }

@@ -18,7 +18,7 @@ use crate::sink::{
     kafka::{
         Cancel, KafkaError,
         administration::{self, milliseconds},
-        context::Context,
+        context::{Context, FailedDelivery, FailedEvent},
         native::{self, CallError, HeaderList, Topic},
         properties::ProducerProperties,
         settings::Settings,
@@ -296,6 +296,9 @@ impl Producer {
             return Some(self.classify(action, code, reason, bytes));
         }
         let failed = self.client().context().failed_delivery()?;
+        if let Some(error) = refused_for_good(&failed) {
+            return Some(error);
+        }
         match self.classify(action, failed.code, failed.code.to_string(), bytes) {
             KafkaError::Call { reason, .. } => {
                 Some(KafkaError::Delivery { topic: failed.topic, reason })
@@ -339,10 +342,42 @@ impl Producer {
                 bytes,
                 reason: self.client().context().last_error_or(&reason),
             },
+            RDKafkaErrorCode::InvalidTransactionTimeout => KafkaError::Settings {
+                what: format!(
+                    "the brokers allow no transaction.timeout.ms of {}; their bound is \
+                     transaction.max.timeout.ms",
+                    self.transaction_timeout.as_millis()
+                ),
+            },
             code if administration::is_denial(code) => {
                 KafkaError::Denied { action: action.to_owned(), reason }
             }
             _ => KafkaError::Call { action: action.to_owned(), reason },
         }
+    }
+}
+
+/// A record that no broker will ever take, as it is: trying again would try for ever.
+fn refused_for_good(failed: &FailedDelivery) -> Option<KafkaError> {
+    let FailedEvent { id, commit_lsn, bytes } = failed.event.clone()?;
+    let topic = failed.topic.clone();
+    match failed.code {
+        // The topic's limit could not be asked for, or was lowered meanwhile.
+        RDKafkaErrorCode::MessageSizeTooLarge => Some(KafkaError::EventTooLarge {
+            topic,
+            bytes,
+            bytes_max: None,
+            commit_lsn,
+            event_id: id,
+        }),
+        code @ (RDKafkaErrorCode::InvalidRecord
+        | RDKafkaErrorCode::InvalidTimestamp
+        | RDKafkaErrorCode::PolicyViolation) => Some(KafkaError::EventRefused {
+            topic,
+            reason: code.to_string(),
+            commit_lsn,
+            event_id: id,
+        }),
+        _ => None,
     }
 }

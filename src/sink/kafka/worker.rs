@@ -137,7 +137,10 @@ impl Worker {
                     self.producer().abort(ABORT_LIMIT);
                 }
             }
-            Err(error @ KafkaError::EventTooLarge { commit_lsn, .. }) => {
+            Err(
+                error @ (KafkaError::EventTooLarge { commit_lsn, .. }
+                | KafkaError::EventRefused { commit_lsn, .. }),
+            ) => {
                 self.report(Report::Refused { commit_lsn, failure: Box::new(error) });
             }
             // Nothing is aborted: after an error the transaction's outcome may be unknown, and
@@ -340,7 +343,7 @@ fn too_large(batch: &Batch, record: &Record, topic: &KnownTopic, queue_bytes: us
     KafkaError::EventTooLarge {
         topic: topic.name.to_string(),
         bytes: record.bytes(),
-        bytes_max: topic.bytes_max.min(queue_bytes),
+        bytes_max: Some(topic.bytes_max.min(queue_bytes)),
         commit_lsn: record.commit_lsn,
         event_id: String::from_utf8_lossy(batch.slice(record.event_id)).into_owned(),
     }
