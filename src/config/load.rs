@@ -136,6 +136,7 @@ fn outboxes(sections: &[OutboxSection], mistakes: &mut Mistakes) -> Vec<event::o
         if let Err(error) = topic.for_table(&table.schema, &table.name) {
             mistakes.add(origin, "outbox.topic", format!("does not do for {table}: {error}"));
         }
+        check_headers(section, mistakes);
         settings.push(event::outbox::Settings {
             table: (table.schema.clone(), table.name.clone()),
             topic: topic.clone(),
@@ -145,6 +146,19 @@ fn outboxes(sections: &[OutboxSection], mistakes: &mut Mistakes) -> Vec<event::o
         });
     }
     settings
+}
+
+/// What no record can have, however its row looks.
+fn check_headers(section: &OutboxSection, mistakes: &mut Mistakes) {
+    for (index, (name, origin)) in section.headers.places().enumerate() {
+        if name.len() > event::HEADER_NAME_BYTES_MAX {
+            let bytes = event::HEADER_NAME_BYTES_MAX;
+            mistakes.add(origin, "outbox.headers", format!("has a name above {bytes} bytes"));
+        }
+        if index == event::CONFIGURED_HEADERS_MAX {
+            mistakes.add(origin, "outbox.headers", format!("has more than {index} names"));
+        }
+    }
 }
 
 fn column_names(section: &ColumnsSection) -> ColumnNames {

@@ -22,6 +22,11 @@ impl Names {
         self.0.iter().map(|(name, (text, _))| (name.clone(), text.clone())).collect()
     }
 
+    /// Each name, and where it was given.
+    pub(super) fn places(&self) -> impl ExactSizeIterator<Item = (&str, &Origin)> {
+        self.0.iter().map(|(name, (_, origin))| (name.as_str(), origin))
+    }
+
     /// Kafka's names have dots, which TOML reads as tables within tables where they are not in
     /// quotes: both are the same here.
     fn gather(&mut self, table: &BTreeMap<String, Node>, prefix: &str) -> Vec<(String, Origin)> {

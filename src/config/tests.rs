@@ -178,6 +178,18 @@ fn two_sections_for_one_table_are_refused() {
 }
 
 #[test]
+fn headers_that_no_record_can_have_are_refused() {
+    let name = "n".repeat(65_536);
+    let text = format!("{FIRST_PIPELINE}headers = {{ {name} = \"tenant\" }}\n");
+    assert_eq!(mistakes(&text, &[]), ["line 11: outbox.headers has a name above 65535 bytes"]);
+    let names: String = (0..=1_000).map(|number| format!("h{number} = \"tenant\"\n")).collect();
+    let text = format!("{FIRST_PIPELINE}[outbox.headers]\n{names}");
+    let found = mistakes(&text, &[]);
+    let [too_many] = found.as_slice() else { panic!("{found:?}") };
+    assert!(too_many.ends_with("outbox.headers has more than 1000 names"), "{too_many}");
+}
+
+#[test]
 fn each_partitioner_is_known_by_its_name() {
     for (name, partitioner) in [
         ("murmur2", Partitioner::Murmur2),

@@ -3,9 +3,16 @@
 use super::number::{decimal, position};
 use crate::{
     change::Transaction,
-    event::{DomainEvent, Payload},
+    event::{DomainEvent, EXTRA_HEADERS_MAX, HEADER_NAME_BYTES_MAX, Payload},
     sink::Headers,
 };
+
+/// The most headers that [`write`] adds of its own.
+const OWN_HEADERS_MAX: usize = 12;
+
+// What `event` lets through fits a record.
+const _: () = assert!(OWN_HEADERS_MAX + EXTRA_HEADERS_MAX <= u16::MAX as usize);
+const _: () = assert!(HEADER_NAME_BYTES_MAX <= u16::MAX as usize);
 
 /// Appends the headers; returns how many they are, and where the event's id lies among them.
 pub(super) fn write(

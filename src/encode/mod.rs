@@ -11,5 +11,8 @@ mod headers;
 mod number;
 mod string;
 
+#[cfg(test)]
+mod tests;
+
 pub use encoder::Encoder;
 pub use error::EncodeError;

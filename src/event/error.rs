@@ -2,7 +2,7 @@
 
 use crate::{
     change::{Oid, Xid},
-    event::{Field, TopicNameError},
+    event::{EXTRA_HEADERS_MAX, Field, HEADER_NAME_BYTES_MAX, TopicNameError},
     failure::{Code, Failure, Recovery},
     lsn::CommitLsn,
 };
@@ -143,6 +143,14 @@ pub enum Reason {
         /// The column.
         column: String,
     },
+    /// What the column of headers holds cannot be headers.
+    #[error("column \"{column}\" {problem}")]
+    Headers {
+        /// The column.
+        column: String,
+        /// What is wrong with it.
+        problem: HeaderProblem,
+    },
     /// A field of the payload's envelope.
     #[error("the payload's field \"{}\" {problem}", field.name())]
     Field {
@@ -159,6 +167,23 @@ pub enum Reason {
         /// What is wrong with the name.
         problem: TopicNameError,
     },
+}
+
+/// Why the members of a column of headers cannot be headers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum HeaderProblem {
+    /// It has no members.
+    #[error("is not a JSON object, whose members would be headers")]
+    NotObject,
+    /// Half a surrogate pair in a name or a text.
+    #[error("holds an escape that is no character, which no header can hold")]
+    NotText,
+    /// A name that does not fit a record.
+    #[error("holds a header name of more than {HEADER_NAME_BYTES_MAX} bytes")]
+    NameTooLong,
+    /// More than fit a record.
+    #[error("makes more than {EXTRA_HEADERS_MAX} headers, with those of the settings")]
+    TooMany,
 }
 
 /// What is wrong with a field of an envelope.
@@ -263,6 +288,10 @@ fn mend(reason: &Reason) -> String {
              or make \"{column}\" of type jsonb, which refuses anything else."
         ),
         Reason::NotObject { .. } => format!("{envelope} a JSON object with its data in \"data\"."),
+        Reason::Headers { column, .. } => format!(
+            "Name another column under columns.headers of this table's [[outbox]], or let the \
+             application write an object of a few short names and texts to \"{column}\"."
+        ),
         Reason::Field { field, .. } => {
             format!("{envelope} a right \"{}\", once.", field.name())
         }

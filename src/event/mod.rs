@@ -12,6 +12,7 @@
 
 mod domain_event;
 mod error;
+mod header;
 mod id;
 mod json;
 mod json_blocks;
@@ -19,10 +20,14 @@ mod mapping;
 mod timestamp;
 mod topic;
 
+#[cfg(test)]
+pub(crate) mod fixture;
+
 // Outbox tables: each inserted row is an event.
 pub mod outbox;
 
 pub use domain_event::{DomainEvent, ExtraHeaders, Field, FieldSet, Payload};
-pub use error::{ColumnProblem, EventError, FieldProblem, Reason, Row};
+pub use error::{ColumnProblem, EventError, FieldProblem, HeaderProblem, Reason, Row};
+pub use header::{CONFIGURED_HEADERS_MAX, EXTRA_HEADERS_MAX, HEADER_NAME_BYTES_MAX};
 pub use mapping::{Mapping, Settings};
 pub use topic::{TemplateError, TopicNameError, TopicTemplate};

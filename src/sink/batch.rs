@@ -221,8 +221,11 @@ impl<'a> Headers<'a> {
     }
 
     /// Appends one header.
+    ///
+    /// # Panics
+    /// Where the name is longer than 65,535 bytes, or the value than 4 GiB.
     pub fn write(arena: &mut Vec<u8>, name: &str, value: &[u8]) {
-        let name_length = u16::try_from(name.len()).expect("header names are short");
+        let name_length = u16::try_from(name.len()).expect("the caller bounds its header names");
         let value_length = u32::try_from(value.len()).expect("a batch stays below 4 GiB");
         arena.extend_from_slice(&name_length.to_ne_bytes());
         arena.extend_from_slice(name.as_bytes());

@@ -40,12 +40,6 @@ impl ColumnAt {
         &self.name
     }
 
-    /// A column without its table.
-    #[cfg(test)]
-    pub(super) fn for_test(index: usize, name: &str) -> Self {
-        Self { index, name: name.to_owned() }
-    }
-
     /// A copy of its name, for errors.
     pub(super) fn owned_name(&self) -> String {
         self.name.clone()

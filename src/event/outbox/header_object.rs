@@ -6,63 +6,76 @@
 use crate::{
     change::Tuple,
     event::{
-        Reason,
+        EXTRA_HEADERS_MAX, HEADER_NAME_BYTES_MAX, HeaderProblem, Reason,
         json::{self, Malformed, Members, StringAt, ValueAt},
-        outbox::ColumnAt,
+        outbox::columns::Columns,
     },
 };
 
 /// Reads the row's members into `headers`, in place of those of the row before.
 pub(super) fn read(
-    column: &Option<ColumnAt>,
+    columns: &Columns,
     tuple: Tuple<'_>,
     headers: &mut Vec<(String, String)>,
 ) -> Result<(), Reason> {
     headers.clear();
-    let Some(column) = column else { return Ok(()) };
+    let Some(column) = &columns.header_object else { return Ok(()) };
     let Some(text) = column.text(tuple)? else { return Ok(()) };
+    let headers_max = EXTRA_HEADERS_MAX.saturating_sub(columns.headers.len());
+    read_members(text, headers_max, headers)
+        .map_err(|problem| Reason::Headers { column: column.owned_name(), problem })
+}
+
+fn read_members(
+    text: &str,
+    headers_max: usize,
+    headers: &mut Vec<(String, String)>,
+) -> Result<(), HeaderProblem> {
     // A JSON null is as good as SQL's.
     if text == "null" {
         return Ok(());
     }
-    let not_object = || Reason::NotObject { column: column.name().to_owned() };
-    let mut members = Members::of(text).ok_or_else(not_object)?;
-    while let Some(member) = members.next().map_err(|Malformed| not_object())? {
+    let mut members = Members::of(text).ok_or(HeaderProblem::NotObject)?;
+    while let Some(member) = members.next().map_err(|Malformed| HeaderProblem::NotObject)? {
         let value = match &member.value {
             ValueAt::Null => continue,
-            ValueAt::String(string) => plain(text, string).map_err(|Malformed| not_object())?,
+            ValueAt::String(string) => plain(text, string)?,
             ValueAt::Other => {
-                let behind = text.get(member.name.content.end + 1..member.end).unwrap_or_default();
+                let behind = text.get(member.name.content.end + 1..member.end);
+                let behind = behind.expect("a value ends behind its name");
                 behind.trim_start_matches([' ', '\t', '\n', '\r', ':']).to_owned()
             }
         };
-        headers.push((plain(text, &member.name).map_err(|Malformed| not_object())?, value));
+        let name = plain(text, &member.name)?;
+        if name.len() > HEADER_NAME_BYTES_MAX {
+            return Err(HeaderProblem::NameTooLong);
+        }
+        if headers.len() == headers_max {
+            return Err(HeaderProblem::TooMany);
+        }
+        headers.push((name, value));
     }
     Ok(())
 }
 
 /// A string's text.
-fn plain(text: &str, string: &StringAt) -> Result<String, Malformed> {
-    let content = text.get(string.content.clone()).ok_or(Malformed)?;
+fn plain(text: &str, string: &StringAt) -> Result<String, HeaderProblem> {
+    let content = text.get(string.content.clone()).expect("a string lies between its quotes");
     if !string.has_escapes {
         return Ok(content.to_owned());
     }
     let mut plain = String::new();
-    json::unescape(content, &mut plain)?;
+    json::unescape(content, &mut plain).map_err(|Malformed| HeaderProblem::NotText)?;
     Ok(plain)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::change::ValueSlot;
 
-    fn headers(text: &str) -> Result<Vec<(String, String)>, Reason> {
-        let length = u32::try_from(text.len()).expect("short");
-        let slots = [ValueSlot::Text { start: 0, length }];
-        let column = Some(ColumnAt::for_test(0, "headers"));
-        let mut headers = vec![("of the row before".to_owned(), String::new())];
-        read(&column, Tuple::new(text.as_bytes(), &slots), &mut headers)?;
+    fn headers(text: &str) -> Result<Vec<(String, String)>, HeaderProblem> {
+        let mut headers = Vec::new();
+        read_members(text, EXTRA_HEADERS_MAX, &mut headers)?;
         Ok(headers)
     }
 
@@ -80,7 +93,7 @@ mod tests {
     #[test]
     fn what_is_no_object_is_refused() {
         for text in ["[1]", "7", "\"text\""] {
-            assert!(matches!(headers(text), Err(Reason::NotObject { .. })), "{text}");
+            assert_eq!(headers(text), Err(HeaderProblem::NotObject), "{text}");
         }
     }
 }

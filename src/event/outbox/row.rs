@@ -84,7 +84,7 @@ impl Table {
         if let Some((_, envelope)) = &envelope {
             check_agreement(envelope, row_id, event_type, columns)?;
         }
-        header_object::read(&columns.header_object, tuple, headers)?;
+        header_object::read(columns, tuple, headers)?;
         let won = |field| envelope.as_ref().and_then(|(_, envelope)| envelope.text(field));
         let won_or_column = |field, column: &Option<ColumnAt>| match won(field) {
             Some(text) => Ok(Some(text)),

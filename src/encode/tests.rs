@@ -1,0 +1,102 @@
+//! From a row to the bytes of its record.
+
+use super::Encoder;
+use crate::{
+    event::{
+        EventError,
+        fixture::{Outbox, transaction},
+    },
+    sink::{Batch, Headers},
+};
+
+/// A record as the sink gets it.
+#[derive(PartialEq, Eq, Debug)]
+struct Written {
+    value: Option<String>,
+    headers: Vec<(String, String)>,
+}
+
+impl Written {
+    /// The texts of the headers of that name.
+    fn headers_of(&self, name: &str) -> Vec<&str> {
+        let named = self.headers.iter().filter(|(header, _)| header == name);
+        named.map(|(_, value)| value.as_str()).collect()
+    }
+}
+
+fn write(outbox: &Outbox) -> Result<Written, EventError> {
+    let mut batch = Batch::default();
+    outbox.map(|event| {
+        let encoded = Encoder::new().encode(&event, &transaction(), 3, &mut batch);
+        encoded.expect("the event is small");
+    })?;
+    let [record] = batch.records() else { panic!("one record") };
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("text");
+    let headers: Vec<_> = Headers::new(batch.slice(record.headers))
+        .map(|(name, value)| (text(name), text(value)))
+        .collect();
+    assert_eq!(headers.len(), usize::from(record.header_count));
+    Ok(Written { value: record.value.map(|span| text(batch.slice(span))), headers })
+}
+
+mod headers {
+    use super::*;
+    use crate::event::{
+        fixture::{JSON, JSONB},
+        outbox::PayloadForm,
+    };
+
+    fn with_headers(type_oid: crate::change::Oid, text: &str) -> Outbox {
+        Outbox::of(PayloadForm::Data).with_column("headers", type_oid, text)
+    }
+
+    #[track_caller]
+    fn assert_unmappable(outbox: &Outbox, words: &str) {
+        let error = write(outbox).expect_err("no event");
+        let text = error.to_string();
+        assert!(matches!(error, EventError::Unmappable { .. }), "{text}");
+        for part in ["public.outbox_events", "\"headers\"", "16/B374D848", words] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_header_name_as_long_as_a_record_takes_is_written() {
+        let name = "n".repeat(65_535);
+        let written = write(&with_headers(JSONB, &format!("{{\"{name}\": \"x\"}}")));
+        assert_eq!(written.expect("an event").headers_of(&name), ["x"]);
+    }
+
+    #[test]
+    fn a_longer_header_name_cannot_be_mapped() {
+        let name = "n".repeat(65_536);
+        assert_unmappable(&with_headers(JSONB, &format!("{{\"{name}\": 1}}")), "65535 bytes");
+    }
+
+    fn members(count: usize) -> String {
+        let members: Vec<_> = (0..count).map(|number| format!("\"h{number}\": 1")).collect();
+        format!("{{{}}}", members.join(", "))
+    }
+
+    #[test]
+    fn as_many_headers_as_a_record_takes_are_written() {
+        let written = write(&with_headers(JSONB, &members(65_000))).expect("an event");
+        assert_eq!(written.headers_of("h64999"), ["1"]);
+    }
+
+    #[test]
+    fn more_headers_cannot_be_mapped() {
+        assert_unmappable(&with_headers(JSONB, &members(65_001)), "65000");
+        assert_unmappable(&with_headers(JSONB, &members(70_000)), "65000");
+    }
+
+    #[test]
+    fn headers_that_are_no_object_cannot_be_mapped() {
+        assert_unmappable(&with_headers(JSONB, "[1]"), "is not a JSON object");
+    }
+
+    #[test]
+    fn an_escape_that_is_no_character_cannot_be_mapped() {
+        assert_unmappable(&with_headers(JSON, r#"{"a": "\ud800"}"#), "no character");
+    }
+}
