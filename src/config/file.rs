@@ -126,7 +126,8 @@ section! {
         causation_id: Option<String>,
         /// The W3C trace context. May be absent.
         traceparent: Option<String>,
-        /// A jsonb or json object whose members become record headers. May be absent.
+        /// A jsonb or json object, or a domain over one, whose members become record headers.
+        /// May be absent.
         headers: Option<String>,
     }
 }

@@ -42,8 +42,8 @@ fn write(outbox: &Outbox) -> Result<Written, EventError> {
 mod headers {
     use super::*;
     use crate::event::{
-        fixture::{JSON, JSONB},
-        outbox::PayloadForm,
+        fixture::{JSON, JSONB, USER_TYPE},
+        outbox::{ColumnName, PayloadForm},
     };
 
     fn with_headers(type_oid: crate::change::Oid, text: &str) -> Outbox {
@@ -88,6 +88,25 @@ mod headers {
     fn more_headers_cannot_be_mapped() {
         assert_unmappable(&with_headers(JSONB, &members(65_001)), "65000");
         assert_unmappable(&with_headers(JSONB, &members(70_000)), "65000");
+    }
+
+    #[test]
+    fn a_domain_over_jsonb_holds_headers_under_any_name() {
+        let configured = Outbox::of(PayloadForm::Data)
+            .with_column("extra", USER_TYPE, "{\"tenant\": \"acme\"}")
+            .with_settings(|settings| {
+                settings.columns.headers = ColumnName::Configured("extra".to_owned());
+            });
+        for outbox in [configured, with_headers(USER_TYPE, "{\"tenant\": \"acme\"}")] {
+            assert_eq!(write(&outbox).expect("an event").headers_of("tenant"), ["acme"]);
+        }
+    }
+
+    #[test]
+    fn headers_of_a_user_type_are_judged_value_by_value() {
+        assert_unmappable(&with_headers(USER_TYPE, "\"tenant\"=>\"acme\""), "JSON object");
+        assert_unmappable(&with_headers(USER_TYPE, "{\"tenant\": acme}"), "JSON object");
+        assert!(write(&with_headers(USER_TYPE, "null")).is_ok());
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub(crate) const JSON: Oid = Oid(114);
 pub(crate) const TEXT: Oid = Oid(25);
 pub(crate) const UUID: Oid = Oid(2950);
 pub(crate) const TIMESTAMPTZ: Oid = Oid(1184);
+/// A domain: the stream names it by its own OID.
+pub(crate) const USER_TYPE: Oid = Oid(16_500);
 
 /// A table and its settings.
 pub(crate) struct Outbox {
@@ -53,6 +55,11 @@ impl Outbox {
     pub(crate) fn with_column(mut self, name: &str, type_oid: Oid, value: &str) -> Self {
         self.columns.retain(|(column, ..)| column != name);
         self.columns.push((name.to_owned(), type_oid, Some(value.to_owned())));
+        self
+    }
+
+    pub(crate) fn with_settings(mut self, change: impl FnOnce(&mut outbox::Settings)) -> Self {
+        change(&mut self.settings);
         self
     }
 

@@ -83,6 +83,24 @@ pub(super) enum PayloadText {
     OfUserType,
 }
 
+/// The column whose members become headers.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct HeaderObject {
+    pub(super) column: ColumnAt,
+    pub(super) text: ObjectText,
+}
+
+/// What is known of the text of a column that should hold an object.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum ObjectText {
+    /// JSON in which no name comes twice.
+    Jsonb,
+    /// JSON.
+    Json,
+    /// Nothing: the type is a user's, probably a domain over one of the others.
+    OfUserType,
+}
+
 /// Where everything lies.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Columns {
@@ -100,7 +118,7 @@ pub(crate) struct Columns {
     /// Columns that become a header each.
     pub(super) headers: Vec<(String, ColumnAt)>,
     /// The column whose members become headers.
-    pub(super) header_object: Option<ColumnAt>,
+    pub(super) header_object: Option<HeaderObject>,
 }
 
 /// A table's columns as the stream or the catalog lists them: name and type, in tuple order.
@@ -182,20 +200,23 @@ pub(crate) fn read(listing: Listing<'_>, settings: &Settings) -> Result<Columns,
     })
 }
 
-/// A column that merely happens to be called `headers` counts only where it holds JSON objects.
+/// A column that merely happens to be called `headers` counts only where it can hold JSON objects.
 fn read_header_object(
     listing: Listing<'_>,
     names: &ColumnNames,
-) -> Result<Option<ColumnAt>, EventError> {
+) -> Result<Option<HeaderObject>, EventError> {
     let role = "columns.headers";
     let Some(found) = listing.optional(&names.headers, role)? else { return Ok(None) };
-    match (found.1, &names.headers) {
-        (JSONBOID | JSONOID, _) => Ok(Some(found.0)),
-        (Oid(_), ColumnName::Default(_)) => Ok(None),
+    let text = match (found.1, &names.headers) {
+        (JSONBOID, _) => ObjectText::Jsonb,
+        (JSONOID, _) => ObjectText::Json,
+        (Oid(user), _) if user >= FIRST_NORMAL_OBJECT_ID => ObjectText::OfUserType,
+        (Oid(_), ColumnName::Default(_)) => return Ok(None),
         (Oid(_), ColumnName::Configured(_)) => {
-            Err(listing.type_error(&found, role, "jsonb or json"))
+            return Err(listing.type_error(&found, role, "jsonb or json"));
         }
-    }
+    };
+    Ok(Some(HeaderObject { column: found.0, text }))
 }
 
 fn read_id(listing: Listing<'_>, names: &ColumnNames) -> Result<ColumnAt, EventError> {

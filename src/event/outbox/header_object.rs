@@ -8,7 +8,10 @@ use crate::{
     event::{
         EXTRA_HEADERS_MAX, HEADER_NAME_BYTES_MAX, HeaderProblem, Reason,
         json::{self, Malformed, Members, StringAt, ValueAt},
-        outbox::columns::Columns,
+        outbox::{
+            columns::{Columns, HeaderObject, ObjectText},
+            payload,
+        },
     },
 };
 
@@ -19,11 +22,22 @@ pub(super) fn read(
     headers: &mut Vec<(String, String)>,
 ) -> Result<(), Reason> {
     headers.clear();
-    let Some(column) = &columns.header_object else { return Ok(()) };
+    let Some(HeaderObject { column, text: kind }) = &columns.header_object else { return Ok(()) };
     let Some(text) = column.text(tuple)? else { return Ok(()) };
     let headers_max = EXTRA_HEADERS_MAX.saturating_sub(columns.headers.len());
-    read_members(text, headers_max, headers)
+    check_text(*kind, text)
+        .and_then(|()| read_members(text, headers_max, headers))
         .map_err(|problem| Reason::Headers { column: column.owned_name(), problem })
+}
+
+/// The walk over the members expects JSON.
+fn check_text(kind: ObjectText, text: &str) -> Result<(), HeaderProblem> {
+    match kind {
+        ObjectText::Jsonb | ObjectText::Json => Ok(()),
+        ObjectText::OfUserType => {
+            payload::check_json(text).map_err(|_place| HeaderProblem::NotObject)
+        }
+    }
 }
 
 fn read_members(

@@ -42,7 +42,7 @@ pub(super) fn read<'a>(
 }
 
 /// The parser's words name a place and a kind of mistake, never a value.
-fn check_json(text: &str) -> Result<(), String> {
+pub(super) fn check_json(text: &str) -> Result<(), String> {
     serde_json::from_str::<IgnoredAny>(text).map(|_| ()).map_err(|error| error.to_string())
 }
 
