@@ -63,6 +63,16 @@ pub enum ColumnProblem {
         /// What it is needed for, as in `columns.payload`.
         role: String,
     },
+    /// The table has it, but no change carries it.
+    #[error("is not delivered by publication \"{publication}\", but is needed as {role}")]
+    NotPublished {
+        /// What it is needed for, as in `columns.payload`.
+        role: String,
+        /// The publication.
+        publication: String,
+        /// Why, and the SQL after which it is delivered.
+        mend: String,
+    },
     /// Its type never holds such values.
     #[error("has a type (OID {type_oid}) that cannot be {role}, which is {expected}")]
     Type {
@@ -234,6 +244,11 @@ impl Failure for EventError {
                  [[outbox]] of this table. A publication with a column list must hold it too: \
                  ALTER PUBLICATION … SET TABLE …."
             ),
+            Self::Column { problem: ColumnProblem::NotPublished { mend, role, .. }, .. } => {
+                format!(
+                    "{mend} Or name another column under {role} of the [[outbox]] of this table."
+                )
+            }
             Self::Column { problem: ColumnProblem::Type { role, .. }, .. } => format!(
                 "Name a column of such a type under {role} of the [[outbox]] of this table, or \
                  change the column's type by ALTER TABLE … ALTER COLUMN … TYPE …."
@@ -348,6 +363,26 @@ mod tests {
         assert_eq!(error.code(), Some(Code::ColumnMissing));
         assert_eq!(error.recovery(), Recovery::Stop);
         assert!(error.hint().expect("a hint").contains("columns.payload"));
+    }
+
+    #[test]
+    fn a_column_that_is_not_published_is_named_with_what_mends_it() {
+        let error = EventError::Column {
+            table: "public.outbox".to_owned(),
+            column: "payload".to_owned(),
+            problem: ColumnProblem::NotPublished {
+                role: "columns.payload".to_owned(),
+                publication: "tailwater".to_owned(),
+                mend: "Add it: ALTER PUBLICATION ….".to_owned(),
+            },
+        };
+        assert_eq!(
+            error.to_string(),
+            "outbox table \"public.outbox\": column \"payload\" is not delivered by publication \
+             \"tailwater\", but is needed as columns.payload"
+        );
+        assert_eq!(error.code(), Some(Code::ColumnMissing));
+        assert!(error.hint().expect("a hint").starts_with("Add it: ALTER PUBLICATION …. Or "));
     }
 
     #[test]

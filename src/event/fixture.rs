@@ -63,6 +63,11 @@ impl Outbox {
         self
     }
 
+    /// Its settings as they are.
+    pub(crate) fn settings(&self) -> outbox::Settings {
+        self.settings.clone()
+    }
+
     /// Maps the row, and hands the event over while the row is there.
     pub(crate) fn map<T>(&self, take: impl FnOnce(DomainEvent<'_>) -> T) -> Result<T, EventError> {
         let source = "order-service".to_owned();

@@ -4,7 +4,7 @@ use crate::{
     change::{Oid, Relation, RelationId, Transaction, Tuple},
     event::{
         DomainEvent, EventError,
-        outbox::{self, Scratch, Table},
+        outbox::{self, Scratch, Table, Withheld},
     },
 };
 
@@ -52,7 +52,8 @@ impl Mapping {
     }
 
     /// Checks a table as the catalog describes it: the columns that the publication delivers, by
-    /// name and type (of a domain: its base type). A table that is not configured passes.
+    /// name and type (of a domain: its base type), and those that it does not. Warns of columns
+    /// that events do without for that reason. A table that is not configured passes.
     ///
     /// # Errors
     /// [`EventError::Column`] for the first column that is missing or can never do.
@@ -61,8 +62,12 @@ impl Mapping {
         schema: &str,
         name: &str,
         columns: &[(&str, Oid)],
+        withheld: &Withheld<'_>,
     ) -> Result<(), EventError> {
-        self.find(schema, name).map_or(Ok(()), |outbox| Table::compile(outbox, columns).map(drop))
+        let Some(outbox) = self.find(schema, name) else { return Ok(()) };
+        Table::compile(outbox, columns).map_err(|error| withheld.explain(error))?;
+        withheld.warn_of_unused(outbox);
+        Ok(())
     }
 
     /// Takes note of a table's shape, in place of any earlier one.

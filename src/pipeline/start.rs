@@ -31,7 +31,7 @@ use crate::{
         CheckpointKey, CheckpointRecord, Fingerprint, TableFingerprint, Tracker,
         store::{Look, Store},
     },
-    event::Mapping,
+    event::{Mapping, outbox::Withheld},
     failure::{Code, Failure},
     lsn::{CommitLsn, Lsn},
     postgres::{
@@ -348,17 +348,21 @@ pub(super) async fn describe_publication(
     Ok(Ok(Fingerprint { name: name.to_string(), oid, options, tables }))
 }
 
-/// Whether the tables' columns are what the mapping needs, before a row finds out.
+/// Whether what the publication delivers of the tables is what the mapping needs, before a row
+/// finds out.
 async fn check_tables(settings: &Settings, sql: &Sql) -> Result<Mapping, Failed> {
     let mapping = Mapping::new(settings.event.clone());
     for name in &settings.tables {
-        if let Some(table) = catalog::table(sql, name).await? {
-            let columns: Vec<_> = table
-                .columns
-                .iter()
-                .map(|column| (column.name.as_str(), column.type_oid))
-                .collect();
-            mapping.check_table(&name.schema, &name.name, &columns)?;
+        let publication = &settings.publication;
+        if let Some(table) = catalog::published_table(sql, publication, name).await? {
+            let columns =
+                table.columns.iter().map(|column| (column.name.as_str(), column.type_oid));
+            let columns: Vec<_> = columns.collect();
+            let withheld =
+                table.withheld.iter().map(|column| (column.name.as_str(), column.mend.as_str()));
+            let withheld: Vec<_> = withheld.collect();
+            let withheld = Withheld { publication: publication.as_str(), columns: &withheld };
+            mapping.check_table(&name.schema, &name.name, &columns, &withheld)?;
         }
     }
     Ok(mapping)

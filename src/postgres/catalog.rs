@@ -1,7 +1,9 @@
 //! What the server and its tables are.
 
-use super::{PostgresError, TableName, sql::Sql};
-use crate::change::{Oid, RelationId};
+use tokio_postgres::{Row, types::ToSql};
+
+use super::{PostgresError, PublicationName, TableName, name::quote_identifier, sql::Sql};
+use crate::change::Oid;
 
 /// Facts about the server and our role in it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -12,24 +14,31 @@ pub struct Server {
     pub is_in_recovery: bool,
 }
 
-/// A table.
+/// A table as a publication delivers it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Table {
-    /// Its OID.
-    pub id: RelationId,
-    /// Its columns in their order, dropped ones left out.
+    /// What each change carries, in this order.
     pub columns: Vec<TableColumn>,
+    /// Columns that it has and no change carries.
+    pub withheld: Vec<WithheldColumn>,
 }
 
-/// A column of a table.
+/// A column that is delivered.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TableColumn {
     /// Its name.
     pub name: String,
     /// The OID of its type; of the base type where that is a domain.
     pub type_oid: Oid,
-    /// The type as SQL writes it.
-    pub type_name: String,
+}
+
+/// A column that is not delivered.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct WithheldColumn {
+    /// Its name.
+    pub name: String,
+    /// Why, and the SQL after which it is, as sentences.
+    pub mend: String,
 }
 
 /// Asks for the server's facts.
@@ -43,20 +52,29 @@ pub async fn server(sql: &Sql) -> Result<Server, PostgresError> {
     Ok(Server { wal_level: row.get(0), is_in_recovery: row.get(1) })
 }
 
-/// Looks a table up; none where it does not exist.
+/// Looks a table up as a publication that holds it delivers it; none where it does not exist.
 ///
 /// # Errors
 /// Where the connection breaks.
-pub async fn table(sql: &Sql, name: &TableName) -> Result<Option<Table>, PostgresError> {
-    // A domain over a domain is followed down to its base type.
+pub async fn published_table(
+    sql: &Sql,
+    publication: &PublicationName,
+    name: &TableName,
+) -> Result<Option<Table>, PostgresError> {
+    // A domain over a domain is followed down to its base type. What the publication's view and
+    // its members hold depends on the version, so they are read as JSON: column lists are there
+    // from 15 on. 15 and 16 list generated columns among `attnames` and send none of them; from 18
+    // on `attnames` is right also there.
     const SQL: &str = "WITH RECURSIVE \
         attribute AS ( \
             SELECT c.oid AS relation, a.attnum, a.attname::text AS name, a.atttypid AS type, \
-                   format_type(a.atttypid, a.atttypmod) AS type_name \
+                   format_type(a.atttypid, a.atttypmod) AS type_name, \
+                   a.attgenerated::text AS generated, pg_get_expr(d.adbin, d.adrelid) AS expression \
             FROM pg_class c \
             JOIN pg_namespace n ON n.oid = c.relnamespace \
             LEFT JOIN pg_attribute a \
                 ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
+            LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum \
             WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p') \
         ), \
         base AS ( \
@@ -64,26 +82,143 @@ pub async fn table(sql: &Sql, name: &TableName) -> Result<Option<Table>, Postgre
             UNION ALL \
             SELECT b.attnum, t.typbasetype FROM base b \
             JOIN pg_type t ON t.oid = b.type AND t.typtype = 'd' \
+        ), \
+        published AS ( \
+            SELECT to_jsonb(t) AS member FROM pg_publication_tables t \
+            WHERE t.pubname = $3 AND t.schemaname = $1 AND t.tablename = $2 \
         ) \
-        SELECT a.relation, a.name, a.type_name, ( \
+        SELECT a.name, a.type_name, a.generated, a.expression, ( \
             SELECT b.type FROM base b \
             JOIN pg_type t ON t.oid = b.type AND t.typtype <> 'd' \
             WHERE b.attnum = a.attnum \
-        ) \
-        FROM attribute a ORDER BY a.attnum";
-    let action = format!("look up table {name}");
-    let rows = sql.rows(&action, SQL, &[&name.schema, &name.name]).await?;
-    let Some(first) = rows.first() else { return Ok(None) };
-    let id = RelationId(first.get(0));
-    let mut columns = Vec::with_capacity(rows.len());
-    for row in &rows {
-        // A table without columns is one row of NULLs.
-        let (name, type_oid): (Option<String>, Option<u32>) = (row.get(1), row.get(3));
-        if let (Some(name), Some(type_oid)) = (name, type_oid) {
-            columns.push(TableColumn { name, type_oid: Oid(type_oid), type_name: row.get(2) });
+        ), coalesce(p.member -> 'attnames' ? a.name, true) \
+            AND (a.generated = '' OR current_setting('server_version_num')::int >= 180000), \
+        EXISTS ( \
+            SELECT FROM pg_publication_rel r \
+            JOIN pg_publication q ON q.oid = r.prpubid AND q.pubname = $3 \
+            WHERE r.prrelid = a.relation AND jsonb_typeof(to_jsonb(r) -> 'prattrs') <> 'null' \
+        ), p.member ->> 'rowfilter', current_setting('server_version_num')::int >= 180000 \
+        FROM attribute a LEFT JOIN published p ON true ORDER BY a.attnum";
+    let action = format!("look up table {name} in publication \"{publication}\"");
+    let parameters: [&(dyn ToSql + Sync); 3] = [&name.schema, &name.name, &publication.as_str()];
+    let rows = sql.rows(&action, SQL, &parameters).await?;
+    if rows.is_empty() {
+        return Ok(None);
+    }
+    // A table without columns is one row of NULLs.
+    let attributes: Vec<Attribute> = rows.iter().filter_map(Attribute::of).collect();
+    let delivered = || attributes.iter().filter(|attribute| attribute.is_delivered);
+    let listed: Vec<&str> = delivered().map(|attribute| attribute.name.as_str()).collect();
+    let columns = delivered().map(|attribute| TableColumn {
+        name: attribute.name.clone(),
+        type_oid: attribute.type_oid,
+    });
+    let withheld = attributes.iter().filter(|attribute| !attribute.is_delivered);
+    let withheld = withheld.map(|attribute| WithheldColumn {
+        name: attribute.name.clone(),
+        mend: attribute.mend(publication, name, &listed),
+    });
+    Ok(Some(Table { columns: columns.collect(), withheld: withheld.collect() }))
+}
+
+/// A column as the catalog and the publication describe it.
+struct Attribute {
+    name: String,
+    type_name: String,
+    type_oid: Oid,
+    generation: Generation,
+    is_delivered: bool,
+    /// The publication has a list of columns for this table.
+    has_list: bool,
+    row_filter: Option<String>,
+    /// The server can publish generated columns that are stored: PostgreSQL 18 and later.
+    can_publish_generated: bool,
+}
+
+/// `pg_attribute.attgenerated`.
+enum Generation {
+    /// An ordinary column.
+    None,
+    /// `s`: computed when written.
+    Stored,
+    /// `v`: computed when read, from this expression.
+    Virtual(String),
+}
+
+impl Attribute {
+    fn of(row: &Row) -> Option<Self> {
+        let generation = match row.get::<_, Option<String>>(2)?.as_str() {
+            "" => Generation::None,
+            "v" => Generation::Virtual(row.get(3)),
+            _ => Generation::Stored,
+        };
+        Some(Self {
+            name: row.get::<_, Option<String>>(0)?,
+            type_name: row.get(1),
+            type_oid: Oid(row.get::<_, Option<u32>>(4)?),
+            generation,
+            is_delivered: row.get(5),
+            has_list: row.get(6),
+            row_filter: row.get(7),
+            can_publish_generated: row.get(8),
+        })
+    }
+
+    /// Why it is not delivered, and the SQL after which it is.
+    fn mend(&self, publication: &PublicationName, table: &TableName, listed: &[&str]) -> String {
+        let (name, quoted_table) = (quote_identifier(&self.name), table.quoted());
+        match &self.generation {
+            Generation::None => {
+                format!(
+                    "Add it to the publication's list: {}.",
+                    self.list_sql(publication, table, listed)
+                )
+            }
+            Generation::Stored if self.can_publish_generated && self.has_list => {
+                format!(
+                    "Add it to the publication's list: {}.",
+                    self.list_sql(publication, table, listed)
+                )
+            }
+            Generation::Stored if self.can_publish_generated => format!(
+                "It is a generated column: ALTER PUBLICATION {} SET (publish_generated_columns = \
+                 stored).",
+                quote_identifier(publication.as_str())
+            ),
+            Generation::Stored => format!(
+                "It is a generated column, which PostgreSQL before 18 does not publish: ALTER \
+                 TABLE {quoted_table} ALTER COLUMN {name} DROP EXPRESSION, and let the application \
+                 or a trigger fill it."
+            ),
+            Generation::Virtual(expression) => format!(
+                "It is a virtual generated column, which PostgreSQL does not publish: ALTER TABLE \
+                 {quoted_table} DROP COLUMN {name}, ADD COLUMN {name} {} GENERATED ALWAYS AS \
+                 ({expression}) STORED.",
+                self.type_name
+            ),
         }
     }
-    Ok(Some(Table { id, columns }))
+
+    /// Makes the table's membership anew, with this column in its list. `ALTER PUBLICATION … SET
+    /// TABLE` would need all other tables too.
+    fn list_sql(
+        &self,
+        publication: &PublicationName,
+        table: &TableName,
+        listed: &[&str],
+    ) -> String {
+        let publication = quote_identifier(publication.as_str());
+        let columns = listed.iter().copied().chain([self.name.as_str()]);
+        let columns: Vec<String> = columns.map(quote_identifier).collect();
+        let filter =
+            self.row_filter.as_ref().map_or(String::new(), |filter| format!(" WHERE {filter}"));
+        format!(
+            "BEGIN; ALTER PUBLICATION {publication} DROP TABLE {table}; ALTER PUBLICATION \
+             {publication} ADD TABLE {table} ({}){filter}; COMMIT",
+            columns.join(", "),
+            table = table.quoted(),
+        )
+    }
 }
 
 pub(super) fn no_row(what: &str) -> PostgresError {

@@ -8,8 +8,10 @@ mod row;
 mod settings;
 mod table;
 mod topic_name;
+mod withheld;
 
 pub use columns::ColumnAt;
 pub(super) use row::Scratch;
 pub use settings::{ColumnName, ColumnNames, PayloadForm, Settings};
 pub(super) use table::Table;
+pub use withheld::Withheld;
