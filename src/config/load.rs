@@ -8,15 +8,17 @@ use std::{
 
 use super::{
     database_url::DatabaseUrl,
-    document::{self, Node},
+    document::{self, Node, join},
     file::{ColumnsSection, File, KafkaSection, OutboxSection},
     mistake::{Mistakes, SettingsError},
     scalar::{Count, Located, SecretFile},
     section::Read,
 };
 use crate::{
-    event,
-    event::outbox::{ColumnName, ColumnNames},
+    event::{
+        self, OwnHeader,
+        outbox::{ColumnName, ColumnNames},
+    },
     failure::{Code, Failure, Recovery},
     pipeline, postgres,
     sink::kafka::{Administration, TopicSettings},
@@ -151,6 +153,11 @@ fn outboxes(sections: &[OutboxSection], mistakes: &mut Mistakes) -> Vec<event::o
 /// What no record can have, however its row looks.
 fn check_headers(section: &OutboxSection, mistakes: &mut Mistakes) {
     for (index, (name, origin)) in section.headers.places().enumerate() {
+        if OwnHeader::named(name).is_some_and(|own| own.belongs_to(section.payload)) {
+            let problem = "cannot be set: Tailwater writes this header itself, and a record must \
+                           not have it twice";
+            mistakes.add(origin, &join("outbox.headers", name), problem);
+        }
         if name.len() > event::HEADER_NAME_BYTES_MAX {
             let bytes = event::HEADER_NAME_BYTES_MAX;
             mistakes.add(origin, "outbox.headers", format!("has a name above {bytes} bytes"));

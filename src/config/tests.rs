@@ -190,6 +190,20 @@ fn headers_that_no_record_can_have_are_refused() {
 }
 
 #[test]
+fn headers_that_are_ours_cannot_be_set() {
+    let lines = "headers = { traceparent = \"trace\", tenant = \"tenant_id\", pg-lsn = \"lsn\", \
+                 source = \"service\" }\n";
+    let why = "cannot be set: Tailwater writes this header itself, and a record must not have it \
+               twice";
+    let ours = |name: &str| format!("line 11: outbox.headers.{name} {why}");
+    let text = format!("{FIRST_PIPELINE}{lines}");
+    assert_eq!(mistakes(&text, &[]), [ours("pg-lsn"), ours("traceparent")]);
+    // A bare value has the envelope's other fields in its headers.
+    let text = format!("{text}payload = \"bare\"\n");
+    assert_eq!(mistakes(&text, &[]), [ours("pg-lsn"), ours("source"), ours("traceparent")]);
+}
+
+#[test]
 fn each_partitioner_is_known_by_its_name() {
     for (name, partitioner) in [
         ("murmur2", Partitioner::Murmur2),

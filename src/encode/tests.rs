@@ -42,7 +42,7 @@ fn write(outbox: &Outbox) -> Result<Written, EventError> {
 mod headers {
     use super::*;
     use crate::event::{
-        fixture::{JSON, JSONB, USER_TYPE},
+        fixture::{JSON, JSONB, TEXT, USER_TYPE},
         outbox::{ColumnName, PayloadForm},
     };
 
@@ -117,5 +117,76 @@ mod headers {
     #[test]
     fn an_escape_that_is_no_character_cannot_be_mapped() {
         assert_unmappable(&with_headers(JSON, r#"{"a": "\ud800"}"#), "no character");
+    }
+
+    const EVERYTHING: &str = r#"{"content-type": "x", "schema-version": "x", "event-id": "x",
+        "event-type": "x", "correlation-id": "x", "traceparent": "theirs", "pg-lsn": "x",
+        "pg-seq": "x", "pg-xid": "x", "occurred-at": "theirs", "source": "theirs",
+        "causation-id": "theirs", "tenant": "acme"}"#;
+
+    #[track_caller]
+    fn assert_each_once(written: &Written) {
+        let mut names: Vec<_> = written.headers.iter().map(|(name, _)| name).collect();
+        names.sort_unstable();
+        let all = names.len();
+        names.dedup();
+        assert_eq!(names.len(), all, "{:?}", written.headers);
+        assert!(written.headers.iter().all(|(_, value)| value != "x"), "{:?}", written.headers);
+        assert_eq!(written.headers_of("tenant"), ["acme"]);
+    }
+
+    #[test]
+    fn our_own_headers_win_over_members_of_their_name() {
+        let written = write(&with_headers(JSONB, EVERYTHING)).expect("an event");
+        assert_each_once(&written);
+        assert_eq!(written.headers_of("event-type"), ["order.placed"]);
+        // What the record does not carry is the application's own.
+        for name in ["traceparent", "occurred-at", "source", "causation-id"] {
+            assert_eq!(written.headers_of(name), ["theirs"], "{name}");
+        }
+    }
+
+    #[test]
+    fn a_bare_value_has_more_headers_of_its_own() {
+        let bare = Outbox::of(PayloadForm::Bare).with_column("headers", JSONB, EVERYTHING);
+        let written = write(&bare).expect("an event");
+        assert_each_once(&written);
+        assert_eq!(written.headers_of("source"), ["order-service"]);
+        assert_eq!(written.headers_of("occurred-at"), ["2026-03-01T11:59:59.500000Z"]);
+        assert_eq!(written.headers_of("causation-id"), ["theirs"]);
+        let caused = bare.with_column("causation_id", TEXT, "ours");
+        let written = write(&caused).expect("an event");
+        assert_each_once(&written);
+        assert_eq!(written.headers_of("causation-id"), ["ours"]);
+    }
+
+    #[test]
+    fn a_traceparent_is_taken_from_its_column_first() {
+        let outbox = with_headers(JSONB, r#"{"traceparent": "member"}"#);
+        let both = outbox.with_column("traceparent", TEXT, "column");
+        assert_eq!(write(&both).expect("an event").headers_of("traceparent"), ["column"]);
+        let null = both.with_null("traceparent");
+        assert_eq!(write(&null).expect("an event").headers_of("traceparent"), ["member"]);
+    }
+
+    #[test]
+    fn headers_of_the_settings_win_over_members() {
+        let outbox = with_headers(JSONB, r#"{"tenant": "member", "region": "eu"}"#)
+            .with_column("tenant_id", TEXT, "column")
+            .with_settings(|settings| {
+                settings.headers = vec![("tenant".to_owned(), "tenant_id".to_owned())];
+            });
+        let written = write(&outbox).expect("an event");
+        assert_eq!(written.headers_of("tenant"), ["column"]);
+        assert_eq!(written.headers_of("region"), ["eu"]);
+        let null = write(&outbox.with_null("tenant_id")).expect("an event");
+        assert_eq!(null.headers_of("tenant"), ["member"]);
+    }
+
+    #[test]
+    fn of_members_with_one_name_the_last_becomes_the_header() {
+        let json = with_headers(JSON, r#"{"a": 1, "a": 2, "b": 1, "b": null}"#);
+        let written = write(&json).expect("an event");
+        assert_eq!((written.headers_of("a"), written.headers_of("b")), (vec!["2"], vec![]));
     }
 }

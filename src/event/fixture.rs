@@ -58,6 +58,13 @@ impl Outbox {
         self
     }
 
+    /// With NULL in a column.
+    pub(crate) fn with_null(mut self, name: &str) -> Self {
+        let column = self.columns.iter_mut().find(|(column, ..)| column == name);
+        column.expect("a column of the table").2 = None;
+        self
+    }
+
     pub(crate) fn with_settings(mut self, change: impl FnOnce(&mut outbox::Settings)) -> Self {
         change(&mut self.settings);
         self

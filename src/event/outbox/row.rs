@@ -3,7 +3,7 @@
 use crate::{
     change::{Transaction, Tuple},
     event::{
-        DomainEvent, ExtraHeaders, Field, FieldProblem, Payload, Reason,
+        DomainEvent, ExtraHeaders, Field, FieldProblem, OwnHeader, Payload, Reason,
         id::{self, ID_BYTES},
         outbox::{
             PayloadForm,
@@ -84,7 +84,6 @@ impl Table {
         if let Some((_, envelope)) = &envelope {
             check_agreement(envelope, row_id, event_type, columns)?;
         }
-        header_object::read(columns, tuple, headers)?;
         let won = |field| envelope.as_ref().and_then(|(_, envelope)| envelope.text(field));
         let won_or_column = |field, column: &Option<ColumnAt>| match won(field) {
             Some(text) => Ok(Some(text)),
@@ -92,6 +91,12 @@ impl Table {
         };
         let id = won(Field::Id).unwrap_or(row_id);
         let causation_id = won_or_column(Field::CausationId, &columns.causation_id)?;
+        let traceparent = optional_text(&columns.traceparent, tuple)?;
+        let is_own = |name: &str| {
+            let own = OwnHeader::named(name);
+            own.is_some_and(|own| is_carried(own, self.form, traceparent, causation_id))
+        };
+        header_object::read(columns, tuple, is_own, headers)?;
         Ok(DomainEvent {
             id,
             event_type,
@@ -104,7 +109,7 @@ impl Table {
                 Some(instant) => instant,
                 None => read_occurred_at(&columns.created_at, tuple, transaction, occurred_at)?,
             },
-            traceparent: optional_text(&columns.traceparent, tuple)?,
+            traceparent,
             key: columns.aggregate_id.bytes(tuple)?,
             topic: self.topic.resolve(event_type, tuple, topic)?,
             payload: match (self.form, envelope) {
@@ -117,6 +122,30 @@ impl Table {
             headers: ExtraHeaders::new(&columns.headers, tuple, headers),
         })
     }
+}
+
+/// Whether the record of a row has that header.
+fn is_carried(
+    header: OwnHeader,
+    form: PayloadForm,
+    traceparent: Option<&str>,
+    causation_id: Option<&str>,
+) -> bool {
+    let has_value = match header {
+        OwnHeader::Traceparent => traceparent.is_some(),
+        OwnHeader::CausationId => causation_id.is_some(),
+        OwnHeader::ContentType
+        | OwnHeader::SchemaVersion
+        | OwnHeader::EventId
+        | OwnHeader::EventType
+        | OwnHeader::CorrelationId
+        | OwnHeader::PgLsn
+        | OwnHeader::PgSeq
+        | OwnHeader::PgXid
+        | OwnHeader::OccurredAt
+        | OwnHeader::Source => true,
+    };
+    has_value && header.belongs_to(form)
 }
 
 fn optional_text<'a>(
