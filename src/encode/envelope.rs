@@ -51,17 +51,16 @@ fn write_completed(
     closing_brace: usize,
     missing: FieldSet,
 ) {
-    let text = text.as_bytes();
+    let kept = |from: usize, to: usize| {
+        let range = text.as_bytes().get(from..to);
+        range.expect("cuts and brace lie in the text, in order and without overlap")
+    };
     let mut kept_from = 0;
     for cut in cuts {
-        target.extend_from_slice(text.get(kept_from..cut.start).unwrap_or_default());
+        target.extend_from_slice(kept(kept_from, cut.start));
         kept_from = cut.end;
     }
-    if missing.is_empty() {
-        target.extend_from_slice(text.get(kept_from..).unwrap_or_default());
-        return;
-    }
-    target.extend_from_slice(text.get(kept_from..closing_brace).unwrap_or_default());
+    target.extend_from_slice(kept(kept_from, closing_brace));
     for field in Field::ALL {
         let Some(value) = text_of(event, field).filter(|_| missing.contains(field)) else {
             continue;
@@ -72,7 +71,7 @@ fn write_completed(
         target.extend_from_slice(b"\":");
         string::write(target, value);
     }
-    target.extend_from_slice(text.get(closing_brace..).unwrap_or_default());
+    target.extend_from_slice(kept(closing_brace, text.len()));
 }
 
 fn text_of<'a>(event: &DomainEvent<'a>, field: Field) -> Option<&'a str> {

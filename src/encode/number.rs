@@ -26,7 +26,7 @@ impl<const N: usize> Digits<N> {
     }
 
     pub(super) fn as_bytes(&self) -> &[u8] {
-        self.bytes.get(self.start..).unwrap_or_default()
+        self.bytes.get(self.start..).expect("a text starts within its memory")
     }
 }
 

@@ -142,11 +142,6 @@ impl FieldSet {
     pub fn contains(self, field: Field) -> bool {
         self.0 & 1 << field as u8 != 0
     }
-
-    /// True where there is none.
-    pub fn is_empty(self) -> bool {
-        self.0 == 0
-    }
 }
 
 /// Headers that the row brings along; a NULL makes none.
@@ -192,7 +187,7 @@ mod tests {
         let set = FieldSet::default().with(Field::Data).with(Field::Id);
         let held: Vec<_> = Field::ALL.into_iter().filter(|field| set.contains(*field)).collect();
         assert_eq!(held, [Field::Id, Field::Data]);
-        assert!(set.without(Field::Id).without(Field::Data).is_empty());
+        assert_eq!(set.without(Field::Id).without(Field::Data), FieldSet::default());
         assert!(Field::ALL.into_iter().all(|field| FieldSet::ALL.contains(field)));
     }
 

@@ -101,7 +101,7 @@ impl<'a> Members<'a> {
 }
 
 fn skip_whitespace(text: &[u8], from: usize) -> usize {
-    let rest = text.get(from..).unwrap_or_default();
+    let Some(rest) = text.get(from..) else { return from };
     from + rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r')).count()
 }
 
@@ -118,7 +118,7 @@ fn read_value(text: &[u8], start: usize) -> Result<(ValueAt, usize), Malformed> 
             let ends =
                 |byte: &u8| matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r');
             let end = start + text.iter().skip(start).position(ends).ok_or(Malformed)?;
-            match text.get(start..end).unwrap_or_default() {
+            match text.get(start..end).ok_or(Malformed)? {
                 b"" => Err(Malformed),
                 b"null" => Ok((ValueAt::Null, end)),
                 _ => Ok((ValueAt::Other, end)),

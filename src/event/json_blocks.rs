@@ -15,7 +15,7 @@ pub(super) fn nested_end(text: &[u8], start: usize) -> Result<usize, Malformed> 
     let mut scan = Scan { depth: 0, in_string: 0, escapes_next: false };
     let mut position = start;
     loop {
-        let rest = text.get(position..).unwrap_or_default();
+        let rest = text.get(position..).ok_or(Malformed)?;
         let end = match rest.split_first_chunk::<BLOCK_BYTES>() {
             Some((block, _)) => scan.closing_bracket(block),
             None if rest.is_empty() => return Err(Malformed),

@@ -183,9 +183,10 @@ fn push_literal(parts: &mut Vec<Part>, literal: &str) {
     if literal.is_empty() {
         return;
     }
-    match parts.last_mut() {
-        Some(Part::Literal(before)) => before.push_str(literal),
-        _ => parts.push(Part::Literal(literal.to_owned())),
+    if let Some(Part::Literal(before)) = parts.last_mut() {
+        before.push_str(literal);
+    } else {
+        parts.push(Part::Literal(literal.to_owned()));
     }
 }
 

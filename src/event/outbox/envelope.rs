@@ -135,7 +135,8 @@ impl Walk<'_> {
 
     /// The known field of that name, which escapes may write in another way.
     fn field_of(&self, name: &StringAt) -> Option<Field> {
-        let content = self.text.get(name.content.clone())?;
+        let content = self.text.get(name.content.clone());
+        let content = content.expect("a name lies between its quotes");
         if !name.has_escapes {
             return Field::named(content);
         }
@@ -167,7 +168,8 @@ impl Walk<'_> {
     }
 
     fn take_text(&mut self, field: Field, string: &StringAt) -> Result<(), json::Malformed> {
-        let content = self.text.get(string.content.clone()).unwrap_or_default();
+        let content = self.text.get(string.content.clone());
+        let content = content.expect("a string lies between its quotes");
         if string.has_escapes {
             let Scratch { unescaped, fields, .. } = &mut *self.scratch;
             let start = unescaped.len();

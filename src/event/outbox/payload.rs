@@ -18,16 +18,20 @@ pub(super) fn read<'a>(
 ) -> Result<Option<&'a str>, Reason> {
     let column = &columns.payload;
     let Some(bytes) = column.bytes(tuple)? else { return Ok(None) };
-    let bytes = match (columns.payload_text, bytes.strip_prefix(b"\\x")) {
+    let digits = match columns.payload_text {
+        PayloadText::Json | PayloadText::Text => None,
         // No JSON begins with a backslash.
-        (PayloadText::Hexadecimal | PayloadText::OfUserType, Some(digits)) => {
+        PayloadText::Hexadecimal | PayloadText::OfUserType => bytes.strip_prefix(b"\\x"),
+    };
+    let bytes = match digits {
+        Some(digits) => {
             decode_hexadecimal(digits, decoded).ok_or_else(|| Reason::NotJson {
                 column: column.owned_name(),
                 detail: "its bytea is not in hexadecimal form".to_owned(),
             })?;
             decoded.as_slice()
         }
-        _ => bytes,
+        None => bytes,
     };
     let text =
         std::str::from_utf8(bytes).map_err(|_| Reason::NotUtf8 { column: column.owned_name() })?;
