@@ -190,3 +190,186 @@ mod headers {
         assert_eq!((written.headers_of("a"), written.headers_of("b")), (vec!["2"], vec![]));
     }
 }
+
+mod envelopes {
+    use super::*;
+    use crate::event::{
+        fixture::{ID, JSON, TEXT},
+        outbox::PayloadForm,
+    };
+
+    fn envelope(text: &str) -> Outbox {
+        Outbox::of(PayloadForm::Envelope).with_column("payload", JSON, text)
+    }
+
+    #[track_caller]
+    fn completed(text: &str) -> String {
+        write(&envelope(text)).expect("an event").value.expect("a value")
+    }
+
+    #[track_caller]
+    fn assert_unmappable(text: &str, words: &str) {
+        let error = write(&envelope(text)).expect_err("no event");
+        assert!(matches!(error, EventError::Unmappable { .. }), "{error}");
+        assert!(error.to_string().contains(words), "{words}: {error}");
+    }
+
+    /// Every field but those, from the columns and the settings.
+    fn fields_but(left_out: &[&str]) -> String {
+        [
+            ("id", ID),
+            ("type", "order.placed"),
+            ("version", "1.0"),
+            ("source", "order-service"),
+            ("correlationId", ID),
+            ("occurredAt", "2026-03-01T11:59:59.500000Z"),
+        ]
+        .into_iter()
+        .filter(|(name, _)| !left_out.contains(name))
+        .map(|(name, value)| format!(",\"{name}\":\"{value}\""))
+        .collect()
+    }
+
+    #[test]
+    fn a_whole_envelope_stays_byte_for_byte() {
+        let text = format!(
+            " {{\"data\" : {{\"n\": 1.10}},\n \"type\":\"order.\\u0070laced\", \"id\":\"{ID}\", \
+             \"version\":\"2\",\"source\":\"x\", \"correlationId\":\"c\", \"causationId\":\"d\", \
+             \"occurredAt\":\"2026-03-01T13:00:00+01:00\", \"mine\":[1, {{}}]}} "
+        );
+        assert_eq!(completed(&text), text);
+    }
+
+    #[test]
+    fn missing_fields_are_appended_in_order() {
+        let expected = format!("{{\"data\": 1 {}}}", fields_but(&[]));
+        assert_eq!(completed("{\"data\": 1 }"), expected);
+    }
+
+    #[test]
+    fn a_null_field_is_cut_out_wherever_it_stands() {
+        for (text, kept) in [
+            ("{\"version\": null, \"data\": 1}", "{\"data\": 1"),
+            ("{\"data\": 1, \"version\": null}", "{\"data\": 1"),
+            ("{\"data\": 1, \"version\": null, \"x\": 2}", "{\"data\": 1, \"x\": 2"),
+            ("{\"source\":null,\"version\" : null ,\"data\": 1}", "{\"data\": 1"),
+            ("{\"source\":null, \"data\": 1, \"version\":null}", "{\"data\": 1"),
+            ("{ \"v\\u0065rsion\": null, \"data\": null}", "{ \"data\": null"),
+        ] {
+            assert_eq!(completed(text), format!("{kept}{}}}", fields_but(&[])), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_null_cause_that_nobody_knows_is_only_cut_out() {
+        let expected = format!("{{\"data\": 1{}}}", fields_but(&[]));
+        assert_eq!(completed("{\"causationId\": null, \"data\": 1}"), expected);
+        let caused = envelope("{\"causationId\": null, \"data\": 1}").with_column(
+            "causation_id",
+            TEXT,
+            "command \"7\"",
+        );
+        let value = write(&caused).expect("an event").value.expect("a value");
+        assert!(value.contains(",\"causationId\":\"command \\\"7\\\"\","), "{value}");
+    }
+
+    #[test]
+    fn fields_that_are_there_win() {
+        let text = "{\"version\":\"3\",\"correlationId\":\"c-1\",\"source\":\"old\",\"data\":1,\
+                    \"occurredAt\":\"1999-12-31T23:59:60Z\"}";
+        let text = text.replace("1999-12-31T23:59:60Z", "2016-12-31T23:59:60.123456789+00:00");
+        let outbox = envelope(&text).with_column("version", TEXT, "9").with_column(
+            "correlation_id",
+            TEXT,
+            "c-9",
+        );
+        let written = write(&outbox).expect("an event");
+        let without_brace = text.strip_suffix('}').expect("an object");
+        let rest = fields_but(&["version", "correlationId", "source", "occurredAt"]);
+        assert_eq!(written.value, Some(format!("{without_brace}{rest}}}")));
+        assert_eq!(written.headers_of("schema-version"), ["3"]);
+        assert_eq!(written.headers_of("correlation-id"), ["c-1"]);
+    }
+
+    #[test]
+    fn unknown_fields_are_kept_as_they_are() {
+        let text = "{\"tenant\": null, \"data\":{}, \"Data\" : 1e400, \"tenant\":[ ]}";
+        let kept = text.strip_suffix('}').expect("an object");
+        assert_eq!(completed(text), format!("{kept}{}}}", fields_but(&[])));
+    }
+
+    #[test]
+    fn a_known_field_twice_cannot_be_mapped() {
+        for text in [
+            "{\"data\": 1, \"data\": 1}",
+            "{\"version\": null, \"data\": 1, \"version\": \"1\"}",
+            "{\"version\": \"1\", \"data\": 1, \"\\u0076ersion\": null}",
+        ] {
+            assert_unmappable(text, "is there twice");
+        }
+    }
+
+    #[test]
+    fn an_envelope_needs_its_data() {
+        assert_unmappable("{}", "field \"data\" is missing");
+        assert_unmappable("{\"version\": null}", "field \"data\" is missing");
+        assert_unmappable("[]", "is not a JSON object");
+    }
+
+    #[test]
+    fn fields_of_another_type_cannot_be_mapped() {
+        for field in ["id", "type", "version", "source", "correlationId", "causationId"] {
+            assert_unmappable(&format!("{{\"data\": 1, \"{field}\": 1}}"), "is not a string");
+        }
+        assert_unmappable("{\"data\": 1, \"source\": \"\\ud800\"}", "is no character");
+    }
+
+    #[test]
+    fn instants_that_are_not_rfc_3339_cannot_be_mapped() {
+        for instant in ["2026-03-01", "2026-03-01 12:00:00Z", "infinity", ""] {
+            let text = format!("{{\"data\": 1, \"occurredAt\": \"{instant}\"}}");
+            assert_unmappable(&text, "is not an RFC 3339 instant");
+        }
+    }
+
+    #[test]
+    fn a_type_must_be_that_of_the_column() {
+        let text = "{\"data\": 1, \"type\": \"order.paid\"}";
+        assert_unmappable(text, "field \"type\" contradicts column \"event_type\"");
+    }
+
+    #[test]
+    fn an_id_in_upper_case_agrees_and_is_kept() {
+        let text = format!("{{\"id\": \"{}\", \"data\": 1}}", ID.to_uppercase());
+        let kept = text.strip_suffix('}').expect("an object");
+        let written = write(&envelope(&text)).expect("an event");
+        assert_eq!(written.headers_of("event-id"), [ID.to_uppercase()]);
+        let rest = fields_but(&["id"]).replace(ID, &ID.to_uppercase());
+        assert_eq!(written.value, Some(format!("{kept}{rest}}}")));
+    }
+
+    #[test]
+    fn an_id_in_another_form_agrees_and_is_written_with_hyphens() {
+        let plain = ID.replace('-', "");
+        for id in
+            [plain.clone(), format!("{{{ID}}}"), plain.to_uppercase(), format!("urn:uuid:{ID}")]
+        {
+            let text = format!("{{\"id\": \"{id}\", \"data\": 1}}");
+            assert_eq!(completed(&text), format!("{{\"data\": 1{}}}", fields_but(&[])), "{id}");
+        }
+    }
+
+    #[test]
+    fn another_id_contradicts_in_every_form() {
+        let other = ID.replace("a11", "a12");
+        let plain = other.replace('-', "");
+        for id in [other.clone(), other.to_uppercase(), plain, format!("{{{other}}}")] {
+            let text = format!("{{\"id\": \"{id}\", \"data\": 1}}");
+            assert_unmappable(&text, "field \"id\" contradicts column \"id\"");
+        }
+        for id in ["42", "", "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a1g"] {
+            let text = format!("{{\"id\": \"{id}\", \"data\": 1}}");
+            assert_unmappable(&text, "field \"id\" is not a UUID");
+        }
+    }
+}

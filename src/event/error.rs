@@ -212,7 +212,7 @@ pub enum FieldProblem {
     #[error("holds an escape that is no character")]
     NotText,
     /// An id that is no UUID.
-    #[error("is not a UUID in hyphenated form")]
+    #[error("is not a UUID")]
     NotUuid,
     /// An instant that is none.
     #[error("is not an RFC 3339 instant of the years 0001 to 9999")]

@@ -30,11 +30,6 @@ fn is_canonical(text: &str) -> bool {
     bytes.into_iter().fold(are_in_place, |all, byte| all & is_digit(byte))
 }
 
-/// True for 8-4-4-4-12 hexadecimal digits, in either case.
-pub(super) fn is_hyphenated(text: &str) -> bool {
-    text.len() == ID_BYTES && Uuid::try_parse(text).is_ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use crate::event::{
     Field, FieldProblem, FieldSet, Reason,
+    id::ID_BYTES,
     json::{self, Member, Members, StringAt, ValueAt},
     timestamp,
 };
@@ -33,16 +34,21 @@ impl Scratch {
 #[derive(Debug)]
 pub(super) struct Envelope<'a> {
     texts: [Option<&'a str>; Field::ALL.len()],
-    /// Null members of known fields, each with its comma.
+    /// Null members of known fields and an id without hyphens, each with its comma.
     pub(super) cuts: &'a [Range<usize>],
     pub(super) closing_brace: usize,
-    /// Fields that the payload does not have.
+    /// Fields that the payload does not have, or that are cut out of it.
     pub(super) missing: FieldSet,
 }
 
 impl<'a> Envelope<'a> {
-    /// The text of a field that is there and not null; none for `data`.
+    /// The text of a field that stays; none for `data`.
     pub(super) fn text(&self, field: Field) -> Option<&'a str> {
+        self.written(field).filter(|_| !self.missing.contains(field))
+    }
+
+    /// The text of a field that is there and not null, whether it stays or not.
+    pub(super) fn written(&self, field: Field) -> Option<&'a str> {
         self.texts.get(field as usize).copied().flatten()
     }
 }
@@ -92,7 +98,7 @@ struct Walk<'a> {
     texts: [Option<&'a str>; Field::ALL.len()],
     /// Known fields that came by, null or not.
     seen: FieldSet,
-    /// Known fields that did not come by, or as null.
+    /// Known fields that did not come by, or are cut out.
     missing: FieldSet,
     /// Some member before this one stays, so a cut takes the comma before its member.
     kept_one: bool,
@@ -163,8 +169,23 @@ impl Walk<'_> {
                 }
             }
         }
+        if field == Field::Id && self.taken(field).len() != ID_BYTES {
+            // A UUID, if it is one, in a form that the schema does not know: written anew.
+            return Ok(false);
+        }
         self.missing = self.missing.without(field);
         Ok(true)
+    }
+
+    /// The text that [`Walk::take_text`] took.
+    fn taken(&self, field: Field) -> &str {
+        let Scratch { unescaped, fields, .. } = &*self.scratch;
+        let escaped = fields.iter().find(|(escaped, _)| *escaped == field);
+        let text = match escaped {
+            Some((_, range)) => unescaped.get(range.clone()),
+            None => self.texts.get(field as usize).copied().flatten(),
+        };
+        text.expect("the field was taken before")
     }
 
     fn take_text(&mut self, field: Field, string: &StringAt) -> Result<(), json::Malformed> {

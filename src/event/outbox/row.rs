@@ -205,15 +205,16 @@ fn check_agreement(
         let problem = FieldProblem::Contradicts { column: column.owned_name() };
         Err(Reason::Field { field, problem })
     };
-    // The row's id is hyphenated: what differs from it in case at most is so too.
-    if let Some(id) = envelope.text(Field::Id)
+    if let Some(id) = envelope.written(Field::Id)
         && !id.eq_ignore_ascii_case(row_id)
     {
-        return if id::is_hyphenated(id) {
-            contradicts(Field::Id, &columns.id)
-        } else {
-            Err(Reason::Field { field: Field::Id, problem: FieldProblem::NotUuid })
+        let mut scratch = [0; ID_BYTES];
+        let Some(id) = id::canonical(id, &mut scratch) else {
+            return Err(Reason::Field { field: Field::Id, problem: FieldProblem::NotUuid });
         };
+        if id != row_id {
+            return contradicts(Field::Id, &columns.id);
+        }
     }
     if envelope.text(Field::Type).is_some_and(|text| text != event_type) {
         return contradicts(Field::Type, &columns.event_type);
