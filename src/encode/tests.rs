@@ -9,6 +9,9 @@ use crate::{
     sink::{Batch, Headers},
 };
 
+/// More than any record here has.
+const RECORD_BYTES_MAX: usize = 1 << 20;
+
 /// A record as the sink gets it.
 #[derive(PartialEq, Eq, Debug)]
 struct Written {
@@ -27,7 +30,7 @@ impl Written {
 fn write(outbox: &Outbox) -> Result<Written, EventError> {
     let mut batch = Batch::default();
     outbox.map(|event| {
-        let encoded = Encoder::new().encode(&event, &transaction(), 3, &mut batch);
+        let encoded = Encoder::new(RECORD_BYTES_MAX).encode(&event, &transaction(), 3, &mut batch);
         encoded.expect("the event is small");
     })?;
     let [record] = batch.records() else { panic!("one record") };
@@ -37,6 +40,21 @@ fn write(outbox: &Outbox) -> Result<Written, EventError> {
         .collect();
     assert_eq!(headers.len(), usize::from(record.header_count));
     Ok(Written { value: record.value.map(|span| text(batch.slice(span))), headers })
+}
+
+/// A batch's memory must not grow for what is refused anyway.
+#[test]
+fn what_the_sink_cannot_take_is_refused_before_it_is_written() {
+    let outbox = Outbox::of(crate::event::outbox::PayloadForm::Data);
+    let mut batch = Batch::default();
+    let mut error = None;
+    let mapped = outbox.map(|event| {
+        error = Encoder::new(1).encode(&event, &transaction(), 0, &mut batch).err();
+    });
+    mapped.expect("an event");
+    let text = error.expect("two bytes are too many").to_string();
+    assert!(text.contains("16/B374D848") && text.contains("takes 1"), "{text}");
+    assert_eq!((batch.capacity(), batch.records().len()), (0, 0));
 }
 
 mod headers {
@@ -371,5 +389,98 @@ mod envelopes {
             let text = format!("{{\"id\": \"{id}\", \"data\": 1}}");
             assert_unmappable(&text, "field \"id\" is not a UUID");
         }
+    }
+}
+
+mod payloads {
+    use super::*;
+    use crate::event::{
+        fixture::{BYTEA, ID, JSONB, TEXT, TIMESTAMP, TIMESTAMPTZ, USER_TYPE},
+        outbox::PayloadForm,
+    };
+
+    fn data(type_oid: crate::change::Oid, text: &str) -> Outbox {
+        Outbox::of(PayloadForm::Data).with_column("payload", type_oid, text)
+    }
+
+    #[track_caller]
+    fn assert_unmappable(outbox: &Outbox, words: &str) {
+        let error = write(outbox).expect_err("no event");
+        assert!(matches!(error, EventError::Unmappable { .. }), "{error}");
+        assert!(error.to_string().contains(words), "{words}: {error}");
+    }
+
+    #[test]
+    fn data_of_every_column_type_is_written_as_it_is() {
+        let json = "{\"n\": 1.10, \"u\": \"\\u00e9\"}";
+        let digits: String = json.bytes().map(|byte| format!("{byte:02x}")).collect();
+        let hexadecimal = format!("\\x{digits}");
+        for (type_oid, text) in [
+            (JSONB, json),
+            (TEXT, json),
+            (BYTEA, &hexadecimal),
+            (USER_TYPE, json),
+            (USER_TYPE, &hexadecimal),
+        ] {
+            let value = write(&data(type_oid, text)).expect("an event").value.expect("a value");
+            assert!(value.ends_with(&format!(",\"data\":{json}}}")), "{value}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_json_cannot_be_mapped() {
+        for type_oid in [TEXT, USER_TYPE] {
+            assert_unmappable(&data(type_oid, "{\"a\": }"), "\"payload\" is not valid JSON");
+        }
+        assert_unmappable(&data(BYTEA, "\\x7b7b"), "is not valid JSON");
+        assert_unmappable(&data(BYTEA, "\\x22ff22"), "is not valid UTF-8");
+    }
+
+    #[test]
+    fn a_null_payload_is_null_data_a_null_value_or_no_envelope() {
+        let null = |form| Outbox::of(form).with_null("payload");
+        let value = write(&null(PayloadForm::Data)).expect("an event").value.expect("a value");
+        assert!(value.ends_with(",\"data\":null}"), "{value}");
+        assert_eq!(write(&null(PayloadForm::Bare)).expect("an event").value, None);
+        assert_unmappable(&null(PayloadForm::Envelope), "column \"payload\" is NULL");
+    }
+
+    #[test]
+    fn times_that_no_instant_says_cannot_be_mapped() {
+        for (time, words) in [
+            ("infinity", "is infinite"),
+            ("-infinity", "is infinite"),
+            ("0044-03-15 00:00:00+00 BC", "a year outside 0001 to 9999"),
+            ("10000-01-01 00:00:00+00", "a year outside 0001 to 9999"),
+        ] {
+            for type_oid in [TIMESTAMPTZ, TIMESTAMP] {
+                let time =
+                    if type_oid == TIMESTAMP { time.replace("+00", "") } else { time.into() };
+                let outbox = data(JSONB, "1").with_column("created_at", type_oid, &time);
+                assert_unmappable(&outbox, words);
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_without_a_time_occurred_when_it_was_committed() {
+        let committed = data(JSONB, "1").with_null("created_at");
+        let value = write(&committed).expect("an event").value.expect("a value");
+        assert!(value.contains("\"occurredAt\":\"2026-03-01T12:00:00.123456Z\""), "{value}");
+        let utc = data(JSONB, "1").with_column("created_at", TIMESTAMP, "2026-03-01 07:00:00");
+        let value = write(&utc).expect("an event").value.expect("a value");
+        assert!(value.contains("\"occurredAt\":\"2026-03-01T07:00:00.000000Z\""), "{value}");
+    }
+
+    #[test]
+    fn what_every_event_needs_cannot_be_null_or_empty() {
+        assert_unmappable(&data(JSONB, "1").with_null("id"), "\"id\" is NULL");
+        assert_unmappable(&data(JSONB, "1").with_null("event_type"), "\"event_type\" is NULL");
+        let empty = data(JSONB, "1").with_column("event_type", TEXT, "");
+        assert_unmappable(&empty, "\"event_type\" is empty");
+        let number = data(JSONB, "1").with_column("id", TEXT, "42");
+        assert_unmappable(&number, "\"id\" is not a UUID");
+        let plain = data(JSONB, "1").with_column("id", TEXT, &ID.replace('-', ""));
+        assert_eq!(write(&plain).expect("an event").headers_of("event-id"), [ID]);
     }
 }

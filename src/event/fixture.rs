@@ -21,7 +21,9 @@ pub(crate) const COMMITTED_AT: PgTimestamp = PgTimestamp(825_681_600_123_456);
 pub(crate) const JSONB: Oid = Oid(3802);
 pub(crate) const JSON: Oid = Oid(114);
 pub(crate) const TEXT: Oid = Oid(25);
+pub(crate) const BYTEA: Oid = Oid(17);
 pub(crate) const UUID: Oid = Oid(2950);
+pub(crate) const TIMESTAMP: Oid = Oid(1114);
 pub(crate) const TIMESTAMPTZ: Oid = Oid(1184);
 /// A domain: the stream names it by its own OID.
 pub(crate) const USER_TYPE: Oid = Oid(16_500);

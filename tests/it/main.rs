@@ -2,6 +2,7 @@
 
 mod architecture;
 mod demo;
+mod events;
 mod exactly_once;
 mod faults;
 mod golden;
