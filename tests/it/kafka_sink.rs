@@ -25,7 +25,7 @@ use tailwater::{
         Batch, Checkpoint, Cut, CutSequence, Headers, Record, Report, Sink, TopicId, Urgency,
         kafka::{
             Administration, Cancel, Kafka, KafkaError, KafkaSink, Partitioner, Settings,
-            TopicSettings,
+            StoredRecord, TopicSettings,
         },
     },
 };
@@ -457,6 +457,64 @@ fn an_open_transaction_rolled_back_at_the_end_does_not_hold_a_read() {
     other.abort_transaction(PATIENCE).expect("aborted");
     let look = reading.join().expect("no panic").expect("read");
     assert_eq!(checkpoint_of(&look), Some(7));
+}
+
+/// librdkafka says that it is at the end only where it asks for exactly the last stable offset.
+#[test]
+fn a_read_that_begins_behind_an_open_transaction_says_what_it_waits_for() {
+    let scene = Scene::new("behind");
+    let mut kafka = connect(scene.settings());
+    Store::open(&kafka).expect("a store").ensure_topic().expect("a checkpoint topic");
+    kafka.fence().expect("fenced");
+    let other = scene.other_producer(&format!("{}-other", scene.name));
+    let topic = scene.settings().checkpoint_topic;
+    other.send(BaseRecord::to(&topic).key("9/x/y").payload("{}")).expect("sent");
+    other.flush(PATIENCE).expect("flushed");
+    let key = scene.key().to_string();
+    let ours: Vec<(&str, &[u8])> = vec![(&key, b"{}".as_slice()); 1_500];
+    kafka.write(&ours).expect("written");
+
+    let reader = kafka.reader().expect("a reader");
+    let (high, mut records, mut blocked_at) =
+        (reader.offsets().expect("offsets").high_watermark, 0, None);
+    let count = |_: StoredRecord<'_>| {
+        records += 1;
+        Ok(())
+    };
+    let commit = |offset: i64| {
+        if blocked_at.replace(offset).is_none() {
+            other.commit_transaction(PATIENCE).expect("committed");
+        }
+    };
+    reader.read(high - 1_000, high, count, commit).expect("read");
+    assert_eq!(blocked_at, Some(0));
+    // One of the thousand offsets may be the commit's marker.
+    assert!(records >= 999, "{records}");
+}
+
+#[test]
+fn brokers_that_die_while_a_transaction_is_waited_for_are_blamed_themselves() {
+    let broker = crate::support::kafka::Broker::start();
+    let scene = Scene { brokers: broker.brokers(), name: "dying".to_owned() };
+    let kafka = connect(scene.settings());
+    Store::open(&kafka).expect("a store").ensure_topic().expect("a checkpoint topic");
+    let other = scene.other_producer("other");
+    let topic = scene.settings().checkpoint_topic;
+    other.send(BaseRecord::to(&topic).key("9/x/y").payload("{}")).expect("sent");
+    other.flush(PATIENCE).expect("flushed");
+    let reader = kafka.reader().expect("a reader");
+    let mut blocked_since: Option<Instant> = None;
+    let on_blocked = |_| {
+        let since = *blocked_since.get_or_insert_with(|| {
+            broker.kill();
+            Instant::now()
+        });
+        assert!(since.elapsed() < PATIENCE, "an open transaction is blamed without an end");
+    };
+    let outcome = reader.read(0, 1, |_| Ok(()), on_blocked);
+    assert!(matches!(outcome, Err(KafkaError::TimedOut { .. })), "{outcome:?}");
+    // Its transaction can be ended no more.
+    std::mem::forget(other);
 }
 
 #[test]

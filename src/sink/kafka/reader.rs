@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     ptr::NonNull,
-    slice,
+    slice, thread,
     time::{Duration, Instant},
 };
 
@@ -34,6 +34,9 @@ const ATTEMPT: Duration = Duration::from_millis(100);
 
 /// How long a broker may leave a read without records and without an end.
 const SILENCE_LIMIT: Duration = Duration::from_secs(20);
+
+/// How often a broker that says nothing is asked whether it is there.
+const ANSWER_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long the brokers may take to tell offsets.
 const OFFSETS_LIMIT: Duration = Duration::from_secs(5);
@@ -164,15 +167,20 @@ impl Reader {
         mut on_record: impl FnMut(StoredRecord<'_>) -> Result<(), KafkaError>,
         mut on_blocked: impl FnMut(i64),
     ) -> Result<(), KafkaError> {
+        self.await_stable(from, &mut on_blocked)?;
         let reading = Reading::start(&self.topic, from).map_err(|code| self.failure(code))?;
         let (mut position, mut heard_at, mut at_end) = (from, Instant::now(), false);
         while position < until {
             self.cancel.check()?;
             let Some(message) = reading.next(ATTEMPT) else {
                 self.serve_events();
-                if at_end {
+                let silent_for = heard_at.elapsed();
+                // The end is said once. Whether it is an open transaction that is waited for
+                // since, or a broker that died, only an answer tells.
+                if at_end && silent_for > ANSWER_INTERVAL && self.last_stable().is_some() {
+                    heard_at = Instant::now();
                     on_blocked(position);
-                } else if heard_at.elapsed() > SILENCE_LIMIT {
+                } else if silent_for > SILENCE_LIMIT {
                     return Err(self.silence(position));
                 }
                 continue;
@@ -196,6 +204,34 @@ impl Reader {
             }
         }
         Ok(())
+    }
+
+    /// Waits until the last stable offset has reached `from`: librdkafka tells that it is at the
+    /// end only where it asks for exactly that offset, and behind it gets neither records nor a
+    /// word.
+    fn await_stable(&self, from: i64, on_blocked: &mut impl FnMut(i64)) -> Result<(), KafkaError> {
+        let mut heard_at = Instant::now();
+        loop {
+            self.cancel.check()?;
+            match self.last_stable() {
+                Some(last_stable) if last_stable >= from => return Ok(()),
+                Some(last_stable) => {
+                    heard_at = Instant::now();
+                    on_blocked(last_stable);
+                }
+                None if heard_at.elapsed() > SILENCE_LIMIT => return Err(self.silence(from)),
+                None => {}
+            }
+            self.serve_events();
+            thread::park_timeout(ATTEMPT);
+        }
+    }
+
+    /// The last stable offset; none where no broker answers.
+    fn last_stable(&self) -> Option<i64> {
+        let watermarks =
+            self.consumer.fetch_watermarks(&self.name, PARTITION, Duration::from_secs(1));
+        watermarks.ok().map(|(_, last_stable)| last_stable)
     }
 
     fn serve_events(&self) {
