@@ -518,6 +518,17 @@ fn brokers_that_die_while_a_transaction_is_waited_for_are_blamed_themselves() {
 }
 
 #[test]
+fn a_topic_for_which_brokers_are_missing_is_tried_again() {
+    let scene = Scene::new("replicas");
+    let mut settings = scene.settings();
+    settings.topic.replication_factor = Some(3);
+    let store = Store::open(&connect(settings)).expect("a store");
+    let error = store.ensure_topic().expect_err("one broker cannot hold three replicas");
+    assert_eq!((error.code(), error.recovery()), (None, Recovery::Retry), "{error}");
+    assert!(error.to_string().contains("only 1 broker"), "{error}");
+}
+
+#[test]
 fn a_waiting_read_is_called_off_within_a_second() {
     let scene = Scene::new("cancel");
     let cancel = Cancel::default();

@@ -389,6 +389,9 @@ fn is_passing(code: RDKafkaErrorCode) -> bool {
             | RDKafkaErrorCode::NotController
             | RDKafkaErrorCode::NetworkException
             | RDKafkaErrorCode::UnknownPartition
+            // Too few brokers are registered, which is so while a cluster starts.
+            | RDKafkaErrorCode::InvalidReplicationFactor
+            | RDKafkaErrorCode::ThrottlingQuotaExceeded
             | RDKafkaErrorCode::NoError
     )
 }
