@@ -62,6 +62,15 @@ pub enum PostgresError {
         #[source]
         source: Box<ServerMessage>,
     },
+    /// The server refused an ordinary statement.
+    #[error("could not {action}")]
+    Statement {
+        /// A verb phrase: what was being done.
+        action: String,
+        /// Its words.
+        #[source]
+        source: Box<ServerMessage>,
+    },
     /// The server ended the stream in good order: it is shutting down.
     #[error("PostgreSQL ended the replication stream")]
     Ended,
@@ -90,7 +99,7 @@ impl PostgresError {
     pub fn from_sql(action: impl Into<String>, error: tokio_postgres::Error) -> Self {
         let action = action.into();
         match error.as_db_error() {
-            Some(database) => Self::Server {
+            Some(database) => Self::Statement {
                 action,
                 source: Box::new(ServerMessage {
                     severity: database.severity().to_owned(),
@@ -107,7 +116,7 @@ impl PostgresError {
     /// The server's words, where it gave any.
     pub fn server_message(&self) -> Option<&ServerMessage> {
         match self {
-            Self::Server { source, .. } => Some(source),
+            Self::Server { source, .. } | Self::Statement { source, .. } => Some(source),
             Self::Connect { .. }
             | Self::Lost { .. }
             | Self::Silent { .. }
@@ -139,7 +148,9 @@ impl PostgresError {
             Self::Protocol { .. } => Situation::Broken,
             Self::Authentication { .. } => Situation::Coded(Code::AuthFailed),
             Self::PublicationSkipped { .. } => Situation::Coded(Code::PublicationMissing),
-            Self::Server { source, .. } => source.situation(),
+            // The catalog's functions say so of a table that is dropped while they look.
+            Self::Statement { source, .. } if source.sqlstate == "XX000" => Situation::Passing,
+            Self::Server { source, .. } | Self::Statement { source, .. } => source.situation(),
         }
     }
 }
