@@ -10,7 +10,7 @@ use tracing::{error, info, warn};
 
 use super::{settings::Settings, shutdown::Shutdown, start, stream_loop::End};
 use crate::{
-    failure::{Failure, Recovery},
+    failure::{Code, Failure, Recovery},
     lsn::CommitLsn,
 };
 
@@ -109,6 +109,10 @@ async fn attempt(settings: &Settings, shutdown: &mut Shutdown, carried: &mut Car
 
 impl Carried {
     fn judge(&mut self, failure: Box<dyn Failure>) -> Verdict {
+        if failure.code() == Some(Code::Fenced) {
+            // From the start or from draining, where the slot was ours.
+            return self.judge_fenced(failure, true);
+        }
         match failure.recovery() {
             Recovery::Stop => Verdict::GiveUp(failure),
             Recovery::Retry => {
@@ -143,5 +147,25 @@ impl Carried {
             () = shutdown.requested() => {}
             () = tokio::time::sleep(jittered) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sink::kafka::KafkaError;
+
+    fn fenced() -> Box<dyn Failure> {
+        KafkaError::Fenced { transactional_id: "tailwater".to_owned(), bytes: 0 }.into()
+    }
+
+    #[test]
+    fn fenced_twice_in_a_minute_gives_up_wherever_it_was_seen() {
+        let mut carried = Carried::default();
+        assert!(matches!(carried.judge(fenced()), Verdict::TryAgain));
+        assert!(matches!(carried.judge(fenced()), Verdict::GiveUp(_)));
+        let mut carried = Carried::default();
+        assert!(matches!(carried.judge_fenced(fenced(), true), Verdict::TryAgain));
+        assert!(matches!(carried.judge(fenced()), Verdict::GiveUp(_)));
     }
 }
