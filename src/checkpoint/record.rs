@@ -94,8 +94,19 @@ pub struct Fingerprint {
     pub oid: Oid,
     /// `publish` and `publish_via_partition_root` in text.
     pub options: String,
+    /// The transaction that wrote the publication's own row: another one after each ALTER of its
+    /// options, name or owner. None where the record does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub altered_by: Option<Xid>,
     /// The configured tables, by `schema.table`.
     pub tables: BTreeMap<String, TableFingerprint>,
+}
+
+impl Fingerprint {
+    /// Whether inserts were published: the options are as ALTER PUBLICATION takes them.
+    pub fn publishes_inserts(&self) -> bool {
+        self.options.contains("insert")
+    }
 }
 
 /// A table of the publication by its identity.
@@ -105,6 +116,10 @@ pub struct TableFingerprint {
     pub oid: RelationId,
     /// The OID of its `pg_publication_rel` row; none where it comes by ALL TABLES or IN SCHEMA.
     pub member: Option<Oid>,
+    /// The OID of its schema's `pg_publication_namespace` row; none where it does not come by
+    /// IN SCHEMA, or the record does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema_member: Option<Oid>,
 }
 
 /// The value of an intent record: a slot is about to be created.

@@ -17,6 +17,7 @@ use std::collections::VecDeque;
 use super::{
     checkpoint_writer::CheckpointWriter,
     resume::{Admission, HistoryError, Resume},
+    table_identity::TableIdentities,
 };
 use crate::{
     change::{Relation, RelationId, Transaction, Tuple},
@@ -118,6 +119,7 @@ pub(super) struct Counters {
 /// Gathers records into batches.
 pub(super) struct Assembler {
     mapping: Mapping,
+    identities: TableIdentities,
     encoder: Encoder,
     resume: Resume,
     checkpoint: CheckpointWriter,
@@ -146,6 +148,7 @@ impl Assembler {
     ) -> Self {
         Self {
             mapping,
+            identities: TableIdentities::new(&checkpoint.publication),
             encoder: Encoder::new(bounds.record_bytes),
             resume,
             last: checkpoint.last,
@@ -205,6 +208,7 @@ impl Assembler {
     /// A table as the changes that follow know it; also while skipping.
     pub(super) fn relation(&mut self, relation: &Relation) {
         self.mapping.observe_relation(relation);
+        self.identities.observe(relation);
     }
 
     /// Everything that was committed below `position` came by.
@@ -251,6 +255,9 @@ impl Assembler {
         };
         if published.is_due(transaction.commit_lsn)? {
             let before = transaction.commit_lsn;
+            self.identities
+                .judge_row(relation)
+                .map_err(|refusal| Trouble::Halt { before, failure: refusal.into() })?;
             let event = self
                 .mapping
                 .insert(relation, row, transaction)

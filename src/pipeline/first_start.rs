@@ -4,6 +4,11 @@
 //! position. The intent comes before the slot, because a slot without a word of ours could be
 //! anybody's: after a crash in between, the next start knows that the slot is its own and goes on
 //! from `confirmed_flush`, which is where the slot was created.
+//!
+//! Several instances may be here at once, also of different sources, and one may be publishing
+//! already when another is still about to write its intent. The intent has a transactional id of its
+//! own, which fences nobody who publishes, and is written by compare and set: take the id, look,
+//! write. Whoever takes the id after us ends our write, or sees what we wrote.
 
 use std::time::Duration;
 
@@ -11,11 +16,14 @@ use tokio::time::interval;
 use tracing::info;
 
 use super::{
+    continuity::judge_operations,
+    judgement::judge_source,
+    refusal::Refusal,
     settings::Settings,
-    start::{Failed, blocking},
+    start::{Failed, Ground, blocking},
 };
 use crate::{
-    checkpoint::{CheckpointKey, CheckpointRecord, Fingerprint, Intent},
+    checkpoint::{CheckpointRecord, Fingerprint, Intent, store::Store},
     lsn::{EndLsn, Lsn},
     postgres::{
         publication,
@@ -23,7 +31,7 @@ use crate::{
         slot,
         sql::Sql,
     },
-    sink::kafka::Kafka,
+    sink::kafka::KafkaError,
 };
 
 /// How often a slot that waits for open transactions says for whom.
@@ -38,6 +46,7 @@ pub(super) async fn ensure_publication(settings: &Settings, sql: &Sql) -> Result
             info!(publication = %name, "created the publication");
         }
         Some(found) => {
+            judge_operations(settings, &found)?;
             for table in &settings.tables {
                 if !found.tables.contains_key(table) {
                     publication::add_table(sql, name, table).await?;
@@ -49,36 +58,57 @@ pub(super) async fn ensure_publication(settings: &Settings, sql: &Sql) -> Result
     Ok(())
 }
 
-/// Where there is no slot: publication, intent and slot.
-pub(super) async fn prepare(
-    settings: &Settings,
-    kafka: Kafka,
-    key: &CheckpointKey,
-    sql: &Sql,
-) -> Result<(), Failed> {
-    ensure_publication(settings, sql).await?;
-    write_intent(settings, kafka, key).await?;
-    create_slot(settings, sql).await
+/// Where there is no slot: intent and slot.
+pub(super) async fn prepare(ground: &Ground<'_>) -> Result<(), Failed> {
+    write_intent(ground).await?;
+    create_slot(ground.settings, &ground.sql).await
 }
 
-async fn write_intent(
-    settings: &Settings,
-    mut kafka: Kafka,
-    key: &CheckpointKey,
-) -> Result<(), Failed> {
+async fn write_intent(ground: &Ground<'_>) -> Result<(), Failed> {
+    let settings = ground.settings;
+    let raced = || Refusal::FirstStartRaced { slot: settings.slot.clone() };
+    let by = settings.kafka_for_intent(&ground.server.identity.system_id);
+    let mut kafka = ground.connect_kafka_by(by).await?;
+    let (key, source) = (ground.key.clone(), settings.source.clone());
+    let is_raced = raced();
+    let (mut kafka, look) = blocking(move || {
+        kafka.fence().map_err(|error| of_intent(error, is_raced))?;
+        // To the high watermark: what another one wrote under the id counts, however late the
+        // brokers show it.
+        let look = Store::open(&kafka)?.read(&key, &source)?;
+        Ok((kafka, look))
+    })
+    .await?;
+    judge_source(settings, &look)?;
+    let slot = slot::describe(&ground.sql, &settings.slot).await?;
+    if slot.is_some() || look.checkpoint.is_some() {
+        return Err(raced().into());
+    }
+    if look.intent.is_some() {
+        return Ok(());
+    }
     let intent = Intent {
         version: 1,
         source: settings.source.clone(),
         snapshots: Vec::new(),
         written_at: jiff::Timestamp::now().to_string(),
     };
-    let key = key.intent();
+    let key = ground.key.intent();
     let value = serde_json::to_vec(&intent).expect("text always encodes");
+    let is_raced = raced();
     blocking(move || {
-        kafka.fence()?;
-        Ok(kafka.write(&[(key.as_str(), value.as_slice())])?)
+        let written = kafka.write(&[(key.as_str(), value.as_slice())]);
+        written.map_err(|error| of_intent(error, is_raced))
     })
     .await
+}
+
+/// Who is fenced here met another first start, and no instance that publishes.
+fn of_intent(error: KafkaError, raced: Refusal) -> Failed {
+    match error {
+        KafkaError::Fenced { .. } => raced.into(),
+        error => error.into(),
+    }
 }
 
 /// The server creates a slot only when every transaction that is open, in any database of the

@@ -10,7 +10,6 @@ use tokio::time::sleep;
 use tracing::info;
 
 use super::{
-    first_start,
     refusal::Refusal,
     settings::Settings,
     shutdown::Shutdown,
@@ -90,21 +89,17 @@ impl Failure for InitError {
 /// What `run` would refuse too, but for a source that is known under another identity; and
 /// [`InitError`].
 pub async fn init(settings: &Settings, shutdown: &Shutdown) -> Result<CheckpointRecord, Failed> {
-    patiently(shutdown, async || {
-        let sql = Sql::connect(&settings.postgres).await?;
-        first_start::ensure_publication(settings, &sql).await?;
-        match start::take_over(settings, shutdown, Purpose::Init).await {
-            Ok(TakenOver { stream, kafka, checkpoint, .. }) => {
-                stream.finish(None, None).await;
-                drop(kafka);
-                Ok(checkpoint)
-            }
-            Err(failure) if is_slot_busy(&*failure) => {
-                let found = start::find_checkpoint(settings, shutdown).await?;
-                found.ok_or(failure)
-            }
-            Err(failure) => Err(failure),
+    patiently(shutdown, async || match start::take_over(settings, shutdown, Purpose::Init).await {
+        Ok(TakenOver { stream, kafka, checkpoint, .. }) => {
+            stream.finish(None, None).await;
+            drop(kafka);
+            Ok(checkpoint)
         }
+        Err(failure) if is_slot_busy(&*failure) => {
+            let found = start::find_checkpoint(settings, shutdown).await?;
+            found.ok_or(failure)
+        }
+        Err(failure) => Err(failure),
     })
     .await
 }

@@ -4,13 +4,16 @@
 //! start ──► stream_loop ──► supervisor ──► start …
 //!   │            │
 //!   │            └─ assembler (records, cuts), resume (what is published already)
-//!   └─ refusal (what would lose or double), first_start (publication, intent, slot), init
+//!   ├─ judgement (checkpoint, slot, server), continuity (the publication), refusal (their words)
+//!   └─ first_start (publication, intent, slot), init
 //! ```
 
 mod assembler;
 mod checkpoint_writer;
+mod continuity;
 mod first_start;
 mod init;
+mod judgement;
 mod progress;
 mod publication_watch;
 mod refusal;
@@ -20,6 +23,7 @@ mod shutdown;
 mod start;
 mod stream_loop;
 mod supervisor;
+mod table_identity;
 
 pub use init::{InitError, init, publication_sql};
 pub use refusal::Refusal;

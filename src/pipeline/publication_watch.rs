@@ -6,11 +6,7 @@ use std::time::Duration;
 use tokio::{sync::mpsc, task::JoinHandle, time::sleep};
 use tracing::{debug, info};
 
-use super::{
-    refusal::{Refusal, judge_publication},
-    settings::Settings,
-    start::describe_publication,
-};
+use super::{continuity, continuity::Judged, refusal::Refusal, settings::Settings};
 use crate::{checkpoint::Fingerprint, postgres::sql::Sql};
 
 /// How often the publication is compared.
@@ -64,6 +60,7 @@ async fn watch(
             Ok(Ok(fingerprint)) if fingerprint == known => continue,
             Ok(Ok(fingerprint)) => {
                 info!(publication = fingerprint.name, "the publication changed");
+                continuity::warn_if_altered(&known, &fingerprint);
                 known = fingerprint.clone();
                 Ok(fingerprint)
             }
@@ -79,18 +76,13 @@ async fn watch(
     }
 }
 
-/// The outer error is the connection's, the inner one the publication's.
-async fn look(
-    settings: &Settings,
-    sql: &mut Sql,
-    known: &Fingerprint,
-) -> Result<Result<Fingerprint, Refusal>, crate::postgres::PostgresError> {
+async fn look(settings: &Settings, sql: &mut Sql, known: &Fingerprint) -> Judged<Fingerprint> {
     if sql.is_closed() {
         *sql = Sql::connect(&settings.postgres).await?;
     }
-    let now = match describe_publication(settings, sql).await? {
+    let now = match continuity::describe(settings, sql, &settings.tables).await? {
         Ok(now) => now,
         Err(refusal) => return Ok(Err(refusal)),
     };
-    Ok(judge_publication(known, &now).map(|()| now))
+    Ok(continuity::judge(settings, sql, known, &now).await?.map(|()| now))
 }

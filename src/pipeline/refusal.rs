@@ -1,14 +1,9 @@
 //! What a start refuses, and why: each of these would lose events or double them if it went on.
 
 use crate::{
-    change::Oid,
-    checkpoint::{CheckpointKey, CheckpointRecord, Fingerprint},
     failure::{Code, Failure, Recovery},
     lsn::{EndLsn, Lsn},
-    postgres::{
-        PublicationName, SlotName,
-        replication::{SystemIdentity, TimelineHistory},
-    },
+    postgres::{PublicationName, SlotName},
 };
 
 /// Why publishing does not start, or does not go on.
@@ -39,6 +34,12 @@ pub enum Refusal {
         slot: SlotName,
         /// The walsender's process, 0 where the server does not say.
         pid: i32,
+    },
+    /// Somebody else is at the first start of the same slot.
+    #[error("another instance is making replication slot \"{slot}\" at this moment")]
+    FirstStartRaced {
+        /// The slot.
+        slot: SlotName,
     },
     /// The checkpoint's slot is gone.
     #[error("replication slot \"{slot}\" does not exist, but its checkpoint does, at {checkpoint}")]
@@ -149,7 +150,7 @@ impl Failure for Refusal {
         match self {
             Self::WalLevel { .. } => Some(Code::WalLevel),
             Self::NoReplicationRole { .. } => Some(Code::NoReplicationRole),
-            Self::InRecovery { .. } | Self::SlotBusy { .. } => None,
+            Self::InRecovery { .. } | Self::SlotBusy { .. } | Self::FirstStartRaced { .. } => None,
             Self::SlotMissing { .. } => Some(Code::SlotMissing),
             Self::SlotInvalidated { .. } => Some(Code::SlotInvalidated),
             Self::SlotWrongPlugin { .. } => Some(Code::SlotWrongPlugin),
@@ -166,7 +167,9 @@ impl Failure for Refusal {
 
     fn recovery(&self) -> Recovery {
         match self {
-            Self::InRecovery { .. } | Self::SlotBusy { .. } => Recovery::Retry,
+            Self::InRecovery { .. } | Self::SlotBusy { .. } | Self::FirstStartRaced { .. } => {
+                Recovery::Retry
+            }
             Self::WalLevel { .. }
             | Self::NoReplicationRole { .. }
             | Self::SlotMissing { .. }
@@ -200,6 +203,9 @@ impl Failure for Refusal {
                  other one is not an instance of this pipeline, set another postgres.slot than \
                  \"{slot}\"."
             ),
+            Self::FirstStartRaced { .. } => {
+                "It is looked at again; one of the two goes on.".to_owned()
+            }
             Self::SlotMissing { slot, checkpoint } => format!(
                 "Somebody dropped the slot; what was committed after {checkpoint} is no longer \
                  in reach of a slot. {}",
@@ -256,119 +262,5 @@ fn new_slot_hint(slot: &SlotName) -> String {
     format!(
         "To go on from now, set another postgres.slot than \"{slot}\" and run tailwater init; then \
          publish the missing rows again by inserting them anew."
-    )
-}
-
-/// Judges a checkpoint by what the server says of itself (DESIGN 4, step 4).
-///
-/// # Errors
-/// Where the server is not the one, or not at the place, that the checkpoint was written for.
-pub(super) fn judge_position(
-    checkpoint: &CheckpointRecord,
-    slot: &SlotName,
-    confirmed_flush: Lsn,
-    server: &SystemIdentity,
-    history: Option<&TimelineHistory>,
-) -> Result<(), Refusal> {
-    let position = checkpoint.commit_end_lsn;
-    if !is_in_history(checkpoint, server, history) {
-        return Err(Refusal::TimelineDiverged {
-            checkpoint: position,
-            timeline: checkpoint.timeline,
-            server_timeline: server.timeline,
-        });
-    }
-    if position.lsn() > server.wal_end {
-        return Err(Refusal::CheckpointAhead { checkpoint: position, wal_end: server.wal_end });
-    }
-    if position.lsn() < confirmed_flush {
-        let slot = slot.clone();
-        return Err(Refusal::CheckpointBehindSlot { slot, checkpoint: position, confirmed_flush });
-    }
-    Ok(())
-}
-
-fn is_in_history(
-    checkpoint: &CheckpointRecord,
-    server: &SystemIdentity,
-    history: Option<&TimelineHistory>,
-) -> bool {
-    checkpoint.timeline == server.timeline
-        || history
-            .and_then(|history| history.switch_point(checkpoint.timeline))
-            .is_some_and(|switch_point| checkpoint.commit_end_lsn.lsn() <= switch_point)
-}
-
-/// Judges a first start: the source must not be known under another key.
-///
-/// # Errors
-/// Where it is.
-pub(super) fn judge_identity(
-    source: &str,
-    key: &CheckpointKey,
-    others: &[String],
-) -> Result<(), Refusal> {
-    if others.is_empty() {
-        return Ok(());
-    }
-    Err(Refusal::IdentityChanged {
-        source_name: source.to_owned(),
-        known: others.join(", "),
-        key: key.to_string(),
-    })
-}
-
-/// Compares the publication as it was when the checkpoint was written with what it is. A table
-/// that is gone or made anew has a gap that no LSN shows.
-///
-/// # Errors
-/// Where a table of both was away in between.
-pub(super) fn judge_publication(before: &Fingerprint, now: &Fingerprint) -> Result<(), Refusal> {
-    let gap = |what: String, mend: String| {
-        Err(Refusal::PublicationGap { publication: now.name.clone(), what, mend })
-    };
-    if before.name != now.name {
-        // Another publication was configured on purpose; its tables are judged by their own OIDs
-        // from here on.
-        return Ok(());
-    }
-    for (table, then) in &before.tables {
-        let Some(current) = now.tables.get(table) else { continue };
-        if then.oid != current.oid {
-            return gap(
-                format!(
-                    "table {table} was made anew: its OID was {} and is {}",
-                    then.oid, current.oid
-                ),
-                missing_rows_hint(table),
-            );
-        }
-        if then.member != current.member {
-            return gap(
-                format!(
-                    "table {table} was out of the publication for a while ({})",
-                    members(then.member, current.member)
-                ),
-                missing_rows_hint(table),
-            );
-        }
-    }
-    if before.oid != now.oid {
-        let tables = before.tables.keys().cloned().collect::<Vec<_>>().join(", ");
-        return gap("it was dropped and made anew".to_owned(), missing_rows_hint(&tables));
-    }
-    Ok(())
-}
-
-fn members(before: Option<Oid>, now: Option<Oid>) -> String {
-    let text = |member: Option<Oid>| member.map_or("none".to_owned(), |oid| oid.to_string());
-    format!("its pg_publication_rel row was {} and is {}", text(before), text(now))
-}
-
-fn missing_rows_hint(tables: &str) -> String {
-    format!(
-        "Rows that were inserted into {tables} in between are not on Kafka: compare them with the \
-         topic. Then set another postgres.slot, run tailwater init, and insert the missing rows \
-         anew."
     )
 }

@@ -11,16 +11,17 @@
 //!
 //! From step 1 to step 5 status updates say flush 0/0, which the server takes for no news.
 
-use std::{collections::BTreeMap, future::Future, time::Duration};
+use std::{future::Future, time::Duration};
 
 use tokio::{task::spawn_blocking, time::interval};
 use tracing::{debug, info};
 
 use super::{
     assembler::{Assembler, Bounds},
-    first_start,
+    continuity, first_start,
+    judgement::{judge_checkpoint, judge_look, judge_slot, judge_source},
     publication_watch::PublicationWatch,
-    refusal::{self, Refusal},
+    refusal::Refusal,
     resume::Resume,
     settings::Settings,
     shutdown::Shutdown,
@@ -28,19 +29,19 @@ use super::{
 };
 use crate::{
     checkpoint::{
-        CheckpointKey, CheckpointRecord, Fingerprint, TableFingerprint, Tracker,
+        CheckpointKey, CheckpointRecord, Fingerprint, Tracker,
         store::{Look, Store},
     },
     event::{Mapping, outbox::Withheld},
     failure::{Code, Failure},
     lsn::{CommitLsn, Lsn},
     postgres::{
-        PostgresError, catalog, publication,
+        catalog,
         replication::{Connection, ReplicationStream, StartAt, SystemIdentity, TimelineHistory},
         slot::{self, Slot},
         sql::Sql,
     },
-    sink::kafka::{Kafka, KafkaSink},
+    sink::kafka::{self, Cancel, Kafka, KafkaSink},
 };
 
 /// How often the server hears from us while the start is under way: well below any sensible
@@ -75,6 +76,62 @@ pub(super) struct Server {
     pub(super) history: Option<TimelineHistory>,
 }
 
+/// What one attempt stands on.
+pub(super) struct Ground<'a> {
+    pub(super) settings: &'a Settings,
+    pub(super) server: Server,
+    pub(super) sql: Sql,
+    pub(super) key: CheckpointKey,
+    calls: CalledOff,
+}
+
+/// Calls off, when dropped, what still runs on other threads for an attempt: a start that was given
+/// up must fence nobody any more.
+struct CalledOff(Cancel);
+
+impl Drop for CalledOff {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+impl<'a> Ground<'a> {
+    /// Connects to the server and asks what it is.
+    async fn enter(
+        settings: &'a Settings,
+        shutdown: &Shutdown,
+    ) -> Result<(Self, Connection), Failed> {
+        let mut replication = connect_replication(settings).await?;
+        let server = identify(&mut replication).await?;
+        let sql = Sql::connect(&settings.postgres).await?;
+        let key = CheckpointKey {
+            system_id: server.identity.system_id.clone(),
+            database: settings.postgres.database.clone(),
+            slot: settings.slot.to_string(),
+        };
+        let calls = CalledOff(shutdown.cancel().child());
+        Ok((Self { settings, server, sql, key, calls }, replication))
+    }
+
+    async fn connect_kafka(&self) -> Result<Kafka, Failed> {
+        self.connect_kafka_by(self.settings.kafka_for(&self.server.identity.system_id)).await
+    }
+
+    /// Connects by settings that [`Settings`] made.
+    pub(super) async fn connect_kafka_by(&self, by: kafka::Settings) -> Result<Kafka, Failed> {
+        let cancel = self.calls.0.clone();
+        blocking(move || Ok(Kafka::connect(by, cancel)?)).await
+    }
+
+    async fn find_slot(&self) -> Result<Option<Slot>, Failed> {
+        let slot = slot::describe(&self.sql, &self.settings.slot).await?;
+        if let Some(slot) = &slot {
+            judge_slot(self.settings, slot)?;
+        }
+        Ok(slot)
+    }
+}
+
 /// Runs the start order and returns the loop that publishes. `halt_before` is the transaction that
 /// must not be published.
 pub(super) async fn start(
@@ -106,58 +163,68 @@ pub(super) async fn take_over(
     shutdown: &Shutdown,
     purpose: Purpose,
 ) -> Result<TakenOver, Failed> {
-    let mut replication = connect_replication(settings).await?;
-    let server = identify(&mut replication).await?;
-    let sql = Sql::connect(&settings.postgres).await?;
-    check_server(settings, &sql).await?;
-    let slot = slot::describe(&sql, &settings.slot).await?;
-    if let Some(slot) = &slot {
-        check_slot(settings, slot)?;
+    let (ground, replication) = Ground::enter(settings, shutdown).await?;
+    check_server(&ground).await?;
+    let slot = ground.find_slot().await?;
+    let must_be_sure = slot.is_none() || purpose == Purpose::Init;
+    let (kafka, look) = look(&ground, must_be_sure).await?;
+    judge_look(&ground, slot.as_ref(), &look, purpose).await?;
+    let known = look.checkpoint.filter(|_| look.complete).map(|checkpoint| checkpoint.publication);
+    if let Some(before) = &known {
+        continuity::judge_before_change(settings, &ground.sql, before).await??;
     }
-    let key = checkpoint_key(settings, &server.identity);
-
-    let kafka = connect_kafka(settings, &server.identity, shutdown).await?;
-    let (kafka, look) = look(kafka, &key, settings, slot.is_some()).await?;
-    judge_look(settings, &server, slot.as_ref(), &look, purpose)?;
-    let kafka = match slot {
-        Some(_) => kafka,
-        None => {
-            // The intent needs a producer that is initialised, and step 2 one that is not.
-            first_start::prepare(settings, kafka, &key, &sql).await?;
-            connect_kafka(settings, &server.identity, shutdown).await?
-        }
-    };
-    let fingerprint = describe_publication(settings, &sql).await??;
-    let mapping = check_tables(settings, &sql).await?;
+    let mapping = check_tables(&ground).await?;
+    if slot.is_none() || purpose == Purpose::Init {
+        first_start::ensure_publication(settings, &ground.sql).await?;
+    }
+    let fingerprint = continuity::describe(settings, &ground.sql, &settings.tables).await??;
+    if slot.is_none() {
+        first_start::prepare(&ground).await?;
+    }
 
     let mut stream = take_slot(settings, replication).await?;
-    let fencing = fence_and_read(kafka, key.clone(), settings.source.clone());
-    let (mut kafka, look) = stay_alive(&mut stream, fencing).await?;
+    let fencing = fence_and_read(kafka, ground.key.clone(), settings.source.clone());
+    let (kafka, look) = stay_alive(&mut stream, fencing).await?;
     judge_source(settings, &look)?;
-    let slot = slot::describe(&sql, &settings.slot).await?;
+    let slot = slot::describe(&ground.sql, &settings.slot).await?;
     let confirmed_flush = slot.and_then(|slot| slot.confirmed_flush);
-    let (checkpoint, resume) = match look.checkpoint {
-        Some(mut checkpoint) => {
-            judge_checkpoint(settings, &server, confirmed_flush, &checkpoint)?;
-            refusal::judge_publication(&checkpoint.publication, &fingerprint)?;
-            // Another publication may lack what the last transaction was sent for.
-            let is_same = checkpoint.publication.oid == fingerprint.oid;
-            let resume = Resume::new(&checkpoint, confirmed_flush.filter(|_| is_same));
-            checkpoint.publication = fingerprint;
-            checkpoint.timeline = server.identity.timeline;
-            (checkpoint, resume)
+    let (kafka, checkpoint, resume) = match (look.checkpoint, confirmed_flush) {
+        (Some(checkpoint), _) => {
+            judge_checkpoint(&ground, confirmed_flush, &checkpoint).await?;
+            let (before, sql) = (&checkpoint.publication, &ground.sql);
+            continuity::judge(settings, sql, before, &fingerprint).await??;
+            continuity::warn_if_altered(before, &fingerprint);
+            let (checkpoint, resume) = go_on(&ground, checkpoint, confirmed_flush, fingerprint);
+            (kafka, checkpoint, resume)
         }
-        None => {
-            let Some(position) = confirmed_flush.filter(|_| look.intent.is_some()) else {
-                return Err(Refusal::CheckpointMissing { slot: settings.slot.clone() }.into());
-            };
-            let first = first_start::checkpoint(settings, &server.identity, position, fingerprint);
-            kafka = write_checkpoint(kafka, &key, &first, &mut stream).await?;
+        (None, Some(position)) if look.intent.is_some() => {
+            let identity = &ground.server.identity;
+            let first = first_start::checkpoint(settings, identity, position, fingerprint);
+            let kafka = write_checkpoint(kafka, &ground.key, &first, &mut stream).await?;
             let resume = Resume::new(&first, confirmed_flush);
-            (first, resume)
+            (kafka, first, resume)
+        }
+        (None, _) => {
+            return Err(Refusal::CheckpointMissing { slot: settings.slot.clone() }.into());
         }
     };
+    let Ground { sql, .. } = ground;
     Ok(TakenOver { stream, kafka, sql, checkpoint, resume, mapping })
+}
+
+/// From a checkpoint that was not refused.
+fn go_on(
+    ground: &Ground<'_>,
+    mut checkpoint: CheckpointRecord,
+    confirmed_flush: Option<Lsn>,
+    fingerprint: Fingerprint,
+) -> (CheckpointRecord, Resume) {
+    // Another publication may lack what the last transaction was sent for.
+    let is_same = checkpoint.publication.oid == fingerprint.oid;
+    let resume = Resume::new(&checkpoint, confirmed_flush.filter(|_| is_same));
+    checkpoint.publication = fingerprint;
+    checkpoint.timeline = ground.server.identity.timeline;
+    (checkpoint, resume)
 }
 
 async fn connect_replication(settings: &Settings) -> Result<Connection, Failed> {
@@ -177,19 +244,18 @@ pub(super) async fn find_checkpoint(
     settings: &Settings,
     shutdown: &Shutdown,
 ) -> Result<Option<CheckpointRecord>, Failed> {
-    let server = identify(&mut connect_replication(settings).await?).await?;
-    let key = checkpoint_key(settings, &server.identity);
-    let kafka = connect_kafka(settings, &server.identity, shutdown).await?;
-    let (_, look) = look(kafka, &key, settings, true).await?;
+    let (ground, _) = Ground::enter(settings, shutdown).await?;
+    let (_, look) = look(&ground, false).await?;
     judge_source(settings, &look)?;
     Ok(look.checkpoint)
 }
 
 /// Step 0 on the server's side: what needs no Kafka to be refused.
-async fn check_server(settings: &Settings, sql: &Sql) -> Result<(), Failed> {
-    let server = catalog::server(sql).await?;
+async fn check_server(ground: &Ground<'_>) -> Result<(), Failed> {
+    let server = catalog::server(&ground.sql).await?;
     if server.is_in_recovery {
-        return Err(Refusal::InRecovery { host: settings.postgres.host.to_string() }.into());
+        let host = ground.settings.postgres.host.to_string();
+        return Err(Refusal::InRecovery { host }.into());
     }
     if server.wal_level != "logical" {
         return Err(Refusal::WalLevel { wal_level: server.wal_level }.into());
@@ -197,7 +263,7 @@ async fn check_server(settings: &Settings, sql: &Sql) -> Result<(), Failed> {
     Ok(())
 }
 
-pub(super) async fn identify(replication: &mut Connection) -> Result<Server, Failed> {
+async fn identify(replication: &mut Connection) -> Result<Server, Failed> {
     let identity = replication.identify_system().await?;
     let history = match identity.timeline {
         // The first timeline has no history file.
@@ -207,163 +273,51 @@ pub(super) async fn identify(replication: &mut Connection) -> Result<Server, Fai
     Ok(Server { identity, history })
 }
 
-fn check_slot(settings: &Settings, slot: &Slot) -> Result<(), Refusal> {
-    let name = settings.slot.clone();
-    let wrong = |what: String| Err(Refusal::SlotWrongPlugin { slot: settings.slot.clone(), what });
-    match (slot.plugin.as_deref(), slot.database.as_deref()) {
-        (None, _) => wrong("is a physical slot".to_owned()),
-        (Some("pgoutput"), Some(database)) if database == settings.postgres.database => {
-            match slot.invalidation() {
-                Some(reason) => Err(Refusal::SlotInvalidated { slot: name, reason }),
-                None => Ok(()),
-            }
-        }
-        (Some("pgoutput"), database) => {
-            wrong(format!("is of database \"{}\"", database.unwrap_or_default()))
-        }
-        (Some(plugin), _) => wrong(format!("decodes with \"{plugin}\", not with pgoutput")),
-    }
-}
-
-fn checkpoint_key(settings: &Settings, identity: &SystemIdentity) -> CheckpointKey {
-    CheckpointKey {
-        system_id: identity.system_id.clone(),
-        database: settings.postgres.database.clone(),
-        slot: settings.slot.to_string(),
-    }
-}
-
-/// Step 0 on Kafka's side. Where there is no slot yet, a checkpoint that hides behind another
-/// pipeline's open transaction decides whether this is a first start, so it is waited for.
-async fn look(
-    kafka: Kafka,
-    key: &CheckpointKey,
-    settings: &Settings,
-    has_slot: bool,
-) -> Result<(Kafka, Look), Failed> {
-    let (key, source) = (key.clone(), settings.source.clone());
+/// Step 0 on Kafka's side. A checkpoint that hides behind another pipeline's open transaction is
+/// waited for where something is to be made: it decides whether this is a first start, and what
+/// `init` must not paper over.
+async fn look(ground: &Ground<'_>, must_be_sure: bool) -> Result<(Kafka, Look), Failed> {
+    let kafka = ground.connect_kafka().await?;
+    let (key, source) = (ground.key.clone(), ground.settings.source.clone());
     blocking(move || {
         let store = Store::open(&kafka)?;
         store.ensure_topic()?;
         let look = store.look(&key, &source)?;
-        let must_be_sure = !has_slot && !look.complete;
-        let look = if must_be_sure { store.read(&key, &source)? } else { look };
+        let is_short = must_be_sure && !look.complete;
+        let look = if is_short { store.read(&key, &source)? } else { look };
         Ok((kafka, look))
     })
     .await
 }
 
-/// Step 4 as far as step 0 can judge.
-fn judge_look(
-    settings: &Settings,
-    server: &Server,
-    slot: Option<&Slot>,
-    look: &Look,
-    purpose: Purpose,
-) -> Result<(), Failed> {
-    let key = checkpoint_key(settings, &server.identity);
-    judge_source(settings, look)?;
-    match (slot, &look.checkpoint) {
-        (None, Some(checkpoint)) => {
-            let slot = settings.slot.clone();
-            let checkpoint = checkpoint.commit_end_lsn;
-            Err(Refusal::SlotMissing { slot, checkpoint }.into())
-        }
-        (None, None) if look.intent.is_none() => {
-            match refusal::judge_identity(&settings.source, &key, &look.others_of_source) {
-                Err(refusal) if purpose == Purpose::Init => {
-                    info!("{refusal}; going on with a new pipeline, as asked");
-                    Ok(())
-                }
-                judged => Ok(judged?),
-            }
-        }
-        // Where something hides above the last stable offset, only step 3 can judge the position.
-        (Some(_), _) if !look.complete => Ok(()),
-        (Some(slot), Some(checkpoint)) => {
-            judge_checkpoint(settings, server, slot.confirmed_flush, checkpoint)
-        }
-        (Some(_), None) if look.intent.is_none() => {
-            Err(Refusal::CheckpointMissing { slot: settings.slot.clone() }.into())
-        }
-        (None | Some(_), None) => Ok(()),
-    }
-}
-
-fn judge_source(settings: &Settings, look: &Look) -> Result<(), Refusal> {
-    let Some(theirs) = look.foreign_source(&settings.source) else { return Ok(()) };
-    Err(Refusal::ForeignSlot {
-        slot: settings.slot.clone(),
-        theirs: theirs.to_owned(),
-        ours: settings.source.clone(),
-    })
-}
-
-fn judge_checkpoint(
-    settings: &Settings,
-    server: &Server,
-    confirmed_flush: Option<Lsn>,
-    checkpoint: &CheckpointRecord,
-) -> Result<(), Failed> {
-    let Some(confirmed_flush) = confirmed_flush else {
-        let checkpoint = checkpoint.commit_end_lsn;
-        return Err(Refusal::SlotMissing { slot: settings.slot.clone(), checkpoint }.into());
-    };
-    let history = server.history.as_ref();
-    Ok(refusal::judge_position(
-        checkpoint,
-        &settings.slot,
-        confirmed_flush,
-        &server.identity,
-        history,
-    )?)
-}
-
-/// The publication as it is, judged by what is configured: the outer error is the connection's.
-pub(super) async fn describe_publication(
-    settings: &Settings,
-    sql: &Sql,
-) -> Result<Result<Fingerprint, Refusal>, PostgresError> {
-    let name = &settings.publication;
-    let Some(found) = publication::describe(sql, name, &settings.tables).await? else {
-        let create_sql = publication::create_sql(name, &settings.tables);
-        return Ok(Err(Refusal::PublicationMissing { publication: name.clone(), create_sql }));
-    };
-    let mut tables = BTreeMap::new();
-    for table in &settings.tables {
-        let Some(member) = found.tables.get(table) else {
-            return Ok(Err(Refusal::PublicationGap {
-                publication: name.to_string(),
-                what: format!("table {table} is not in it"),
-                mend: format!(
-                    "Run {}; or tailwater init, which does it.",
-                    publication::add_table_sql(name, table)
-                ),
-            }));
-        };
-        let fingerprint = TableFingerprint { oid: member.oid, member: member.member };
-        tables.insert(table.to_string(), fingerprint);
-    }
-    let (oid, options) = (found.oid, found.options);
-    Ok(Ok(Fingerprint { name: name.to_string(), oid, options, tables }))
-}
-
-/// Whether what the publication delivers of the tables is what the mapping needs, before a row
-/// finds out.
-async fn check_tables(settings: &Settings, sql: &Sql) -> Result<Mapping, Failed> {
+/// Whether the tables exist and what the publication delivers of them is what the mapping needs, before anything is made
+/// for them and before a row finds out.
+async fn check_tables(ground: &Ground<'_>) -> Result<Mapping, Failed> {
+    let settings = ground.settings;
     let mapping = Mapping::new(settings.event.clone());
     for name in &settings.tables {
         let publication = &settings.publication;
-        if let Some(table) = catalog::published_table(sql, publication, name).await? {
-            let columns =
-                table.columns.iter().map(|column| (column.name.as_str(), column.type_oid));
-            let columns: Vec<_> = columns.collect();
-            let withheld =
-                table.withheld.iter().map(|column| (column.name.as_str(), column.mend.as_str()));
-            let withheld: Vec<_> = withheld.collect();
-            let withheld = Withheld { publication: publication.as_str(), columns: &withheld };
-            mapping.check_table(&name.schema, &name.name, &columns, &withheld)?;
-        }
+        let Some(table) = catalog::published_table(&ground.sql, publication, name).await? else {
+            return Err(Refusal::PublicationGap {
+                publication: settings.publication.to_string(),
+                what: format!("table {name} does not exist, so it cannot hold it"),
+                mend: format!(
+                    "Run CREATE TABLE {} (schemas/outbox.sql is one to start from), or correct \
+                     table under [[outbox]].",
+                    name.quoted()
+                ),
+            }
+            .into());
+        };
+        let columns: Vec<_> =
+            table.columns.iter().map(|column| (column.name.as_str(), column.type_oid)).collect();
+        let withheld: Vec<_> = table
+            .withheld
+            .iter()
+            .map(|column| (column.name.as_str(), column.mend.as_str()))
+            .collect();
+        let withheld = Withheld { publication: publication.as_str(), columns: &withheld };
+        mapping.check_table(&name.schema, &name.name, &columns, &withheld)?;
     }
     Ok(mapping)
 }
@@ -381,16 +335,6 @@ async fn take_slot(
     })?;
     debug!(slot = %settings.slot, "took the slot");
     Ok(stream)
-}
-
-async fn connect_kafka(
-    settings: &Settings,
-    identity: &SystemIdentity,
-    shutdown: &Shutdown,
-) -> Result<Kafka, Failed> {
-    let kafka_settings = settings.kafka_for(&identity.system_id);
-    let cancel = shutdown.cancel();
-    blocking(move || Ok(Kafka::connect(kafka_settings, cancel)?)).await
 }
 
 /// Steps 2 and 3.

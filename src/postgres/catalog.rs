@@ -3,7 +3,7 @@
 use tokio_postgres::{Row, types::ToSql};
 
 use super::{PostgresError, PublicationName, TableName, name::quote_identifier, sql::Sql};
-use crate::change::Oid;
+use crate::{change::Oid, lsn::Lsn};
 
 /// Facts about the server and our role in it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -50,6 +50,18 @@ pub async fn server(sql: &Sql) -> Result<Server, PostgresError> {
     let rows = sql.rows("ask for the server's settings", SQL, &[]).await?;
     let row = rows.first().ok_or_else(|| no_row("the server's settings"))?;
     Ok(Server { wal_level: row.get(0), is_in_recovery: row.get(1) })
+}
+
+/// Where the flushed WAL of a primary ends.
+///
+/// # Errors
+/// Where the connection breaks.
+pub async fn wal_end(sql: &Sql) -> Result<Lsn, PostgresError> {
+    const SQL: &str = "SELECT pg_current_wal_flush_lsn()::text";
+    const ACTION: &str = "ask for the end of the server's WAL";
+    let rows = sql.rows(ACTION, SQL, &[]).await?;
+    let text: Option<&str> = rows.first().map(|row| row.get(0));
+    text.and_then(|text| text.parse().ok()).ok_or_else(|| no_row("the end of the server's WAL"))
 }
 
 /// Looks a table up as a publication that holds it delivers it; none where it does not exist.

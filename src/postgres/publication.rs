@@ -2,18 +2,24 @@
 
 use std::collections::BTreeMap;
 
-use super::{PostgresError, PublicationName, TableName, name::quote_identifier, sql::Sql};
-use crate::change::{Oid, RelationId};
+use tokio_postgres::types::ToSql;
+
+use super::{
+    PostgresError, PublicationName, SlotName, TableName, name::quote_identifier, sql::Sql,
+};
+use crate::change::{Oid, RelationId, Xid};
 
 /// A publication, as far as the tables that were asked for go.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Publication {
     /// Its OID.
     pub oid: Oid,
-    /// `publish` and `publish_via_partition_root`, in words.
-    pub options: String,
-    /// Whether it publishes inserts.
-    pub publishes_inserts: bool,
+    /// The transaction that wrote its row: another one after each ALTER of options, name or owner.
+    pub altered_by: Xid,
+    /// What it publishes, of `insert`, `update`, `delete` and `truncate`.
+    pub operations: Vec<&'static str>,
+    /// `publish_via_partition_root`.
+    pub via_partition_root: bool,
     /// The tables among those asked for that it holds.
     pub tables: BTreeMap<TableName, Member>,
 }
@@ -25,6 +31,31 @@ pub struct Member {
     pub oid: RelationId,
     /// The OID of its `pg_publication_rel` row; none where it comes by ALL TABLES or IN SCHEMA.
     pub member: Option<Oid>,
+    /// The OID of its schema's `pg_publication_namespace` row; none where it does not come by
+    /// IN SCHEMA.
+    pub schema_member: Option<Oid>,
+}
+
+impl Publication {
+    /// `publish` and `publish_via_partition_root`, as ALTER PUBLICATION takes them.
+    pub fn options(&self) -> String {
+        format!(
+            "publish = '{}', publish_via_partition_root = {}",
+            self.operations.join(", "),
+            self.via_partition_root
+        )
+    }
+
+    /// The SQL after which inserts are published too; none where they are.
+    pub fn add_inserts_sql(&self, publication: &PublicationName) -> Option<String> {
+        if self.operations.contains(&"insert") {
+            return None;
+        }
+        let operations: Vec<&str> =
+            std::iter::once("insert").chain(self.operations.iter().copied()).collect();
+        let publication = quote_identifier(publication.as_str());
+        Some(format!("ALTER PUBLICATION {publication} SET (publish = '{}')", operations.join(", ")))
+    }
 }
 
 /// Looks a publication up, with those of `tables` that it holds; none where it does not exist.
@@ -36,58 +67,104 @@ pub async fn describe(
     publication: &PublicationName,
     tables: &[TableName],
 ) -> Result<Option<Publication>, PostgresError> {
-    const SQL: &str = "SELECT oid, pubinsert, pubupdate, pubdelete, pubtruncate, pubviaroot \
+    const SQL: &str = "SELECT oid, xmin::text, pubinsert, pubupdate, pubdelete, pubtruncate, \
+        pubviaroot, current_setting('server_version_num')::int >= 150000 \
         FROM pg_publication WHERE pubname = $1";
     let action = format!("look up publication \"{publication}\"");
     let rows = sql.rows(&action, SQL, &[&publication.as_str()]).await?;
     let Some(row) = rows.first() else { return Ok(None) };
     let oid = Oid(row.get(0));
-    let mut published = Vec::new();
-    for (column, name) in ["insert", "update", "delete", "truncate"].into_iter().enumerate() {
-        if row.get(column + 1) {
-            published.push(name);
-        }
-    }
-    let via_root: bool = row.get(5);
+    let altered_by: String = row.get(1);
+    let altered_by = altered_by.parse().map_err(|_| PostgresError::Protocol {
+        what: format!("\"{altered_by}\" is no transaction, in the row of \"{publication}\""),
+    })?;
+    let operations = ["insert", "update", "delete", "truncate"].into_iter().enumerate();
+    let operations = operations.filter(|(column, _)| row.get(column + 2)).map(|(_, name)| name);
+    let has_schemas = row.get(7);
     let mut found = BTreeMap::new();
     for table in tables {
-        if let Some(member) = member(sql, &action, oid, publication, table).await? {
+        if let Some(member) = member(sql, oid, table, has_schemas).await? {
             found.insert(table.clone(), member);
         }
     }
     Ok(Some(Publication {
         oid,
-        options: format!(
-            "publish = '{}', publish_via_partition_root = {via_root}",
-            published.join(", ")
-        ),
-        publishes_inserts: published.contains(&"insert"),
+        altered_by: Xid(altered_by),
+        operations: operations.collect(),
+        via_partition_root: row.get(6),
         tables: found,
     }))
 }
 
 async fn member(
     sql: &Sql,
-    action: &str,
-    publication_oid: Oid,
-    publication: &PublicationName,
+    publication: Oid,
     table: &TableName,
+    has_schemas: bool,
 ) -> Result<Option<Member>, PostgresError> {
     // pg_publication_tables is the truth about membership, ALL TABLES and IN SCHEMA included.
-    const SQL: &str = "SELECT c.oid, r.oid \
-        FROM pg_publication_tables p \
+    const SQL: &str = "SELECT c.oid, r.oid, n.oid \
+        FROM pg_publication b \
+        JOIN pg_publication_tables p ON p.pubname = b.pubname \
         JOIN pg_namespace n ON n.nspname = p.schemaname \
         JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename \
-        LEFT JOIN pg_publication_rel r ON r.prrelid = c.oid AND r.prpubid = $4 \
-        WHERE p.pubname = $1 AND p.schemaname = $2 AND p.tablename = $3";
-    let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
-        [&publication.as_str(), &table.schema, &table.name, &publication_oid.0];
-    let rows = sql.rows(action, SQL, &parameters).await?;
-    let member = |row: &tokio_postgres::Row| Member {
+        LEFT JOIN pg_publication_rel r ON r.prrelid = c.oid AND r.prpubid = b.oid \
+        WHERE b.oid = $1 AND p.schemaname = $2 AND p.tablename = $3";
+    // IN SCHEMA, and with it this catalog, exists from 15 on.
+    const SCHEMA_SQL: &str = "SELECT oid FROM pg_publication_namespace \
+        WHERE pnpubid = $1 AND pnnspid = $2";
+    let action = format!("look up table {table} in its publication");
+    let parameters: [&(dyn ToSql + Sync); 3] = [&publication.0, &table.schema, &table.name];
+    let rows = sql.rows(&action, SQL, &parameters).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let namespace: u32 = row.get(2);
+    let schemas = match has_schemas {
+        true => sql.rows(&action, SCHEMA_SQL, &[&publication.0, &namespace]).await?,
+        false => Vec::new(),
+    };
+    Ok(Some(Member {
         oid: RelationId(row.get(0)),
         member: row.get::<_, Option<u32>>(1).map(Oid),
+        schema_member: schemas.first().map(|row| Oid(row.get(0))),
+    }))
+}
+
+/// Whether a publication, and the membership of a table in it, are as they are since before
+/// everything that the slot still sends.
+///
+/// A slot's `catalog_xmin` lies at or below the oldest transaction that ran at a place of the log
+/// that is confirmed, and at or below what the catalog snapshots of open transactions need. So a
+/// catalog row of an earlier transaction was committed below `confirmed_flush`, and everything that
+/// is sent is decoded under it. What is younger may be so too, but nothing shows it.
+///
+/// # Errors
+/// Where the connection breaks.
+pub async fn is_settled(
+    sql: &Sql,
+    publication: &PublicationName,
+    member: Member,
+    slot: &SlotName,
+) -> Result<bool, PostgresError> {
+    const SQL: &str = "SELECT age(p.xmin) > age(s.catalog_xmin) \
+            AND ($3::oid IS NULL OR age(r.xmin) > age(s.catalog_xmin)) \
+        FROM pg_replication_slots s, pg_publication p \
+        LEFT JOIN pg_publication_rel r ON r.oid = $3 \
+        WHERE s.slot_name = $1 AND p.pubname = $2";
+    const SCHEMA_SQL: &str = "SELECT age(m.xmin) > age(s.catalog_xmin) \
+        FROM pg_replication_slots s, pg_publication_namespace m \
+        WHERE s.slot_name = $1 AND m.oid = $2";
+    let action = format!("ask since when publication \"{publication}\" is as it is");
+    let is_yes = |rows: Vec<tokio_postgres::Row>| {
+        rows.first().and_then(|row| row.get::<_, Option<bool>>(0)) == Some(true)
     };
-    Ok(rows.first().map(member))
+    let row = member.member.map(|oid| oid.0);
+    let parameters: [&(dyn ToSql + Sync); 3] = [&slot.as_str(), &publication.as_str(), &row];
+    let is_settled = is_yes(sql.rows(&action, SQL, &parameters).await?);
+    let (None, Some(schema)) = (member.member, member.schema_member) else {
+        return Ok(is_settled);
+    };
+    let rows = sql.rows(&action, SCHEMA_SQL, &[&slot.as_str(), &schema.0]).await?;
+    Ok(is_settled && is_yes(rows))
 }
 
 /// The SQL that makes a publication. Inserts alone are published: an outbox needs no more, and a

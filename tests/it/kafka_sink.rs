@@ -197,6 +197,7 @@ fn record(scene: &Scene, position: u64) -> CheckpointRecord {
             name: "tailwater".to_owned(),
             oid: serde_json::from_str("16400").expect("an OID"),
             options: String::new(),
+            altered_by: None,
             tables: BTreeMap::new(),
         },
         written_at: "2026-01-01T00:00:00Z".to_owned(),

@@ -13,5 +13,6 @@ mod oracle;
 mod partitioners;
 mod refusals;
 mod schema;
+mod starts;
 mod support;
 mod workload;

@@ -13,7 +13,7 @@ use crate::support::{
 };
 
 /// A source of its own on brokers that all tests share.
-fn settings(server: &Server, broker: &Broker) -> SettingsFile {
+pub fn settings(server: &Server, broker: &Broker) -> SettingsFile {
     let source = format!("source-{:08x}", fastrand::u32(..));
     SettingsFile::new(server, broker, "shop")
         .replaced("order-service", &source)
@@ -21,18 +21,18 @@ fn settings(server: &Server, broker: &Broker) -> SettingsFile {
 }
 
 /// A database, its settings and a connection.
-struct Shop {
-    server: Server,
-    session: Session,
-    settings: SettingsFile,
+pub struct Shop {
+    pub server: Server,
+    pub session: Session,
+    pub settings: SettingsFile,
 }
 
 impl Shop {
-    fn open() -> Self {
+    pub fn open() -> Self {
         Self::open_with(&[])
     }
 
-    fn open_with(server_settings: &[(&str, &str)]) -> Self {
+    pub fn open_with(server_settings: &[(&str, &str)]) -> Self {
         let server = Server::start_with(server_settings);
         let session = shop(&server);
         let settings = settings(&server, Broker::shared());
@@ -40,26 +40,26 @@ impl Shop {
     }
 
     /// With publication, slot and checkpoint.
-    fn initialised() -> Self {
+    pub fn initialised() -> Self {
         let shop = Self::open();
         init(&shop.settings);
         shop
     }
 
-    fn with_settings(mut self, change: impl FnOnce(SettingsFile) -> SettingsFile) -> Self {
+    pub fn with_settings(mut self, change: impl FnOnce(SettingsFile) -> SettingsFile) -> Self {
         self.settings = change(self.settings);
         self
     }
 
     /// Publishes rows, so that the checkpoint is that of a transaction.
-    fn publish(&self, rows: u32) {
+    pub fn publish(&self, rows: u32) {
         insert(&self.session, rows);
         let daemon = publishing(&self.settings);
         wait_until_published(&self.session, &slot(&self.settings));
         stop(daemon);
     }
 
-    fn refuse(&self, code: &str, hint: &str) -> Ended {
+    pub fn refuse(&self, code: &str, hint: &str) -> Ended {
         refuse(&self.settings, code, hint)
     }
 
@@ -89,7 +89,7 @@ impl Shop {
     }
 }
 
-fn insert(session: &Session, rows: u32) {
+pub fn insert(session: &Session, rows: u32) {
     for row in 0..rows {
         session.run(&format!(
             "INSERT INTO outbox_events (id, aggregate_id, event_type, payload, created_at) VALUES \
@@ -100,7 +100,7 @@ fn insert(session: &Session, rows: u32) {
 
 /// `run` ends by itself with that code, and its hint holds what mends it. It is asked twice: a
 /// refusal that passes by being tried again is none.
-fn refuse(settings: &SettingsFile, code: &str, hint: &str) -> Ended {
+pub fn refuse(settings: &SettingsFile, code: &str, hint: &str) -> Ended {
     refuse_once(settings, code, hint);
     refuse_once(settings, code, hint)
 }
@@ -573,13 +573,13 @@ fn an_event_too_large_for_its_topic_stops_after_all_before_it_is_out() {
     assert_eq!(published(&shop), 101);
 }
 
-fn topic(shop: &Shop) -> String {
+pub fn topic(shop: &Shop) -> String {
     let text = fs::read_to_string(shop.settings.path()).expect("settings");
     let source = text.split('"').nth(1).expect("the source");
     format!("{source}.order.events")
 }
 
-fn published(shop: &Shop) -> usize {
+pub fn published(shop: &Shop) -> usize {
     Broker::shared().read_committed(&topic(shop)).len()
 }
 

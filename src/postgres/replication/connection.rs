@@ -33,8 +33,6 @@ pub struct SystemIdentity {
     pub system_id: String,
     /// Its timeline.
     pub timeline: u32,
-    /// The end of its flushed WAL.
-    pub wal_end: Lsn,
 }
 
 /// Where a stream starts.
@@ -91,7 +89,7 @@ impl Connection {
         version.and_then(digits).unwrap_or(0)
     }
 
-    /// Who the server is and where its log ends.
+    /// Who the server is.
     ///
     /// # Errors
     /// Where the server refuses or the connection breaks.
@@ -101,7 +99,6 @@ impl Connection {
         Ok(SystemIdentity {
             system_id: value(&row, 0, action)?.to_owned(),
             timeline: parsed(&row, 1, action)?,
-            wal_end: parsed(&row, 2, action)?,
         })
     }
 

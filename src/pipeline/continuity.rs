@@ -1,0 +1,297 @@
+//! Whether the publication holds the configured tables, and held them all the time: a row that was
+//! inserted while it did not has no place in the stream, and no position shows that it is missing.
+//!
+//! What a checkpoint says of the publication is compared with what it is. Of the same publication,
+//! OIDs tell: a table, or a membership, that was dropped and made again has another one. Another
+//! publication has other memberships in any case; it is taken where the server shows that they are
+//! older than everything that the slot still sends.
+
+use std::collections::BTreeMap;
+
+use tracing::warn;
+
+use super::{refusal::Refusal, settings::Settings};
+use crate::{
+    checkpoint::{Fingerprint, TableFingerprint},
+    postgres::{
+        PostgresError, TableName,
+        publication::{self, Member, Publication},
+        sql::Sql,
+    },
+};
+
+/// A judgement; the outer error is the connection's.
+pub(super) type Judged<T> = Result<Result<T, Refusal>, PostgresError>;
+
+/// The publication as it is; refused where it does not exist, lacks one of `tables` or publishes no
+/// inserts.
+///
+/// # Errors
+/// Where the server does not answer.
+pub(super) async fn describe(
+    settings: &Settings,
+    sql: &Sql,
+    tables: &[TableName],
+) -> Judged<Fingerprint> {
+    let name = &settings.publication;
+    let Some(found) = publication::describe(sql, name, tables).await? else {
+        let create_sql = publication::create_sql(name, &settings.tables);
+        return Ok(Err(Refusal::PublicationMissing { publication: name.clone(), create_sql }));
+    };
+    Ok(judge_presence(settings, tables, &found).map(|()| fingerprint(settings, &found)))
+}
+
+fn judge_presence(
+    settings: &Settings,
+    tables: &[TableName],
+    found: &Publication,
+) -> Result<(), Refusal> {
+    let name = &settings.publication;
+    judge_operations(settings, found)?;
+    let is_missing = |table: &&TableName| !found.tables.contains_key(table);
+    let Some(table) = tables.iter().find(is_missing) else { return Ok(()) };
+    Err(Refusal::PublicationGap {
+        publication: name.to_string(),
+        what: format!("table {table} is not in it"),
+        mend: format!(
+            "Run {}; tailwater init does it for a table that is newly configured. Rows that are \
+             inserted before are not delivered. A partitioned table needs \
+             publish_via_partition_root = true as well.",
+            publication::add_table_sql(name, table)
+        ),
+    })
+}
+
+/// Whether inserts are published.
+///
+/// # Errors
+/// [`Refusal::PublicationGap`] where they are not.
+pub(super) fn judge_operations(settings: &Settings, found: &Publication) -> Result<(), Refusal> {
+    let name = &settings.publication;
+    let Some(alter_sql) = found.add_inserts_sql(name) else { return Ok(()) };
+    let tables = settings.tables.iter().map(TableName::to_string).collect::<Vec<_>>().join(", ");
+    Err(Refusal::PublicationGap {
+        publication: name.to_string(),
+        what: "it publishes no inserts".to_owned(),
+        mend: format!("Run {alter_sql}. {}", missing_rows_hint(&tables)),
+    })
+}
+
+fn fingerprint(settings: &Settings, found: &Publication) -> Fingerprint {
+    let table = |(name, member): (&TableName, &Member)| {
+        let Member { oid, member, schema_member } = *member;
+        (name.to_string(), TableFingerprint { oid, member, schema_member })
+    };
+    Fingerprint {
+        name: settings.publication.to_string(),
+        oid: found.oid,
+        options: found.options(),
+        altered_by: Some(found.altered_by),
+        tables: found.tables.iter().map(table).collect::<BTreeMap<_, _>>(),
+    }
+}
+
+/// Judges the publication by what the checkpoint says of it, before anything is added to it: what
+/// was taken out has a gap, which adding it again would hide.
+///
+/// # Errors
+/// Where the server does not answer.
+pub(super) async fn judge_before_change(
+    settings: &Settings,
+    sql: &Sql,
+    before: &Fingerprint,
+) -> Judged<()> {
+    let is_held = |table: &&TableName| before.tables.contains_key(&table.to_string());
+    let held: Vec<TableName> = settings.tables.iter().filter(is_held).cloned().collect();
+    match describe(settings, sql, &held).await? {
+        Ok(now) => judge(settings, sql, before, &now).await,
+        Err(refusal) => Ok(Err(refusal)),
+    }
+}
+
+/// Compares the publication as it was when the checkpoint was written with what it is.
+///
+/// # Errors
+/// Where the server does not answer.
+pub(super) async fn judge(
+    settings: &Settings,
+    sql: &Sql,
+    before: &Fingerprint,
+    now: &Fingerprint,
+) -> Judged<()> {
+    if let Err(refusal) = judge_identities(before, now) {
+        return Ok(Err(refusal));
+    }
+    if before.oid == now.oid {
+        return Ok(Ok(()));
+    }
+    for (table, fingerprint) in &now.tables {
+        if !before.tables.contains_key(table) {
+            continue;
+        }
+        let TableFingerprint { oid, member, schema_member } = *fingerprint;
+        let member = Member { oid, member, schema_member };
+        let name = &settings.publication;
+        if !publication::is_settled(sql, name, member, &settings.slot).await? {
+            return Ok(Err(unproven(before, now, table)));
+        }
+    }
+    Ok(Ok(()))
+}
+
+/// Says that the options may have been other ones for a while, which the server does not tell.
+pub(super) fn warn_if_altered(before: &Fingerprint, now: &Fingerprint) {
+    let is_known = before.oid == now.oid && before.altered_by.is_some();
+    if is_known && before.altered_by != now.altered_by {
+        warn!(
+            publication = now.name,
+            options = now.options,
+            "the publication was altered since the last checkpoint; if it left out rows for a \
+             while, those are not on Kafka"
+        );
+    }
+}
+
+/// The part of the comparison that fingerprints alone decide.
+fn judge_identities(before: &Fingerprint, now: &Fingerprint) -> Result<(), Refusal> {
+    let gap = |what: String, tables: &str| {
+        let mend = missing_rows_hint(tables);
+        Err(Refusal::PublicationGap { publication: now.name.clone(), what, mend })
+    };
+    let all_tables = || before.tables.keys().cloned().collect::<Vec<_>>().join(", ");
+    if !before.publishes_inserts() {
+        return gap("it published no inserts at the last checkpoint".to_owned(), &all_tables());
+    }
+    for (table, then) in &before.tables {
+        let Some(current) = now.tables.get(table) else { continue };
+        if then.oid != current.oid {
+            let (then, current) = (then.oid, current.oid);
+            let what = format!("table {table} was made anew: its OID was {then} and is {current}");
+            return gap(what, table);
+        }
+        if before.oid == now.oid && !is_same_membership(then, current) {
+            let (then, current) = (membership(then), membership(current));
+            let what = format!(
+                "table {table} was out of the publication for a while: it came by {then} and \
+                 comes by {current}"
+            );
+            return gap(what, table);
+        }
+    }
+    if before.name == now.name && before.oid != now.oid {
+        return gap("it was dropped and made anew".to_owned(), &all_tables());
+    }
+    Ok(())
+}
+
+/// A table may come by a row of its own and by its schema's; one of them that stayed is enough.
+fn is_same_membership(then: &TableFingerprint, current: &TableFingerprint) -> bool {
+    if then.member.is_some() && then.member == current.member {
+        return true;
+    }
+    match then.schema_member {
+        Some(_) => then.schema_member == current.schema_member,
+        // By ALL TABLES, which cannot be taken away, or by a schema that the record does not name.
+        None => then.member.is_none() && current.member.is_none(),
+    }
+}
+
+fn membership(table: &TableFingerprint) -> String {
+    match (table.member, table.schema_member) {
+        (Some(oid), _) => format!("pg_publication_rel row {oid}"),
+        (None, Some(oid)) => format!("pg_publication_namespace row {oid}"),
+        (None, None) => "no row of its own".to_owned(),
+    }
+}
+
+fn unproven(before: &Fingerprint, now: &Fingerprint, table: &str) -> Refusal {
+    let (then, name) = (&before.name, &now.name);
+    Refusal::PublicationGap {
+        publication: name.clone(),
+        what: format!(
+            "the checkpoint was written under publication \"{then}\", and nothing shows that this \
+             one held table {table} ever since, with its inserts"
+        ),
+        mend: format!(
+            "Set postgres.publication = \"{then}\" again and let it publish for a minute or two; \
+             once the slot has passed the last change of \"{name}\", the change is taken. Where \
+             \"{then}\" is gone: {}",
+            missing_rows_hint(table)
+        ),
+    }
+}
+
+pub(super) fn missing_rows_hint(tables: &str) -> String {
+    format!(
+        "Rows that were inserted into {tables} in between are not on Kafka: compare them with the \
+         topic. Then set another postgres.slot, run tailwater init, and insert the missing rows \
+         anew."
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        change::{Oid, RelationId},
+        failure::{Code, Failure as _},
+    };
+
+    fn table(member: Option<u32>, schema_member: Option<u32>) -> TableFingerprint {
+        let (member, schema_member) = (member.map(Oid), schema_member.map(Oid));
+        TableFingerprint { oid: RelationId(16_384), member, schema_member }
+    }
+
+    fn fingerprint(name: &str, oid: u32, table: TableFingerprint) -> Fingerprint {
+        Fingerprint {
+            name: name.to_owned(),
+            oid: Oid(oid),
+            options: "publish = 'insert', publish_via_partition_root = true".to_owned(),
+            altered_by: None,
+            tables: BTreeMap::from([("public.outbox".to_owned(), table)]),
+        }
+    }
+
+    fn is_refused(then: TableFingerprint, current: TableFingerprint) -> bool {
+        let (before, now) = (fingerprint("p", 1, then), fingerprint("p", 1, current));
+        judge_identities(&before, &now).is_err()
+    }
+
+    #[test]
+    fn one_membership_that_stayed_is_enough() {
+        assert!(!is_refused(table(Some(1), Some(2)), table(None, Some(2))));
+        assert!(!is_refused(table(Some(1), Some(2)), table(Some(1), None)));
+        assert!(is_refused(table(Some(1), Some(2)), table(Some(3), Some(4))));
+        assert!(is_refused(table(None, Some(2)), table(None, Some(4))));
+        assert!(is_refused(table(None, Some(2)), table(Some(1), None)));
+        assert!(is_refused(table(Some(1), None), table(None, None)));
+    }
+
+    #[test]
+    fn a_record_that_names_no_schema_is_taken_as_it_is() {
+        assert!(!is_refused(table(None, None), table(None, Some(2))));
+        let json = r#"{"name":"p","oid":1,"options":"","tables":{"a.b":{"oid":2,"member":null}}}"#;
+        let read: Fingerprint = serde_json::from_str(json).expect("a record");
+        assert_eq!(read.altered_by, None);
+        assert_eq!(serde_json::to_string(&read).expect("JSON"), json);
+    }
+
+    #[test]
+    fn a_checkpoint_of_a_publication_without_inserts_is_refused() {
+        let now = fingerprint("p", 1, table(Some(1), None));
+        let before = Fingerprint { options: "publish = 'update'".to_owned(), ..now.clone() };
+        let refusal = judge_identities(&before, &now).expect_err("no inserts");
+        assert_eq!(refusal.code(), Some(Code::PublicationGap));
+        assert!(judge_identities(&now, &now).is_ok());
+    }
+
+    #[test]
+    fn a_table_made_anew_is_refused_under_another_publication_too() {
+        let before = fingerprint("p", 1, table(Some(1), None));
+        let anew = TableFingerprint { oid: RelationId(16_385), ..table(Some(9), None) };
+        assert!(judge_identities(&before, &fingerprint("other", 2, anew)).is_err());
+        let same = fingerprint("other", 2, table(Some(9), None));
+        assert!(judge_identities(&before, &same).is_ok());
+        assert!(judge_identities(&before, &Fingerprint { name: "p".to_owned(), ..same }).is_err());
+    }
+}

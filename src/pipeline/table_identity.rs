@@ -1,0 +1,122 @@
+//! Whether the stream's tables are those of the publication's fingerprint.
+//!
+//! A table that was renamed, or replaced by another one, and put back between two looks leaves no
+//! trace in the catalog. The stream has one: it names each table, with its OID, before its rows. A
+//! row that comes under another name of a configured table would be nobody's and lost; one of
+//! another table under a configured name means that the publication held two in turn, and what came
+//! before the second was added is lost.
+//!
+//! Rows are judged, not descriptions: those of transactions that are published already come again
+//! under names of then.
+
+use super::{continuity::missing_rows_hint, refusal::Refusal};
+use crate::{
+    change::{Relation, RelationId},
+    checkpoint::Fingerprint,
+};
+
+/// What the stream calls tables, compared with what they are.
+#[derive(Debug)]
+pub(super) struct TableIdentities {
+    publication: String,
+    tables: Vec<(String, RelationId)>,
+    /// Tables whose rows are refused. Nearly always empty.
+    displaced: Vec<(RelationId, Refusal)>,
+}
+
+impl TableIdentities {
+    /// The tables of a fingerprint.
+    pub(super) fn new(fingerprint: &Fingerprint) -> Self {
+        let tables = fingerprint.tables.iter();
+        Self {
+            publication: fingerprint.name.clone(),
+            tables: tables.map(|(name, table)| (name.clone(), table.oid)).collect(),
+            displaced: Vec::new(),
+        }
+    }
+
+    /// Takes note of how the stream calls a table, in place of any earlier name.
+    pub(super) fn observe(&mut self, relation: &Relation) {
+        self.displaced.retain(|(id, _)| *id != relation.id);
+        let streamed = relation.to_string();
+        let is_displaced =
+            |(name, oid): &&(String, RelationId)| (*name == streamed) != (*oid == relation.id);
+        let Some((name, oid)) = self.tables.iter().find(is_displaced) else { return };
+        let refusal = Refusal::PublicationGap {
+            publication: self.publication.clone(),
+            what: format!(
+                "rows came of table {streamed} with OID {}, while {name} has OID {oid}: it was \
+                 renamed or replaced for a while",
+                relation.id
+            ),
+            mend: missing_rows_hint(name),
+        };
+        self.displaced.push((relation.id, refusal));
+    }
+
+    /// Judges a row by its table.
+    ///
+    /// # Errors
+    /// [`Refusal::PublicationGap`] where name and OID do not belong together.
+    pub(super) fn judge_row(&self, relation: RelationId) -> Result<(), Refusal> {
+        match self.displaced.iter().find(|(id, _)| *id == relation) {
+            Some((_, refusal)) => Err(refusal.clone()),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::{
+        change::{Oid, ReplicaIdentity},
+        checkpoint::TableFingerprint,
+    };
+
+    fn identities() -> TableIdentities {
+        let table = TableFingerprint { oid: RelationId(1), member: None, schema_member: None };
+        TableIdentities::new(&Fingerprint {
+            name: "tailwater".to_owned(),
+            oid: Oid(9),
+            options: String::new(),
+            altered_by: None,
+            tables: BTreeMap::from([("public.outbox".to_owned(), table)]),
+        })
+    }
+
+    fn relation(id: u32, name: &str) -> Relation {
+        Relation {
+            id: RelationId(id),
+            schema: "public".to_owned(),
+            name: name.to_owned(),
+            replica_identity: ReplicaIdentity::Default,
+            columns: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn rows_are_refused_where_name_and_oid_do_not_belong_together() {
+        for (id, name, is_refused) in [
+            (1, "outbox", false),
+            (1, "parked", true),
+            (2, "outbox", true),
+            // Another table of the publication, a partition for one.
+            (2, "orders", false),
+        ] {
+            let mut identities = identities();
+            identities.observe(&relation(id, name));
+            assert_eq!(identities.judge_row(RelationId(id)).is_err(), is_refused, "{id} {name}");
+        }
+    }
+
+    #[test]
+    fn a_later_description_replaces_an_earlier_one() {
+        let mut identities = identities();
+        identities.observe(&relation(1, "parked"));
+        identities.observe(&relation(1, "outbox"));
+        assert!(identities.judge_row(RelationId(1)).is_ok());
+    }
+}
