@@ -456,3 +456,39 @@ fn drop_slot(session: &Session) {
             .is_ok()
     });
 }
+
+/// PostgreSQL 18 says of a publication that is missing in the log only a notice, which a role may
+/// not want to see.
+#[test]
+fn a_roles_message_level_does_not_hide_a_missing_publication() {
+    let server = Server::start_version(18);
+    let session = crate::support::scene::shop(&server);
+    session.run("ALTER ROLE postgres SET client_min_messages = error");
+    let settings = settings(&server, Broker::shared());
+    init(&settings);
+    let daemon = publishing(&settings);
+    session.run("DROP PUBLICATION tailwater");
+    insert(&session, 1);
+    stops(daemon, "publication_missing", "at this point in the WAL");
+}
+
+/// Such a server gives up on a walsender whose client is paused for that long.
+#[test]
+fn a_short_wal_sender_timeout_of_the_server_is_not_ours() {
+    let shop = Shop::open_with(&[("wal_sender_timeout", "1s")]);
+    init(&shop.settings);
+    let daemon = publishing(&shop.settings);
+    daemon.signal(libc::SIGSTOP);
+    let paused_at = Instant::now();
+    let walsender = "SELECT count(*) FROM pg_stat_replication";
+    wait_until("three seconds, or the walsender's end", PATIENCE, || {
+        paused_at.elapsed() > Duration::from_secs(3)
+            || shop.session.value(walsender).as_deref() == Some("0")
+    });
+    assert_eq!(shop.session.value(walsender).as_deref(), Some("1"));
+    daemon.signal(libc::SIGCONT);
+    insert(&shop.session, 1);
+    wait_until_published(&shop.session, "tailwater");
+    assert!(!daemon.stderr().contains("starting over"), "{}", daemon.stderr());
+    stop(daemon);
+}

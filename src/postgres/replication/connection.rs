@@ -23,8 +23,14 @@ const COMMAND_MAX: Duration = Duration::from_secs(30);
 
 /// The forms of values, pinned (reference manual, runtime-config-client): a row's text must not
 /// depend on the role's or the database's settings. Settings of the startup message win over them.
+///
+/// So are two that are not about values. PostgreSQL 18 tells only by a WARNING that a publication is
+/// missing in the log. And a server with a short `wal_sender_timeout` would end a connection that
+/// waits behind back-pressure, one with none would keep a slot of ours busy after we are gone; the
+/// pauses between our status updates are made for 60 s.
 const SESSION_OPTIONS: &str = "-c datestyle=ISO -c intervalstyle=postgres \
-    -c extra_float_digits=3 -c timezone=UTC -c bytea_output=hex -c lc_monetary=C";
+    -c extra_float_digits=3 -c timezone=UTC -c bytea_output=hex -c lc_monetary=C \
+    -c client_min_messages=notice -c wal_sender_timeout=60s";
 
 /// What the server is (`IDENTIFY_SYSTEM`).
 #[derive(Clone, PartialEq, Eq, Debug)]
