@@ -37,7 +37,7 @@ use crate::{
     lsn::{CommitLsn, Lsn},
     postgres::{
         catalog,
-        replication::{Connection, ReplicationStream, StartAt, SystemIdentity, TimelineHistory},
+        replication::{Connection, ReplicationStream, SystemIdentity, TimelineHistory},
         slot::{self, Slot},
         sql::Sql,
     },
@@ -327,8 +327,7 @@ async fn take_slot(
     settings: &Settings,
     replication: Connection,
 ) -> Result<ReplicationStream, Failed> {
-    let started =
-        replication.start_replication(&settings.slot, &settings.publication, StartAt::Slot).await;
+    let started = replication.start_replication(&settings.slot, &settings.publication).await;
     let stream = started.map_err(|error| match error.slot_holder() {
         Some(pid) => Refusal::SlotBusy { slot: settings.slot.clone(), pid }.into(),
         None => Failed::from(error),

@@ -41,15 +41,6 @@ pub struct SystemIdentity {
     pub timeline: u32,
 }
 
-/// Where a stream starts.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum StartAt {
-    /// At the slot's `confirmed_flush`.
-    Slot,
-    /// At a position, where it is above the slot's.
-    Lsn(Lsn),
-}
-
 /// A connection that takes commands.
 #[derive(Debug)]
 pub struct Connection {
@@ -146,8 +137,8 @@ impl Connection {
         Ok(EndLsn(parsed(&row, 1, &action)?))
     }
 
-    /// Starts streaming: pgoutput version 1 with logical messages, streaming of open transactions
-    /// off. From here on the connection is a stream.
+    /// Starts streaming at the slot's `confirmed_flush` (0/0): pgoutput version 1 with logical
+    /// messages, streaming of open transactions off. From here on the connection is a stream.
     ///
     /// # Errors
     /// Where the slot is missing, in use (55006), invalidated or not ours.
@@ -155,14 +146,9 @@ impl Connection {
         mut self,
         slot: &SlotName,
         publication: &PublicationName,
-        start_at: StartAt,
     ) -> Result<ReplicationStream, PostgresError> {
-        let start = match start_at {
-            StartAt::Slot => "0/0".to_owned(),
-            StartAt::Lsn(position) => position.to_string(),
-        };
         let sql = format!(
-            "START_REPLICATION SLOT {} LOGICAL {start} (proto_version '1', publication_names {}, \
+            "START_REPLICATION SLOT {} LOGICAL 0/0 (proto_version '1', publication_names {}, \
              messages 'true')",
             quote_identifier(slot.as_str()),
             quote_literal(&quote_identifier(publication.as_str())),

@@ -14,6 +14,6 @@ mod history;
 mod pacing;
 mod stream;
 
-pub use connection::{Connection, StartAt, SystemIdentity};
+pub use connection::{Connection, SystemIdentity};
 pub use history::TimelineHistory;
 pub use stream::{ReplicationStream, StreamMessage};

@@ -14,7 +14,7 @@ use tracing::{debug, warn};
 
 use super::{
     authentication::Authentication,
-    fields::{Fields, read_error, read_parameter, read_row},
+    fields::{read_error, read_parameter, read_row},
     frame::{Frame, FrameBuffer},
     tag,
 };
@@ -28,8 +28,6 @@ pub type Row = Vec<Option<String>>;
 pub struct Session {
     /// ParameterStatus, by name.
     pub parameters: HashMap<String, String>,
-    /// The server process.
-    pub process_id: i32,
 }
 
 /// A connection over any byte stream.
@@ -69,9 +67,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
                     authentication.answer(frame.body, &mut channel.outgoing)?;
                     channel.flush(action).await?;
                 }
-                tag::BACKEND_KEY_DATA => {
-                    channel.session.process_id = Fields::new(frame.body).i32("process id")?;
-                }
+                // The key to cancel a query with: nothing that is said here is ever cancelled.
+                tag::BACKEND_KEY_DATA => {}
                 tag::READY_FOR_QUERY => return Ok(channel),
                 tag::ERROR => return Err(refused(action, read_error(frame.body)?)),
                 _ => observe_aside(&mut channel.session, frame, action)?,
