@@ -26,7 +26,7 @@ use crate::{
     event::Mapping,
     failure::Failure,
     lsn::{CommitLsn, EndLsn, Lsn},
-    postgres::transaction::{ChangeDigest, ChangeKind},
+    postgres::transaction::{ChangeDigest, ChangeKind, Place},
     sink::{Batch, Cut, Urgency},
 };
 
@@ -89,6 +89,7 @@ struct Open {
 struct Published {
     /// What is out since before this start: its changes are skipped.
     part: Option<InProgress>,
+    /// How many of its changes came by.
     changes: u64,
     events: u64,
     digest: ChangeDigest,
@@ -230,22 +231,22 @@ impl Assembler {
     /// A change that is no insert: it only counts.
     pub(super) fn pass_over(
         &mut self,
-        lsn: Option<Lsn>,
+        place: Place,
         kind: ChangeKind,
         relation: Option<RelationId>,
     ) -> Result<(), Trouble> {
         let Some(Open { transaction, published: Some(published) }) = &mut self.open else {
             return Ok(());
         };
-        published.is_due(transaction.commit_lsn)?;
-        published.count(lsn, kind, relation);
+        published.is_due(place, transaction.commit_lsn)?;
+        published.pass(place, kind, relation);
         Ok(())
     }
 
     /// A row was inserted.
     pub(super) fn insert(
         &mut self,
-        lsn: Option<Lsn>,
+        place: Place,
         relation: RelationId,
         row: Tuple<'_>,
         tracker: &mut Tracker,
@@ -253,7 +254,7 @@ impl Assembler {
         let Some(Open { transaction, published: Some(published) }) = &mut self.open else {
             return Ok(());
         };
-        if published.is_due(transaction.commit_lsn)? {
+        if published.is_due(place, transaction.commit_lsn)? {
             let before = transaction.commit_lsn;
             self.identities
                 .judge_row(relation)
@@ -270,7 +271,7 @@ impl Assembler {
             }
         }
         if let Some(Open { published: Some(published), .. }) = &mut self.open {
-            published.count(lsn, ChangeKind::Insert, Some(relation));
+            published.pass(place, ChangeKind::Insert, Some(relation));
         }
         Ok(())
     }
@@ -407,19 +408,19 @@ impl Published {
 
     /// False for a change that is out already. The first one that is not compares what was skipped
     /// with what was published.
-    fn is_due(&self, commit_lsn: CommitLsn) -> Result<bool, HistoryError> {
+    fn is_due(&self, place: Place, commit_lsn: CommitLsn) -> Result<bool, HistoryError> {
         match self.part {
-            Some(part) if self.changes < part.changes => Ok(false),
-            Some(part) if self.changes == part.changes && self.digest.value() != part.digest => {
+            Some(part) if place.ordinal < part.changes => Ok(false),
+            Some(part) if place.ordinal == part.changes && self.digest.value() != part.digest => {
                 Err(self.changed(commit_lsn, "its first changes are others"))
             }
             Some(_) | None => Ok(true),
         }
     }
 
-    fn count(&mut self, lsn: Option<Lsn>, kind: ChangeKind, relation: Option<RelationId>) {
-        self.digest.add(lsn, kind, relation);
-        self.changes += 1;
+    fn pass(&mut self, place: Place, kind: ChangeKind, relation: Option<RelationId>) {
+        self.digest.add(place.lsn, kind, relation);
+        self.changes = place.ordinal + 1;
     }
 
     fn changed(&self, commit_lsn: CommitLsn, what: &'static str) -> HistoryError {

@@ -231,9 +231,9 @@ impl<S: Sink> StreamLoop<S> {
                         self.tracker.begin();
                         self.assembler.begin(transaction)?;
                     }
-                    Step::Change { lsn, kind, relation, change, .. } => match (change, relation) {
+                    Step::Change { place, kind, relation, change } => match (change, relation) {
                         (Change::Insert { new }, Some(relation)) => {
-                            self.assembler.insert(lsn, relation, new, &mut self.tracker)?;
+                            self.assembler.insert(place, relation, new, &mut self.tracker)?;
                         }
                         (
                             Change::Insert { .. }
@@ -242,7 +242,7 @@ impl<S: Sink> StreamLoop<S> {
                             | Change::Truncate
                             | Change::Message { .. },
                             _,
-                        ) => self.assembler.pass_over(lsn, kind, relation)?,
+                        ) => self.assembler.pass_over(place, kind, relation)?,
                     },
                     Step::Commit { end_lsn, .. } => {
                         self.assembler.commit(end_lsn, &mut self.tracker)?;

@@ -72,6 +72,15 @@ pub enum ChangeKind {
     Message,
 }
 
+/// Where a change stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// Among the changes of its transaction, from 0.
+    pub ordinal: u64,
+    /// In the log; rows of one COPY share it.
+    pub lsn: Option<Lsn>,
+}
+
 /// A change, borrowing from its frame.
 #[derive(Debug)]
 pub enum Change<'a> {
@@ -110,10 +119,8 @@ pub enum Step<'a> {
     Begin(Transaction),
     /// A change of the open transaction.
     Change {
-        /// Its place among the transaction's changes, from 0.
-        ordinal: u64,
-        /// Where it lies in the log; rows of one COPY share it.
-        lsn: Option<Lsn>,
+        /// Where it stands.
+        place: Place,
         /// What it does.
         kind: ChangeKind,
         /// The table, or the first one truncated; none for a message.
@@ -196,9 +203,9 @@ impl TransactionReader {
         let State::Inside { next_ordinal, .. } = &mut self.state else {
             return Err(TransactionError::ChangeOutside { kind });
         };
-        let ordinal = *next_ordinal;
+        let place = Place { ordinal: *next_ordinal, lsn: wal_start };
         *next_ordinal += 1;
-        Ok(Step::Change { ordinal, lsn: wal_start, kind, relation, change })
+        Ok(Step::Change { place, kind, relation, change })
     }
 
     fn begin<'a>(&mut self, transaction: Transaction) -> Result<Step<'a>, TransactionError> {
@@ -311,10 +318,10 @@ mod tests {
             assert!(matches!(reader.accept(None, begin(position)), Ok(Step::Begin(_))));
             // A truncate is one change whatever its relations; a message of any prefix is one.
             for (expected, message) in [(0, truncate(3)), (1, emitted(true)), (2, truncate(1))] {
-                let Ok(Step::Change { ordinal, .. }) = reader.accept(Some(lsn(90)), message) else {
+                let Ok(Step::Change { place, .. }) = reader.accept(Some(lsn(90)), message) else {
                     panic!("a change")
                 };
-                assert_eq!(ordinal, expected);
+                assert_eq!(place, Place { ordinal: expected, lsn: Some(lsn(90)) });
             }
             assert!(matches!(reader.accept(None, commit(position)), Ok(Step::Commit { .. })));
         }
@@ -328,9 +335,10 @@ mod tests {
         reader.accept(None, begin(100)).expect("begun");
         let step = reader.accept(None, emitted(false));
         assert!(matches!(step, Ok(Step::NonTransactionalMessage)));
-        let Ok(Step::Change { ordinal: 0, .. }) = reader.accept(None, truncate(1)) else {
-            panic!("the first change")
+        let Ok(Step::Change { place, .. }) = reader.accept(None, truncate(1)) else {
+            panic!("a change")
         };
+        assert_eq!(place.ordinal, 0);
     }
 
     #[test]

@@ -21,9 +21,9 @@ fn line(step: &Step<'_>) -> String {
         ),
         Step::Commit { end_lsn } => format!("commit, end {end_lsn}"),
         Step::Relation(relation) => describe(relation),
-        Step::Change { ordinal, kind, relation, change, .. } => {
+        Step::Change { place, kind, relation, change } => {
             let relation = relation.map_or("-".to_owned(), |relation| relation.to_string());
-            format!("  {ordinal} {kind:?} {relation}{}", rows(change))
+            format!("  {} {kind:?} {relation}{}", place.ordinal, rows(change))
         }
         Step::NonTransactionalMessage => "message outside of transactions".to_owned(),
         Step::Nothing => "nothing to act upon".to_owned(),
