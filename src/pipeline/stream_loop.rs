@@ -1,8 +1,8 @@
 //! The loop: reads what there is room for, hands over what is whole, acknowledges what is durable.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
 use tracing::warn;
 
 use super::{

@@ -12,7 +12,9 @@
 //! Backlog is told by the rate at which bytes came lately, not by how much one read found: a reader
 //! that is faster than the server finds little each time, and is what this is about.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// The rate is measured over this time: short against the pauses' effect, long against a tick of
 /// the timer.

@@ -10,11 +10,11 @@
 //! positions are never acknowledged: they go backwards between transactions and are 0/0 for
 //! Relation messages.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::BufMut;
 use postgres_protocol::message::frontend;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
 
 use super::pacing::{
@@ -152,9 +152,13 @@ impl ReplicationStream {
         }
     }
 
-    /// How long ago the last byte came.
+    /// How long ago the last byte came. Bytes that wait to be read are no silence: who has no room
+    /// for them does not read.
     pub fn silent_for(&self) -> Duration {
-        self.heard_at.elapsed()
+        match self.channel.stream().waiting_bytes() {
+            0 => self.heard_at.elapsed(),
+            _ => Duration::ZERO,
+        }
     }
 
     /// Sends a status update. `None` is 0/0, which the server takes for no news.

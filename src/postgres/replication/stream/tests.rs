@@ -243,6 +243,17 @@ async fn a_server_that_is_silent_for_too_long_counts_as_gone() {
     assert_eq!(error.recovery(), Recovery::Retry);
 }
 
+/// A sink that is stalled keeps us from reading, for as long as an outage of Kafka lasts.
+#[tokio::test]
+async fn a_server_whose_bytes_wait_to_be_read_is_not_silent() {
+    let (mut stream, mut server) = stream().await;
+    let long_ago = Instant::now().checked_sub(SILENT_MAX + Duration::from_secs(1));
+    stream.heard_at = long_ago.expect("the machine runs for a minute");
+    server.write_all(&keepalive(0x40, 0)).await.expect("room in the socket");
+    assert_eq!(stream.silent_for(), Duration::ZERO);
+    stream.send_status(None, None, true).await.expect("it is there");
+}
+
 #[test]
 fn xlog_data_of_a_relation_has_no_position() {
     let body = [&b"w"[..], &[0; 24], b"R..."].concat();
