@@ -60,6 +60,32 @@ pub struct CheckpointRecord {
     pub written_at: String,
 }
 
+#[cfg(test)]
+impl CheckpointRecord {
+    /// The checkpoint of a first start at a position.
+    pub(crate) fn of_first_start(position: EndLsn) -> Self {
+        Self {
+            version: 1,
+            source: "orders".to_owned(),
+            system_id: "7".to_owned(),
+            timeline: 1,
+            database: "shop".to_owned(),
+            slot: "tailwater".to_owned(),
+            commit_end_lsn: position,
+            last: None,
+            in_progress: None,
+            publication: Fingerprint {
+                name: "tailwater".to_owned(),
+                oid: Oid(16_400),
+                options: String::new(),
+                altered_by: None,
+                tables: BTreeMap::new(),
+            },
+            written_at: String::new(),
+        }
+    }
+}
+
 /// A transaction by its place and its identity.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct LastTransaction {

@@ -1,10 +1,19 @@
 //! The flush position: the one number that lets PostgreSQL forget.
 //!
-//! No loss: a [`FlushLsn`] is made in one place, [`Tracker::delivered`], from the end position that
-//! a cut was handed over with. That position is a received `Commit.end_lsn` or the end of a
+//! No loss: the durable position moves in one place, [`Tracker::delivered`], to the end position
+//! that a cut was handed over with. That position is a received `Commit.end_lsn` or the end of a
 //! keepalive that came outside a transaction; everything that began below it was handed to the sink
 //! before the cut, and the sink reports cuts in order. So what the server may forget is durable, and
 //! so is the checkpoint that says so: `confirmed_flush` ≤ committed checkpoint.
+//!
+//! Nothing is acknowledged before the stream has passed the checkpoint that it began with, and the
+//! end of the transaction that the checkpoint holds a part of. What comes until then is compared
+//! with what was published. If the slot moved up to the checkpoint meanwhile, a start that found
+//! another history would be the last one to see it: the next would not be sent the difference. So
+//! [`Tracker::flush_lsn`] has nothing to give until then, and neither has
+//! [`Tracker::idle_position`]: a checkpoint before the rest of a torn transaction could only move
+//! the position over changes that are still to be compared, and frees no WAL, because the slot
+//! needs that transaction's first record anyway.
 //!
 //! No pinned WAL: while nothing is published, keepalives still move the position, and
 //! [`Tracker::idle_position`] asks for a checkpoint of its own. A keepalive that arrives while
@@ -13,8 +22,9 @@
 
 use std::collections::VecDeque;
 
+use super::CheckpointRecord;
 use crate::{
-    lsn::{EndLsn, Lsn},
+    lsn::{CommitLsn, EndLsn, Lsn},
     sink::CutSequence,
 };
 
@@ -30,6 +40,22 @@ impl FlushLsn {
     }
 }
 
+/// What the stream repeats at first, to be compared.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Repetition {
+    /// What is below is published.
+    end: EndLsn,
+    /// The transaction of which a part is published.
+    part: Option<CommitLsn>,
+}
+
+impl Repetition {
+    /// Everything that was committed below `position` came by.
+    fn is_over(self, position: Lsn) -> bool {
+        position >= self.end.lsn() && self.part.is_none_or(|part| position > part.lsn())
+    }
+}
+
 /// Where the stream stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stream {
@@ -42,7 +68,10 @@ enum Stream {
 /// Decides the flush position.
 #[derive(Debug)]
 pub struct Tracker {
-    flush: FlushLsn,
+    /// The position of the last checkpoint that is known to be committed.
+    durable: EndLsn,
+    /// None once the stream is past what is published.
+    repetition: Option<Repetition>,
     /// Every transaction whose commit record begins below was received whole.
     received: EndLsn,
     /// The end of the latest keepalive outside a transaction.
@@ -54,12 +83,15 @@ pub struct Tracker {
 }
 
 impl Tracker {
-    /// Starts from the position of the checkpoint that was read after the predecessor was fenced,
-    /// or that was just written: it is durable.
-    pub fn new(committed: EndLsn) -> Self {
+    /// Starts from the checkpoint that was read after the predecessor was fenced, or that was just
+    /// written: it is durable.
+    pub fn new(committed: &CheckpointRecord) -> Self {
+        let end = committed.commit_end_lsn;
+        let part = committed.in_progress.map(|part| part.commit_lsn);
         Self {
-            flush: FlushLsn(committed.lsn()),
-            received: committed,
+            durable: end,
+            repetition: Some(Repetition { end, part }),
+            received: end,
             keepalive: None,
             stream: Stream::Between,
             in_flight: VecDeque::new(),
@@ -73,28 +105,38 @@ impl Tracker {
         self.keepalive = None;
     }
 
-    /// A transaction was received whole. A transaction that was skipped, because it is published,
-    /// ends below what is known and moves nothing.
+    /// A transaction was received whole, and is what it was if it was published before. One that
+    /// was skipped, because it is published, ends below what is known and moves nothing.
     pub fn commit(&mut self, end: EndLsn) {
         self.stream = Stream::Between;
         self.received = self.received.max(end);
+        self.pass(end.lsn());
     }
 
-    /// A keepalive's end: every commit below it was sent before it. Refused inside a transaction,
-    /// because the server's position may then be past a commit record that we have not seen.
+    /// A keepalive's end: every commit below it was sent before it, and nothing that should have
+    /// been among it is missing. Refused inside a transaction, because the server's position may
+    /// then be past a commit record that we have not seen.
     pub fn observe_keepalive(&mut self, end: Lsn) {
         match self.stream {
             Stream::InTransaction => {}
-            Stream::Between => self.keepalive = self.keepalive.max(Some(EndLsn(end))),
+            Stream::Between => {
+                self.keepalive = self.keepalive.max(Some(EndLsn(end)));
+                self.pass(end);
+            }
         }
     }
 
-    /// The position that is worth a checkpoint of its own: nothing is open or in flight, and the
-    /// server's log has moved.
+    fn pass(&mut self, position: Lsn) {
+        self.repetition = self.repetition.filter(|repetition| !repetition.is_over(position));
+    }
+
+    /// The position that is worth a checkpoint of its own: nothing is in flight or still to be
+    /// compared, no transaction is open, and what is known has moved.
     pub fn idle_position(&self) -> Option<EndLsn> {
-        let quiet = self.stream == Stream::Between && self.in_flight.is_empty();
-        let position = self.keepalive.max(Some(self.received))?;
-        (quiet && position.lsn() > self.flush.lsn()).then_some(position)
+        let position = self.keepalive.map_or(self.received, |end| end.max(self.received));
+        let is_quiet = self.in_flight.is_empty() && self.repetition.is_none();
+        let is_between = self.stream == Stream::Between;
+        (is_quiet && is_between && position > self.durable).then_some(position)
     }
 
     /// Everything received before is about to be handed over with a cut at `end`.
@@ -109,25 +151,37 @@ impl Tracker {
     }
 
     /// The sink reports a cut, and with it all before it, as durable. The only place where the
-    /// flush position moves.
+    /// durable position moves.
     pub fn delivered(&mut self, sequence: CutSequence) {
         while let Some((oldest, end)) = self.in_flight.front().copied() {
             if oldest > sequence {
                 break;
             }
             self.in_flight.pop_front();
-            debug_assert!(end.lsn() >= self.flush.lsn(), "cuts are handed over in order");
-            self.flush = self.flush.max(FlushLsn(end.lsn()));
+            debug_assert!(end >= self.durable, "cuts are handed over in order");
+            self.durable = self.durable.max(end);
         }
     }
 
-    /// What may be acknowledged.
-    pub fn flush_lsn(&self) -> FlushLsn {
-        self.flush
+    /// What may be acknowledged; nothing while the stream repeats what is published.
+    pub fn flush_lsn(&self) -> Option<FlushLsn> {
+        self.repetition.is_none().then_some(FlushLsn(self.durable.lsn()))
+    }
+
+    /// The `write` field of a status update. As little as [`Tracker::flush_lsn`] while the stream
+    /// repeats: a server that is told of a position at or above its own sends no keepalive, and
+    /// that is what ends the repetition where nothing else comes.
+    pub fn write_lsn(&self) -> Option<Lsn> {
+        self.repetition.is_none().then_some(self.received.lsn())
+    }
+
+    /// The position of the last checkpoint that is known to be committed.
+    pub fn durable(&self) -> EndLsn {
+        self.durable
     }
 
     /// Every transaction whose commit record begins below was received whole: where the next cut
-    /// after a whole transaction ends, and the `write` field of a status update.
+    /// after a whole transaction ends.
     pub fn received(&self) -> EndLsn {
         self.received
     }
@@ -141,13 +195,25 @@ impl Tracker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::InProgress;
 
     fn end(position: u64) -> EndLsn {
         EndLsn(Lsn::from_wire(position).expect("a position"))
     }
 
+    fn checkpoint(position: u64) -> CheckpointRecord {
+        CheckpointRecord::of_first_start(end(position))
+    }
+
+    /// A tracker whose stream is past the checkpoint already.
+    fn past(position: u64) -> Tracker {
+        let mut tracker = Tracker::new(&checkpoint(position));
+        tracker.observe_keepalive(end(position).lsn());
+        tracker
+    }
+
     fn flush(tracker: &Tracker) -> u64 {
-        tracker.flush_lsn().lsn().to_wire()
+        tracker.flush_lsn().expect("nothing is repeated").lsn().to_wire()
     }
 
     fn transaction(tracker: &mut Tracker, position: u64) -> CutSequence {
@@ -158,7 +224,7 @@ mod tests {
 
     #[test]
     fn flush_does_not_pass_an_undelivered_transaction() {
-        let mut tracker = Tracker::new(end(100));
+        let mut tracker = past(100);
         let first = transaction(&mut tracker, 200);
         let second = transaction(&mut tracker, 300);
         assert_eq!(flush(&tracker), 100);
@@ -170,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_report_covers_all_cuts_before_it() {
-        let mut tracker = Tracker::new(end(100));
+        let mut tracker = past(100);
         transaction(&mut tracker, 200);
         let second = transaction(&mut tracker, 300);
         tracker.delivered(second);
@@ -180,7 +246,7 @@ mod tests {
 
     #[test]
     fn a_keepalive_inside_a_transaction_moves_nothing() {
-        let mut tracker = Tracker::new(end(100));
+        let mut tracker = past(100);
         tracker.begin();
         tracker.observe_keepalive(end(500).lsn());
         assert_eq!(tracker.idle_position(), None);
@@ -189,8 +255,43 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_acknowledged_before_the_stream_has_passed_the_checkpoint() {
+        let mut tracker = Tracker::new(&checkpoint(100));
+        tracker.observe_keepalive(end(99).lsn());
+        tracker.begin();
+        tracker.commit(end(90));
+        assert_eq!((tracker.flush_lsn(), tracker.write_lsn()), (None, None));
+        tracker.observe_keepalive(end(100).lsn());
+        assert_eq!(flush(&tracker), 100);
+    }
+
+    #[test]
+    fn a_transaction_behind_the_checkpoint_ends_the_repetition() {
+        let mut tracker = Tracker::new(&checkpoint(100));
+        tracker.begin();
+        tracker.hand_over(end(100));
+        assert_eq!(tracker.flush_lsn(), None);
+        tracker.commit(end(300));
+        assert_eq!(flush(&tracker), 100);
+    }
+
+    #[test]
+    fn nothing_is_acknowledged_or_worth_a_checkpoint_while_a_part_is_due() {
+        let digest = 6;
+        let commit_lsn = CommitLsn(end(500).lsn());
+        let in_progress = Some(InProgress { commit_lsn, changes: 5, events: 4, digest });
+        let mut tracker = Tracker::new(&CheckpointRecord { in_progress, ..checkpoint(100) });
+        tracker.observe_keepalive(end(400).lsn());
+        assert_eq!((tracker.flush_lsn(), tracker.idle_position()), (None, None));
+        tracker.begin();
+        assert_eq!((tracker.flush_lsn(), tracker.idle_position()), (None, None));
+        tracker.commit(end(550));
+        assert_eq!((flush(&tracker), tracker.idle_position()), (100, Some(end(550))));
+    }
+
+    #[test]
     fn a_keepalive_while_in_flight_counts_once_all_is_delivered() {
-        let mut tracker = Tracker::new(end(100));
+        let mut tracker = past(100);
         let first = transaction(&mut tracker, 200);
         tracker.observe_keepalive(end(400).lsn());
         assert_eq!(tracker.idle_position(), None);
@@ -201,7 +302,7 @@ mod tests {
 
     #[test]
     fn a_keepalive_below_the_checkpoint_asks_for_nothing() {
-        let mut tracker = Tracker::new(end(100));
+        let mut tracker = past(100);
         tracker.observe_keepalive(end(90).lsn());
         assert_eq!(tracker.idle_position(), None);
         assert_eq!(flush(&tracker), 100);
@@ -209,7 +310,7 @@ mod tests {
 
     #[test]
     fn a_skipped_transaction_moves_nothing() {
-        let mut tracker = Tracker::new(end(100));
+        let mut tracker = past(100);
         tracker.begin();
         tracker.commit(end(80));
         assert_eq!(tracker.idle_position(), None);
@@ -218,7 +319,7 @@ mod tests {
 
     #[test]
     fn a_cut_inside_a_transaction_keeps_the_position_before_it() {
-        let mut tracker = Tracker::new(end(100));
+        let mut tracker = past(100);
         let first = transaction(&mut tracker, 200);
         tracker.begin();
         let inside = tracker.hand_over(end(200));
@@ -234,7 +335,7 @@ mod tests {
         let seed = fastrand::u64(..);
         let mut random = fastrand::Rng::with_seed(seed);
         for _ in 0..200 {
-            let mut tracker = Tracker::new(end(1));
+            let mut tracker = past(1);
             let (mut position, mut durable) = (1, 1);
             let mut out = VecDeque::new();
             for _ in 0..100 {

@@ -9,6 +9,9 @@
 //! - inside a transaction only where its events exceed `transaction_bytes`: between two changes,
 //!   with a checkpoint that counts the changes that are out.
 //!
+//! A transaction that is out in part stays in every checkpoint until it is received whole, so that
+//! none can forget it.
+//!
 //! A batch that fills up inside a transaction is handed over without a cut. Nothing is read while the
 //! sink holds a fixed number of bytes, so memory is bounded whatever the size of a transaction.
 
@@ -132,6 +135,9 @@ pub(super) struct Assembler {
     is_cut_due: bool,
     open: Option<Open>,
     last: Option<LastTransaction>,
+    /// What every checkpoint says of the transaction that is out in part: the open one, or one that
+    /// is still to come again.
+    in_progress: Option<InProgress>,
     free: Vec<Batch>,
     ready: VecDeque<Batch>,
     /// Bytes of the batches that were taken and did not come back.
@@ -151,8 +157,9 @@ impl Assembler {
             mapping,
             identities: TableIdentities::new(&checkpoint.publication),
             encoder: Encoder::new(bounds.record_bytes),
+            last: resume.last_of_publication(),
+            in_progress: checkpoint.in_progress,
             resume,
-            last: checkpoint.last,
             checkpoint: CheckpointWriter::new(checkpoint),
             transaction_bytes: bounds.transaction_bytes,
             current: Batch::default(),
@@ -212,9 +219,14 @@ impl Assembler {
         self.identities.observe(relation);
     }
 
-    /// Everything that was committed below `position` came by.
-    pub(super) fn observe_passed(&self, position: Lsn) -> Result<(), Trouble> {
-        Ok(self.resume.observe_passed(position)?)
+    /// A keepalive's end. Outside a transaction everything that was committed below came by, and
+    /// the tracker hears of it only where nothing is missing.
+    pub(super) fn keepalive(&self, end: Lsn, tracker: &mut Tracker) -> Result<(), Trouble> {
+        if self.open.is_none() {
+            self.resume.observe_passed(end)?;
+            tracker.observe_keepalive(end);
+        }
+        Ok(())
     }
 
     /// A transaction begins.
@@ -276,24 +288,29 @@ impl Assembler {
         Ok(())
     }
 
-    /// A transaction ends.
+    /// A transaction ends. The tracker hears of it only where it is what was published of it.
     pub(super) fn commit(&mut self, end: EndLsn, tracker: &mut Tracker) -> Result<(), Trouble> {
-        tracker.commit(end);
-        let Some(Open { transaction, published: Some(published) }) = self.open.take() else {
-            return Ok(());
-        };
-        if published.part.is_some_and(|part| published.changes <= part.changes) {
-            let what = "it has fewer changes";
-            return Err(published.changed(transaction.commit_lsn, what).into());
-        }
-        self.is_cut_due |= published.is_handed_over;
-        self.whole_records = self.current.records().len();
-        self.last = Some(LastTransaction {
+        let Some(Open { transaction, published }) = self.open.take() else { return Ok(()) };
+        let received = LastTransaction {
             commit_lsn: transaction.commit_lsn,
             xid: transaction.xid,
             commit_time: transaction.committed_at.0,
-        });
-        self.counters.transactions += 1;
+        };
+        if let Some(published) = published {
+            if published.part.is_some_and(|part| published.changes <= part.changes) {
+                let what = "it has fewer changes";
+                return Err(published.changed(transaction.commit_lsn, what).into());
+            }
+            self.is_cut_due |= published.is_handed_over;
+            self.whole_records = self.current.records().len();
+            self.in_progress = None;
+            self.counters.transactions += 1;
+        }
+        // Of those that are skipped the checkpoint's is the last, unless the publication is another.
+        if self.last.is_none_or(|last| last.commit_lsn < received.commit_lsn) {
+            self.last = Some(received);
+        }
+        tracker.commit(end);
         Ok(())
     }
 
@@ -312,7 +329,7 @@ impl Assembler {
         }
         let Some(mut rest) = self.free.pop() else { return };
         self.current.split_into(self.whole_records, &mut rest);
-        self.cut(rest, None, Urgency::Group, tracker);
+        self.cut(tracker.received(), rest, Urgency::Group, tracker);
     }
 
     /// True where a cut could be made after a whole transaction.
@@ -324,10 +341,7 @@ impl Assembler {
     pub(super) fn hand_over_idle(&mut self, end: EndLsn, tracker: &mut Tracker) {
         debug_assert!(self.open.is_none() && !self.has_whole(), "idle means that nothing waits");
         let Some(rest) = self.free.pop() else { return };
-        let sequence = tracker.hand_over(end);
-        let checkpoint = self.checkpoint.encode(end, self.last, None);
-        self.current.set_cut(Cut { sequence, checkpoint, urgency: Urgency::Group });
-        self.ready.push_back(std::mem::replace(&mut self.current, rest));
+        self.cut(end, rest, Urgency::Group, tracker);
     }
 
     /// The record that was just encoded belongs to the open transaction: splits that where it
@@ -354,15 +368,15 @@ impl Assembler {
         let Some(mut rest) = self.free.pop() else { return };
         let Some(Open { transaction, published: Some(published) }) = &mut self.open else { return };
         published.is_handed_over = false;
-        let part = InProgress {
+        self.in_progress = Some(InProgress {
             commit_lsn: transaction.commit_lsn,
             changes: published.changes,
             events: published.events,
             digest: published.digest.value(),
-        };
+        });
         let before_last = self.current.records().len().saturating_sub(1);
         self.current.split_into(before_last, &mut rest);
-        self.cut(rest, Some(part), Urgency::Now, tracker);
+        self.cut(tracker.received(), rest, Urgency::Now, tracker);
     }
 
     fn hand_over_full(&mut self, tracker: &mut Tracker) {
@@ -377,16 +391,9 @@ impl Assembler {
         self.ready.push_back(std::mem::replace(&mut self.current, rest));
     }
 
-    fn cut(
-        &mut self,
-        rest: Batch,
-        part: Option<InProgress>,
-        urgency: Urgency,
-        tracker: &mut Tracker,
-    ) {
-        let end = tracker.received();
+    fn cut(&mut self, end: EndLsn, rest: Batch, urgency: Urgency, tracker: &mut Tracker) {
         let sequence = tracker.hand_over(end);
-        let checkpoint = self.checkpoint.encode(end, self.last, part);
+        let checkpoint = self.checkpoint.encode(end, self.last, self.in_progress);
         self.current.set_cut(Cut { sequence, checkpoint, urgency });
         self.ready.push_back(std::mem::replace(&mut self.current, rest));
         self.whole_records = 0;

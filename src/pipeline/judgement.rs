@@ -4,7 +4,7 @@
 use tracing::info;
 
 use super::{
-    refusal::Refusal,
+    refusal::{PublishedPosition, Refusal},
     settings::Settings,
     start::{Failed, Ground, Purpose},
 };
@@ -13,7 +13,7 @@ use crate::{
     lsn::Lsn,
     postgres::{
         SlotName, catalog,
-        replication::{SystemIdentity, TimelineHistory},
+        replication::TimelineHistory,
         slot::{self, Slot},
     },
 };
@@ -92,27 +92,27 @@ pub(super) async fn judge_checkpoint(
     // Asked for after the checkpoint was read: a daemon at work moves it on with the log, and an
     // end of before would lie below it.
     let wal_end = catalog::wal_end(&ground.sql).await?;
-    judge_history(checkpoint, &ground.server.identity, ground.server.history.as_ref())?;
+    judge_history(checkpoint, ground.server.identity.timeline, ground.server.history.as_ref())?;
     Ok(judge_position(checkpoint, slot, confirmed_flush, wal_end)?)
 }
 
 fn judge_history(
     checkpoint: &CheckpointRecord,
-    server: &SystemIdentity,
+    server_timeline: u32,
     history: Option<&TimelineHistory>,
 ) -> Result<(), Refusal> {
-    let is_in_history = checkpoint.timeline == server.timeline
-        || history
-            .and_then(|history| history.switch_point(checkpoint.timeline))
-            .is_some_and(|switch_point| checkpoint.commit_end_lsn.lsn() <= switch_point);
-    if is_in_history {
+    let timeline = checkpoint.timeline;
+    if timeline == server_timeline {
         return Ok(());
     }
-    Err(Refusal::TimelineDiverged {
-        checkpoint: checkpoint.commit_end_lsn,
-        timeline: checkpoint.timeline,
-        server_timeline: server.timeline,
-    })
+    let switch_point = history.and_then(|history| history.switch_point(timeline));
+    let lost = |published: &PublishedPosition| {
+        !switch_point.is_some_and(|switch_point| published.is_within(switch_point))
+    };
+    match PublishedPosition::of(checkpoint).find(lost) {
+        Some(published) => Err(Refusal::TimelineDiverged { published, timeline, server_timeline }),
+        None => Ok(()),
+    }
 }
 
 fn judge_position(
@@ -121,10 +121,11 @@ fn judge_position(
     confirmed_flush: Lsn,
     wal_end: Lsn,
 ) -> Result<(), Refusal> {
-    let position = checkpoint.commit_end_lsn;
-    if position.lsn() > wal_end {
-        return Err(Refusal::CheckpointAhead { checkpoint: position, wal_end });
+    let ahead = PublishedPosition::of(checkpoint).find(|published| !published.is_within(wal_end));
+    if let Some(published) = ahead {
+        return Err(Refusal::CheckpointAhead { published, wal_end });
     }
+    let position = checkpoint.commit_end_lsn;
     if position.lsn() < confirmed_flush {
         let slot = slot.clone();
         return Err(Refusal::CheckpointBehindSlot { slot, checkpoint: position, confirmed_flush });
@@ -163,5 +164,63 @@ pub(super) fn judge_slot(settings: &Settings, slot: &Slot) -> Result<(), Refusal
             wrong(format!("is of database \"{}\"", database.unwrap_or_default()))
         }
         (Some(plugin), _) => wrong(format!("decodes with \"{plugin}\", not with pgoutput")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        checkpoint::InProgress,
+        failure::{Code, Failure},
+        lsn::{CommitLsn, EndLsn},
+    };
+
+    fn lsn(position: u64) -> Lsn {
+        Lsn::from_wire(position).expect("a position")
+    }
+
+    /// A checkpoint at 0x100, written on timeline 1, with a part of the transaction at 0x200.
+    fn torn() -> CheckpointRecord {
+        let commit_lsn = CommitLsn(lsn(0x200));
+        let in_progress = Some(InProgress { commit_lsn, changes: 5, events: 4, digest: 6 });
+        CheckpointRecord { in_progress, ..CheckpointRecord::of_first_start(EndLsn(lsn(0x100))) }
+    }
+
+    fn judge(timeline: u32, switch_point: u64, wal_end: u64) -> Result<(), Refusal> {
+        let slot = SlotName::try_from("tailwater".to_owned()).expect("a name");
+        let history = format!("1\t{}\tfailover", lsn(switch_point));
+        let history = TimelineHistory::parse(&history).expect("well formed");
+        judge_history(&torn(), timeline, Some(&history))?;
+        judge_position(&torn(), &slot, lsn(0x80), lsn(wal_end))
+    }
+
+    #[test]
+    fn a_failover_that_lost_the_transaction_in_progress_is_refused() {
+        // The commit record begins at the switch point: it is not in what was kept.
+        for switch_point in [0x100, 0x180, 0x200] {
+            let refusal = judge(2, switch_point, 0x900).expect_err("lost");
+            assert_eq!(refusal.code(), Some(Code::TimelineDiverged), "{switch_point:X}");
+            assert_eq!(
+                refusal.to_string(),
+                "the transaction at 0/200, of which a part is published, on timeline 1 is not in \
+                 the history of the server, which is on timeline 2"
+            );
+        }
+        assert_eq!(judge(2, 0x201, 0x900), Ok(()));
+    }
+
+    #[test]
+    fn a_log_that_ends_before_the_transaction_in_progress_is_refused() {
+        for wal_end in [0x100, 0x200] {
+            let refusal = judge(1, 1, wal_end).expect_err("lost");
+            assert_eq!(refusal.code(), Some(Code::CheckpointAhead));
+        }
+        assert_eq!(judge(1, 1, 0x201), Ok(()));
+        let refusal = judge(1, 1, 0xff).expect_err("not even the checkpoint");
+        assert_eq!(
+            refusal.to_string(),
+            "the checkpoint 0/100 lies above the end 0/FF of the server's WAL"
+        );
     }
 }

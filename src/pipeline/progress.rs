@@ -46,7 +46,7 @@ impl Progress {
         }
         let events = counters.events - self.counters.events;
         let rate = events as f64 / elapsed.as_secs_f64();
-        let flush_lsn = tracker.flush_lsn().lsn();
+        let flush_lsn = tracker.durable().lsn();
         let behind = tracker.has_in_flight();
         let lag_bytes = self.wal_end.map_or(0, |wal_end| wal_end.bytes_since(flush_lsn));
         let age = last.map_or(0, |last| PgTimestamp::now().0.saturating_sub(last.commit_time));

@@ -1,8 +1,11 @@
 //! What a start refuses, and why: each of these would lose events or double them if it went on.
 
+use std::fmt;
+
 use crate::{
+    checkpoint::CheckpointRecord,
     failure::{Code, Failure, Recovery},
-    lsn::{EndLsn, Lsn},
+    lsn::{CommitLsn, EndLsn, Lsn},
     postgres::{PublicationName, SlotName},
 };
 
@@ -95,21 +98,21 @@ pub enum Refusal {
         confirmed_flush: Lsn,
     },
     /// The database is older than what was published of it.
-    #[error("the checkpoint {checkpoint} lies above the end {wal_end} of the server's WAL")]
+    #[error("{published} lies above the end {wal_end} of the server's WAL")]
     CheckpointAhead {
         /// What is published.
-        checkpoint: EndLsn,
+        published: PublishedPosition,
         /// The end of the server's log.
         wal_end: Lsn,
     },
     /// The checkpoint lies on a branch that this server never had.
     #[error(
-        "the checkpoint {checkpoint} on timeline {timeline} is not in the history of the server, \
-         which is on timeline {server_timeline}"
+        "{published} on timeline {timeline} is not in the history of the server, which is on \
+         timeline {server_timeline}"
     )]
     TimelineDiverged {
         /// What is published.
-        checkpoint: EndLsn,
+        published: PublishedPosition,
         /// The timeline it was read on.
         timeline: u32,
         /// The server's.
@@ -143,6 +146,43 @@ pub enum Refusal {
         /// What to do.
         mend: String,
     },
+}
+
+/// How far publishing has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PublishedPosition {
+    /// Everything below is published.
+    Checkpoint(EndLsn),
+    /// A part of the transaction whose commit record begins here is published.
+    InProgress(CommitLsn),
+}
+
+impl PublishedPosition {
+    /// A checkpoint's positions.
+    pub(super) fn of(checkpoint: &CheckpointRecord) -> impl Iterator<Item = Self> {
+        let part = checkpoint.in_progress.map(|part| Self::InProgress(part.commit_lsn));
+        std::iter::once(Self::Checkpoint(checkpoint.commit_end_lsn)).chain(part)
+    }
+
+    /// Whether a log that ends at `end`, or is left there, holds what is published. Of a
+    /// transaction it must hold the commit record, which begins at its position.
+    pub(super) fn is_within(self, end: Lsn) -> bool {
+        match self {
+            Self::Checkpoint(position) => position.lsn() <= end,
+            Self::InProgress(position) => position.lsn() < end,
+        }
+    }
+}
+
+impl fmt::Display for PublishedPosition {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Checkpoint(position) => write!(formatter, "the checkpoint {position}"),
+            Self::InProgress(position) => {
+                write!(formatter, "the transaction at {position}, of which a part is published,")
+            }
+        }
+    }
 }
 
 impl Failure for Refusal {

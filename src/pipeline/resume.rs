@@ -6,14 +6,19 @@
 //! published in part, the first changes are skipped, and their digest must be the one that was kept.
 //!
 //! What is skipped must be what was published. A transaction that stands where `last` stood but is
-//! another one, or one that stands between `last` and the checkpoint's end, where none came by, is
-//! of another history: a restored backup whose log grew anew. So is one behind the checkpoint, or a
+//! another one, or one that stands between `last` and the checkpoint's end, or between that and the
+//! transaction in progress, where none came by, is of another history: a restored backup whose log
+//! grew anew, or a failover that lost the end of the log. So is one behind the checkpoint, or a
 //! keepalive from there, before `last` itself came by, where the slot's position says that it must:
-//! what was skipped until then was not what is published.
+//! what was skipped until then was not what is published. The transaction in progress must come in
+//! any case, because it ends above everything that the slot may forget.
+//!
+//! Another publication than the checkpoint's sends other transactions of the same history: then
+//! `last` need not come, and what comes below the checkpoint need not have come before.
 
 use crate::{
     change::Transaction,
-    checkpoint::{CheckpointRecord, InProgress, LastTransaction},
+    checkpoint::{CheckpointRecord, Fingerprint, InProgress, LastTransaction},
     failure::{Code, Failure, Recovery},
     lsn::{CommitLsn, EndLsn, Lsn},
 };
@@ -34,15 +39,15 @@ pub(super) enum Admission {
 pub enum HistoryError {
     /// Another transaction stands where a published one stood.
     #[error(
-        "transaction {xid} at {commit_lsn} is not the one that was published there: the checkpoint \
-         ends with {expected}"
+        "transaction {xid} at {commit_lsn} is not of the history that was published: the \
+         checkpoint ends with {expected}"
     )]
     Diverged {
         /// Where the other transaction's commit record begins.
         commit_lsn: CommitLsn,
         /// Its identifier.
         xid: u32,
-        /// The last published transaction, in words.
+        /// The last that was published, in words.
         expected: String,
     },
     /// A published transaction did not come again.
@@ -106,36 +111,54 @@ impl Failure for HistoryError {
 pub(super) struct Resume {
     commit_end_lsn: EndLsn,
     last: Option<LastTransaction>,
+    /// Not yet come by.
     in_progress: Option<InProgress>,
     /// `last` must come by before anything that is published, and did not yet.
     is_last_due: bool,
+    /// The publication is the checkpoint's: it sends what it sent.
+    is_same_publication: bool,
 }
 
 impl Resume {
-    /// Goes on from `checkpoint`. `resent_from` is where the slot begins to send, where that is
-    /// known to be the publication's of then: a transaction whose commit record begins there or
-    /// later is sent again.
-    pub(super) fn new(checkpoint: &CheckpointRecord, resent_from: Option<Lsn>) -> Self {
-        let is_last_due = match (checkpoint.last, resent_from) {
-            (Some(last), Some(from)) => last.commit_lsn.lsn() >= from,
-            (None, _) | (_, None) => false,
+    /// Goes on from `checkpoint` with `publication`. The slot begins to send at `confirmed_flush`: a
+    /// transaction whose commit record begins there or later is sent again.
+    pub(super) fn new(
+        checkpoint: &CheckpointRecord,
+        confirmed_flush: Option<Lsn>,
+        publication: &Fingerprint,
+    ) -> Self {
+        let is_same_publication = checkpoint.publication.oid == publication.oid;
+        let is_resent = |last: LastTransaction| {
+            confirmed_flush.is_some_and(|position| last.commit_lsn.lsn() >= position)
         };
         Self {
             commit_end_lsn: checkpoint.commit_end_lsn,
             last: checkpoint.last,
             in_progress: checkpoint.in_progress,
-            is_last_due,
+            is_last_due: is_same_publication && checkpoint.last.is_some_and(is_resent),
+            is_same_publication,
         }
+    }
+
+    /// The last transaction, as the next checkpoint may hold it. One that this publication does not
+    /// send must not be waited for by the next start.
+    pub(super) fn last_of_publication(&self) -> Option<LastTransaction> {
+        self.last.filter(|_| self.is_same_publication)
     }
 
     /// Everything that was committed below `position` came by.
     ///
     /// # Errors
-    /// Where `last` should have been among it.
+    /// Where `last`, or the transaction in progress, should have been among it.
     pub(super) fn observe_passed(&self, position: Lsn) -> Result<(), HistoryError> {
-        match self.last {
-            Some(last) if self.is_last_due && position > last.commit_lsn.lsn() => {
-                Err(HistoryError::Vanished { expected: describe(last), position })
+        if let Some(last) = self.last.filter(|_| self.is_last_due)
+            && position > last.commit_lsn.lsn()
+        {
+            return Err(HistoryError::Vanished { expected: describe(last), position });
+        }
+        match self.in_progress {
+            Some(part) if position > part.commit_lsn.lsn() => {
+                Err(changed(part, "the stream passed its place without it"))
             }
             Some(_) | None => Ok(()),
         }
@@ -146,44 +169,47 @@ impl Resume {
     /// # Errors
     /// Where the stream is not the history that the checkpoint was written for.
     pub(super) fn admit(&mut self, transaction: &Transaction) -> Result<Admission, HistoryError> {
+        if transaction.commit_lsn.lsn() < self.commit_end_lsn.lsn() {
+            return self.skip(transaction);
+        }
+        self.observe_passed(transaction.commit_lsn.lsn())?;
         match self.in_progress {
+            None => Ok(Admission::Publish),
             Some(part) if transaction.commit_lsn == part.commit_lsn => {
-                self.observe_passed(transaction.commit_lsn.lsn())?;
                 self.in_progress = None;
                 Ok(Admission::GoOn(part))
             }
-            Some(part) if transaction.commit_lsn > part.commit_lsn => {
-                Err(HistoryError::TransactionChanged {
-                    commit_lsn: part.commit_lsn,
-                    changes: part.changes,
-                    what: "a later transaction came first",
-                })
-            }
-            Some(_) => self.skip(transaction),
-            None if transaction.commit_lsn.lsn() < self.commit_end_lsn.lsn() => {
-                self.skip(transaction)
-            }
-            None => {
-                self.observe_passed(transaction.commit_lsn.lsn())?;
-                Ok(Admission::Publish)
-            }
+            Some(_) if self.is_same_publication => Err(self.diverged(transaction)),
+            Some(part) => Err(changed(part, "another transaction came first")),
         }
     }
 
     fn skip(&mut self, transaction: &Transaction) -> Result<Admission, HistoryError> {
-        let Some(last) = self.last else { return Ok(Admission::Skip) };
-        let is_last = transaction.commit_lsn == last.commit_lsn;
-        let same = transaction.xid == last.xid && transaction.committed_at.0 == last.commit_time;
-        if transaction.commit_lsn > last.commit_lsn || (is_last && !same) {
-            return Err(HistoryError::Diverged {
-                commit_lsn: transaction.commit_lsn,
-                xid: transaction.xid.0,
-                expected: describe(last),
-            });
-        }
-        self.is_last_due &= !is_last;
-        Ok(Admission::Skip)
+        let is_known = match self.last {
+            Some(last) if transaction.commit_lsn == last.commit_lsn => {
+                self.is_last_due = false;
+                transaction.xid == last.xid && transaction.committed_at.0 == last.commit_time
+            }
+            Some(last) if transaction.commit_lsn < last.commit_lsn => true,
+            Some(_) | None => !self.is_same_publication,
+        };
+        if is_known { Ok(Admission::Skip) } else { Err(self.diverged(transaction)) }
     }
+
+    fn diverged(&self, transaction: &Transaction) -> HistoryError {
+        let expected = match (self.in_progress, self.last) {
+            (Some(part), _) => format!("a part of the transaction at {}", part.commit_lsn),
+            (None, Some(last)) => describe(last),
+            (None, None) => "no transaction".to_owned(),
+        };
+        let xid = transaction.xid.0;
+        HistoryError::Diverged { commit_lsn: transaction.commit_lsn, xid, expected }
+    }
+}
+
+fn changed(part: InProgress, what: &'static str) -> HistoryError {
+    let InProgress { commit_lsn, changes, .. } = part;
+    HistoryError::TransactionChanged { commit_lsn, changes, what }
 }
 
 fn describe(last: LastTransaction) -> String {
@@ -212,7 +238,12 @@ mod tests {
 
     fn resume(end: u64, last: Option<LastTransaction>, part: Option<InProgress>) -> Resume {
         let commit_end_lsn = EndLsn(commit(end).lsn());
-        Resume { commit_end_lsn, last, in_progress: part, is_last_due: false }
+        let is_same_publication = true;
+        Resume { commit_end_lsn, last, in_progress: part, is_last_due: false, is_same_publication }
+    }
+
+    fn part() -> InProgress {
+        InProgress { commit_lsn: commit(300), changes: 5, events: 4, digest: 6 }
     }
 
     #[test]
@@ -244,7 +275,7 @@ mod tests {
         assert_eq!(error.recovery(), Recovery::Stop);
         assert_eq!(
             error.to_string(),
-            "transaction 9 at 0/96 is not the one that was published there: the checkpoint ends \
+            "transaction 9 at 0/96 is not of the history that was published: the checkpoint ends \
              with transaction 1 at 0/96"
         );
     }
@@ -257,18 +288,55 @@ mod tests {
 
     #[test]
     fn the_transaction_in_progress_goes_on_and_those_before_are_skipped() {
-        let part = InProgress { commit_lsn: commit(300), changes: 5, events: 4, digest: 6 };
-        let mut resume = resume(200, Some(last(150, 1)), Some(part));
+        let mut resume = resume(200, Some(last(150, 1)), Some(part()));
         assert_eq!(resume.admit(&transaction(150, 1)).expect("known"), Admission::Skip);
-        assert_eq!(resume.admit(&transaction(300, 2)).expect("part"), Admission::GoOn(part));
+        assert_eq!(resume.admit(&transaction(300, 2)).expect("part"), Admission::GoOn(part()));
         assert_eq!(resume.admit(&transaction(400, 3)).expect("next"), Admission::Publish);
     }
 
     #[test]
     fn a_transaction_in_progress_that_does_not_come_again_stops() {
-        let part = InProgress { commit_lsn: commit(300), changes: 5, events: 4, digest: 6 };
-        let mut resume = resume(200, None, Some(part));
+        let mut resume = resume(200, None, Some(part()));
+        assert!(resume.observe_passed(commit(300).lsn()).is_ok());
+        let by_keepalive = resume.observe_passed(commit(301).lsn()).expect_err("passed over");
         let error = resume.admit(&transaction(400, 3)).expect_err("passed over");
         assert_eq!(error.code(), Some(Code::TransactionChanged));
+        assert_eq!(by_keepalive.code(), Some(Code::TransactionChanged));
+    }
+
+    #[test]
+    fn a_transaction_between_the_checkpoint_and_the_one_in_progress_is_another_history() {
+        for last in [None, Some(last(150, 1))] {
+            let mut resume = resume(200, last, Some(part()));
+            let error = resume.admit(&transaction(200, 2)).expect_err("none was there");
+            assert_eq!(error.code(), Some(Code::HistoryDiverged));
+        }
+    }
+
+    #[test]
+    fn a_transaction_below_a_checkpoint_without_a_last_one_is_another_history() {
+        let error =
+            resume(200, None, None).admit(&transaction(150, 2)).expect_err("none was there");
+        assert_eq!(
+            error.to_string(),
+            "transaction 2 at 0/96 is not of the history that was published: the checkpoint ends \
+             with no transaction"
+        );
+    }
+
+    #[test]
+    fn another_publication_may_send_others_below_the_checkpoint() {
+        let mut checkpoint = CheckpointRecord::of_first_start(EndLsn(commit(200).lsn()));
+        checkpoint.last = Some(last(150, 1));
+        let mut publication = checkpoint.publication.clone();
+        publication.oid.0 += 1;
+        let resume = || Resume::new(&checkpoint, Some(commit(100).lsn()), &publication);
+        assert_eq!(resume().admit(&transaction(120, 7)).expect("earlier"), Admission::Skip);
+        assert_eq!(resume().admit(&transaction(180, 2)).expect("another's"), Admission::Skip);
+        assert_eq!(resume().admit(&transaction(200, 3)).expect("next"), Admission::Publish);
+        assert!(resume().observe_passed(commit(200).lsn()).is_ok());
+        assert!(resume().admit(&transaction(150, 9)).is_err(), "another one in its place");
+        // What this publication does not send is not waited for by the next start.
+        assert_eq!(resume().last_of_publication(), None);
     }
 }

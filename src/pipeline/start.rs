@@ -9,7 +9,8 @@
 //! 4. Refuse what does not fit together.
 //! 5. Publish.
 //!
-//! From step 1 to step 5 status updates say flush 0/0, which the server takes for no news.
+//! From step 1 on status updates say flush 0/0, which the server takes for no news; in step 5 too,
+//! until the stream has passed the checkpoint, because what it repeats is the rest of step 4.
 
 use std::{future::Future, time::Duration};
 
@@ -148,7 +149,7 @@ pub(super) async fn start(
         "publishing"
     );
     let watch = PublicationWatch::start(settings.clone(), sql, checkpoint.publication.clone());
-    let tracker = Tracker::new(checkpoint.commit_end_lsn);
+    let tracker = Tracker::new(&checkpoint);
     let bounds = Bounds {
         transaction_bytes: settings.kafka.transaction_bytes,
         record_bytes: kafka.record_bytes_max(),
@@ -201,7 +202,7 @@ pub(super) async fn take_over(
             let identity = &ground.server.identity;
             let first = first_start::checkpoint(settings, identity, position, fingerprint);
             let kafka = write_checkpoint(kafka, &ground.key, &first, &mut stream).await?;
-            let resume = Resume::new(&first, confirmed_flush);
+            let resume = Resume::new(&first, confirmed_flush, &first.publication);
             (kafka, first, resume)
         }
         (None, _) => {
@@ -219,9 +220,7 @@ fn go_on(
     confirmed_flush: Option<Lsn>,
     fingerprint: Fingerprint,
 ) -> (CheckpointRecord, Resume) {
-    // Another publication may lack what the last transaction was sent for.
-    let is_same = checkpoint.publication.oid == fingerprint.oid;
-    let resume = Resume::new(&checkpoint, confirmed_flush.filter(|_| is_same));
+    let resume = Resume::new(&checkpoint, confirmed_flush, &fingerprint);
     checkpoint.publication = fingerprint;
     checkpoint.timeline = ground.server.identity.timeline;
     (checkpoint, resume)

@@ -190,6 +190,7 @@ impl<S: Sink> StreamLoop<S> {
 
     /// Takes what the stream has read, as far as there is room.
     fn take_messages(&mut self) -> Result<(), End> {
+        let flush_before = self.tracker.flush_lsn();
         let outcome = loop {
             if !self.assembler.has_room() {
                 self.has_unread = true;
@@ -206,6 +207,8 @@ impl<S: Sink> StreamLoop<S> {
         };
         self.assembler.hand_over_gathered(&mut self.tracker);
         self.send_ready();
+        // The stream is past what is published: the slot may hear how far that is.
+        self.is_status_due |= self.tracker.flush_lsn() != flush_before;
         outcome
     }
 
@@ -216,8 +219,7 @@ impl<S: Sink> StreamLoop<S> {
             StreamMessage::Keepalive { wal_end, reply_requested } => {
                 self.progress.observe_wal_end(wal_end);
                 if let Some(wal_end) = wal_end {
-                    self.assembler.observe_passed(wal_end)?;
-                    self.tracker.observe_keepalive(wal_end);
+                    self.assembler.keepalive(wal_end, &mut self.tracker)?;
                 }
                 self.is_status_due |= reply_requested;
             }
@@ -332,8 +334,7 @@ impl<S: Sink> StreamLoop<S> {
     async fn send_status(&mut self, reply: Reply) -> Result<(), PostgresError> {
         self.is_status_due = false;
         self.status_at = Instant::now();
-        let write = Some(self.tracker.received().lsn());
-        let flush = Some(self.tracker.flush_lsn());
+        let (write, flush) = (self.tracker.write_lsn(), self.tracker.flush_lsn());
         self.stream.send_status(write, flush, reply == Reply::Requested).await
     }
 
@@ -391,7 +392,6 @@ impl<S: Sink> StreamLoop<S> {
     /// hears what is durable.
     async fn close(self) {
         self.sink.close().await;
-        let received = Some(self.tracker.received().lsn());
-        self.stream.finish(received, Some(self.tracker.flush_lsn())).await;
+        self.stream.finish(self.tracker.write_lsn(), self.tracker.flush_lsn()).await;
     }
 }

@@ -381,10 +381,64 @@ fn another_transaction_in_the_place_of_the_last_one_is_refused() {
     // Of another length: their records lie elsewhere than those that are on Kafka.
     shop.session.run("CREATE TABLE later (filler text)");
     insert(&shop.session, 200);
-    let ended = refuse_once(&shop.settings, "history_diverged", "postgres.slot");
+    let ended = refuse_each_time(&shop, "history_diverged");
     let sql = told(&ended, "drop the slot with ", ", and start");
     shop.session.run(&sql.replace("<slot>", "tailwater"));
     shop.assert_publishes_under_another_slot();
+}
+
+/// A refusal that moved the slot would be the last one: what was lost would not be sent again.
+fn refuse_each_time(shop: &Shop, code: &str) -> Ended {
+    let position = "SELECT confirmed_flush_lsn FROM pg_replication_slots";
+    let before = shop.session.value(position);
+    let ended = shop.refuse(code, "postgres.slot");
+    assert_eq!(shop.session.value(position), before, "a refusal moved the slot");
+    ended
+}
+
+/// The log of a restored backup has grown past the place of a transaction that is out in part.
+#[test]
+fn a_transaction_in_progress_that_does_not_come_again_is_refused() {
+    let topic = format!("checkpoints-{:08x}", fastrand::u32(..));
+    let shop = Shop::open_with(&[("fsync", "off")]).with_settings(|settings| {
+        let lines = format!("checkpoint_topic = \"{topic}\"\ntransaction_bytes = \"1MiB\"");
+        settings.with("[kafka]", &lines)
+    });
+    init(&shop.settings);
+    shop.server.stop();
+    let backup = shop.server.copy_data();
+    shop.server.restart();
+    let commit_lsn = kill_inside_a_transaction(&shop, &topic);
+    shop.server.stop();
+    shop.server.restore_data(&backup);
+    shop.server.restart();
+    let shop = Shop { session: shop.server.session("shop"), ..shop };
+    shop.session.run("CREATE TABLE later (filler text)");
+    let is_past = format!("SELECT pg_current_wal_lsn() > '{commit_lsn}'");
+    wait_until("the log to grow past the transaction", PATIENCE, || {
+        shop.session.run("INSERT INTO later SELECT repeat('x', 500) FROM generate_series(1, 9000)");
+        shop.session.value(&is_past).as_deref() == Some("t")
+    });
+    refuse_each_time(&shop, "transaction_changed");
+}
+
+/// Publishes a part of a large transaction, and returns where its commit record begins.
+fn kill_inside_a_transaction(shop: &Shop, checkpoint_topic: &str) -> String {
+    shop.server.session("shop").run(
+        "INSERT INTO outbox_events (id, aggregate_id, event_type, payload) SELECT \
+         gen_random_uuid(), 'order-1', 'order.placed', jsonb_build_object('x', repeat('x', 900)) \
+         FROM generate_series(1, 60000)",
+    );
+    let in_progress = || {
+        let newest = Broker::shared().read_committed(checkpoint_topic).into_iter().next_back();
+        newest.and_then(|record| {
+            record.json()["in_progress"]["commit_lsn"].as_str().map(str::to_owned)
+        })
+    };
+    let daemon = publishing(&shop.settings);
+    wait_until("a part of the transaction", PATIENCE, || in_progress().is_some());
+    daemon.kill();
+    in_progress().expect("killed inside the transaction")
 }
 
 #[test]

@@ -6,7 +6,7 @@ use tokio::time::timeout;
 
 use super::{history::TimelineHistory, stream::ReplicationStream};
 use crate::{
-    lsn::{EndLsn, Lsn},
+    lsn::EndLsn,
     postgres::{
         PublicationName, Settings, SlotName,
         error::PostgresError,

@@ -7,7 +7,7 @@ use tokio::{
 
 use super::*;
 use crate::{
-    checkpoint::Tracker,
+    checkpoint::{CheckpointRecord, FlushLsn, Tracker},
     failure::{Code, Failure, Recovery},
     lsn::EndLsn,
     postgres::wire::{
@@ -42,6 +42,13 @@ fn lsn(position: u64) -> Lsn {
     Lsn::from_wire(position).expect("not zero")
 }
 
+/// A position that may be acknowledged.
+fn flush_lsn(position: u64) -> FlushLsn {
+    let mut tracker = Tracker::new(&CheckpointRecord::of_first_start(EndLsn(lsn(position))));
+    tracker.observe_keepalive(lsn(position));
+    tracker.flush_lsn().expect("the stream is past the checkpoint")
+}
+
 fn keepalive(wal_end: u64, reply_requested: u8) -> Vec<u8> {
     let body = [&b"k"[..], &wal_end.to_be_bytes(), &[0; 8], &[reply_requested]].concat();
     frame(tag::COPY_DATA, &body)
@@ -67,8 +74,7 @@ async fn read_status(server: &mut UnixStream) -> (Vec<u8>, u8) {
 #[tokio::test]
 async fn a_status_update_holds_write_flush_and_apply() {
     let (mut stream, mut server) = stream().await;
-    let flush = Tracker::new(EndLsn(lsn(0x20))).flush_lsn();
-    stream.send_status(Some(lsn(0x30)), Some(flush), false).await.expect("sent");
+    stream.send_status(Some(lsn(0x30)), Some(flush_lsn(0x20)), false).await.expect("sent");
     assert_eq!(read_status(&mut server).await, status(0x30, 0x20, 0));
 }
 
@@ -192,8 +198,7 @@ async fn finish_sends_the_last_status_and_says_goodbye() {
         server.read_to_end(&mut goodbye).await.expect("the end");
         (last, copy_done, goodbye)
     };
-    let flush = Tracker::new(EndLsn(lsn(0x20))).flush_lsn();
-    let finish = stream.finish(Some(lsn(0x30)), Some(flush));
+    let finish = stream.finish(Some(lsn(0x30)), Some(flush_lsn(0x20)));
     let ((), (last, copy_done, goodbye)) = tokio::join!(finish, walsender);
     assert_eq!(last, status(0x30, 0x20, 0));
     assert_eq!(copy_done, *b"c\0\0\0\x04");
