@@ -16,9 +16,10 @@
 //! needs that transaction's first record anyway.
 //!
 //! No pinned WAL: while nothing is published, keepalives still move the position, and
-//! [`Tracker::idle_position`] asks for a checkpoint of its own. A keepalive that arrives while
-//! something is in flight is remembered, because an idle server sends the next one only after half
-//! of its `wal_sender_timeout`.
+//! [`Tracker::idle_position`] asks for a checkpoint of its own; also within a transaction, up to
+//! the one before it, because tables that are published and not configured may be busy for long. A
+//! keepalive that arrives while something is in flight is remembered, because an idle server sends
+//! the next one only after half of its `wal_sender_timeout`.
 
 use std::collections::VecDeque;
 
@@ -131,12 +132,15 @@ impl Tracker {
     }
 
     /// The position that is worth a checkpoint of its own: nothing is in flight or still to be
-    /// compared, no transaction is open, and what is known has moved.
+    /// compared, and what is known has moved. While a transaction is open, the end of the one
+    /// before it: its own records must then come behind the checkpoint.
     pub fn idle_position(&self) -> Option<EndLsn> {
-        let position = self.keepalive.map_or(self.received, |end| end.max(self.received));
+        let position = match self.stream {
+            Stream::Between => self.keepalive.map_or(self.received, |end| end.max(self.received)),
+            Stream::InTransaction => self.received,
+        };
         let is_quiet = self.in_flight.is_empty() && self.repetition.is_none();
-        let is_between = self.stream == Stream::Between;
-        (is_quiet && is_between && position > self.durable).then_some(position)
+        (is_quiet && position > self.durable).then_some(position)
     }
 
     /// Everything received before is about to be handed over with a cut at `end`.
@@ -252,6 +256,20 @@ mod tests {
         assert_eq!(tracker.idle_position(), None);
         tracker.commit(end(300));
         assert_eq!(tracker.idle_position(), Some(end(300)));
+    }
+
+    #[test]
+    fn the_transactions_before_an_open_one_are_worth_a_checkpoint() {
+        let mut tracker = past(100);
+        tracker.begin();
+        tracker.commit(end(300));
+        tracker.observe_keepalive(end(350).lsn());
+        tracker.begin();
+        assert_eq!(tracker.idle_position(), Some(end(300)));
+        let idle = tracker.hand_over(end(300));
+        assert_eq!(tracker.idle_position(), None);
+        tracker.delivered(idle);
+        assert_eq!((flush(&tracker), tracker.idle_position()), (300, None));
     }
 
     #[test]

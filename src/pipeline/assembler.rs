@@ -7,7 +7,8 @@
 //! - after the last whole transaction of a batch; the records of the open one behind it move on into
 //!   the next batch;
 //! - inside a transaction only where its events exceed `transaction_bytes`: between two changes,
-//!   with a checkpoint that counts the changes that are out.
+//!   with a checkpoint that counts the changes that are out;
+//! - without records, so that an idle table pins no WAL: never behind records of an open transaction.
 //!
 //! A transaction that is out in part stays in every checkpoint until it is received whole, so that
 //! none can forget it.
@@ -337,10 +338,19 @@ impl Assembler {
         self.whole_records > 0 || self.is_cut_due
     }
 
-    /// A checkpoint without events, so that an idle table pins no WAL.
+    /// True where a checkpoint without events can be made: no whole transaction waits for a cut of
+    /// its own, and the records of the open one, which must come behind it, are still here.
+    pub(super) fn is_idle(&self) -> bool {
+        let published = self.open.as_ref().and_then(|open| open.published.as_ref());
+        !self.has_whole() && !published.is_some_and(|published| published.is_handed_over)
+    }
+
+    /// A checkpoint without events, so that an idle table pins no WAL. Only where
+    /// [`Assembler::is_idle`].
     pub(super) fn hand_over_idle(&mut self, end: EndLsn, tracker: &mut Tracker) {
-        debug_assert!(self.open.is_none() && !self.has_whole(), "idle means that nothing waits");
-        let Some(rest) = self.free.pop() else { return };
+        debug_assert!(self.is_idle(), "no record may come before the cut that belongs behind it");
+        let Some(mut rest) = self.free.pop() else { return };
+        self.current.split_into(0, &mut rest);
         self.cut(end, rest, Urgency::Group, tracker);
     }
 

@@ -313,7 +313,7 @@ impl<S: Sink> StreamLoop<S> {
     /// position is committed by itself, then acknowledged.
     fn checkpoint_when_idle(&mut self) {
         let is_due = self.idle_checkpoint_at.elapsed() >= IDLE_CHECKPOINT_INTERVAL;
-        if !is_due || self.has_unread || self.assembler.has_whole() || !self.assembler.has_room() {
+        if !is_due || self.has_unread || !self.assembler.is_idle() || !self.assembler.has_room() {
             return;
         }
         if let Some(position) = self.tracker.idle_position() {
