@@ -96,7 +96,11 @@ pub(super) async fn judge_checkpoint(
     Ok(judge_position(checkpoint, slot, confirmed_flush, wal_end)?)
 }
 
-fn judge_history(
+/// Whether what is published is in the history of the server.
+///
+/// # Errors
+/// [`Refusal::TimelineDiverged`] where it is not.
+pub(super) fn judge_history(
     checkpoint: &CheckpointRecord,
     server_timeline: u32,
     history: Option<&TimelineHistory>,
@@ -115,7 +119,11 @@ fn judge_history(
     }
 }
 
-fn judge_position(
+/// Whether what is published lies between slot and the end of the log.
+///
+/// # Errors
+/// [`Refusal::CheckpointAhead`] and [`Refusal::CheckpointBehindSlot`].
+pub(super) fn judge_position(
     checkpoint: &CheckpointRecord,
     slot: &SlotName,
     confirmed_flush: Lsn,

@@ -24,6 +24,8 @@ mod start;
 mod stream_loop;
 mod supervisor;
 mod table_identity;
+#[cfg(test)]
+mod tests;
 
 pub use init::{InitError, init, publication_sql};
 pub use refusal::Refusal;

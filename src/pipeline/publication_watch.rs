@@ -30,6 +30,14 @@ impl PublicationWatch {
         Self { changes, task }
     }
 
+    /// A watch over a publication that never changes.
+    #[cfg(test)]
+    pub(super) fn unchanging() -> Self {
+        let (sender, changes) = mpsc::channel(1);
+        let task = tokio::spawn(async move { sender.closed().await });
+        Self { changes, task }
+    }
+
     /// The next change.
     ///
     /// # Cancel safety

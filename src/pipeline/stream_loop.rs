@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::{
     assembler::{Assembler, Trouble},
@@ -367,8 +367,19 @@ impl<S: Sink> StreamLoop<S> {
             if !self.assembler.has_whole() && !self.tracker.has_in_flight() {
                 return Ok(());
             }
-            let report = self.sink.next_report().await;
-            self.on_report(report)?;
+            tokio::select! {
+                biased;
+                report = self.sink.next_report() => self.on_report(report)?,
+                _ = self.ticks.tick() => {
+                    self.is_status_due |= self.status_at.elapsed() >= STATUS_INTERVAL;
+                }
+            }
+            if self.is_status_due
+                && let Err(end) = self.send_due_status().await
+            {
+                // What is under way can be delivered without it; the next start tells it the server.
+                debug!(?end, "could not acknowledge while draining");
+            }
         }
     }
 

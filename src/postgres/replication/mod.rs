@@ -16,4 +16,6 @@ mod stream;
 
 pub use connection::{Connection, SystemIdentity};
 pub use history::TimelineHistory;
+#[cfg(test)]
+pub(crate) use stream::tests as scripted;
 pub use stream::{ReplicationStream, StreamMessage};

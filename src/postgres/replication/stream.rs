@@ -280,4 +280,4 @@ fn copy_data(body: &[u8]) -> Result<StreamMessage<'_>, PostgresError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -20,7 +20,7 @@ use crate::{
 const STARTUP_BYTES: usize = 18;
 
 /// A stream, and the server's end of its socket.
-async fn stream() -> (ReplicationStream, UnixStream) {
+pub(crate) async fn stream() -> (ReplicationStream, UnixStream) {
     let (client, mut server) = UnixStream::pair().expect("a socket pair");
     server.write_all(&welcome()).await.expect("room in the socket");
     let authentication = Authentication::new("fox", None);
@@ -49,12 +49,12 @@ fn flush_lsn(position: u64) -> FlushLsn {
     tracker.flush_lsn().expect("the stream is past the checkpoint")
 }
 
-fn keepalive(wal_end: u64, reply_requested: u8) -> Vec<u8> {
+pub(crate) fn keepalive(wal_end: u64, reply_requested: u8) -> Vec<u8> {
     let body = [&b"k"[..], &wal_end.to_be_bytes(), &[0; 8], &[reply_requested]].concat();
     frame(tag::COPY_DATA, &body)
 }
 
-fn xlog_data(wal_start: u64, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn xlog_data(wal_start: u64, payload: &[u8]) -> Vec<u8> {
     let body = [&b"w"[..], &wal_start.to_be_bytes(), &[0; 16], payload].concat();
     frame(tag::COPY_DATA, &body)
 }
