@@ -13,6 +13,7 @@ mod oracle;
 mod partitioners;
 mod refusals;
 mod schema;
+mod stalls;
 mod starts;
 mod support;
 mod workload;

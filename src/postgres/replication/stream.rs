@@ -30,8 +30,8 @@ use crate::{
     },
 };
 
-/// After this long without a byte, although pings were sent, the server counts as gone: three pings
-/// 10 s apart.
+/// After listening this long without a byte, although pings were sent, the server counts as gone:
+/// three pings 10 s apart.
 const SILENT_MAX: Duration = Duration::from_secs(35);
 
 /// How long a status update may take to leave. The socket's buffer has room for thousands; if it
@@ -78,14 +78,35 @@ pub struct ReplicationStream {
     channel: Channel<Socket>,
     publication: String,
     pacing: Pacing,
-    heard_at: Instant,
+    /// How long was listened since the last byte. Time in which nothing is read is none of it: what
+    /// the server says then waits in the socket. A server that dies meanwhile is found by the
+    /// probes of TCP, and on a unix socket by the next status update.
+    silence: Duration,
     pause_until: Option<Instant>,
+}
+
+/// Adds the time of its life to a silence: a wait that is cancelled was listening too.
+struct Listening<'a> {
+    silence: &'a mut Duration,
+    since: Instant,
+}
+
+impl<'a> Listening<'a> {
+    fn new(silence: &'a mut Duration) -> Self {
+        Self { silence, since: Instant::now() }
+    }
+}
+
+impl Drop for Listening<'_> {
+    fn drop(&mut self) {
+        *self.silence += self.since.elapsed();
+    }
 }
 
 impl ReplicationStream {
     pub(super) fn new(channel: Channel<Socket>, publication: String) -> Self {
-        let now = Instant::now();
-        Self { channel, publication, pacing: Pacing::new(), heard_at: now, pause_until: None }
+        let (pacing, silence) = (Pacing::new(), Duration::ZERO);
+        Self { channel, publication, pacing, silence, pause_until: None }
     }
 
     /// Waits for bytes and takes all that are there, as far as the buffer has room. Under backlog
@@ -104,14 +125,16 @@ impl ReplicationStream {
                 self.pause_briefly();
             }
         }
-        let filled = self.channel.fill().await;
-        let now = Instant::now();
+        let filled = {
+            let _listening = Listening::new(&mut self.silence);
+            self.channel.fill().await
+        };
         self.pause_until = None;
         match filled {
             Ok(0) => Err(lost("read the replication stream", None)),
             Ok(bytes) => {
-                self.heard_at = now;
-                self.pacing.observe(bytes, now);
+                self.silence = Duration::ZERO;
+                self.pacing.observe(bytes, Instant::now());
                 Ok(())
             }
             Err(error) => Err(lost("read the replication stream", Some(error))),
@@ -152,13 +175,9 @@ impl ReplicationStream {
         }
     }
 
-    /// How long ago the last byte came. Bytes that wait to be read are no silence: who has no room
-    /// for them does not read.
+    /// How long the server was listened to since its last byte.
     pub fn silent_for(&self) -> Duration {
-        match self.channel.stream().waiting_bytes() {
-            0 => self.heard_at.elapsed(),
-            _ => Duration::ZERO,
-        }
+        self.silence
     }
 
     /// Sends a status update. `None` is 0/0, which the server takes for no news.
@@ -167,8 +186,8 @@ impl ReplicationStream {
     /// An update that was begun is finished by the next call.
     ///
     /// # Errors
-    /// Where the connection breaks, the server does not take the update within 10 s, or it has
-    /// been silent although it was asked for a word.
+    /// Where the connection breaks, the server does not take the update within 10 s, or it was
+    /// silent for too long while it was listened to.
     pub async fn send_status(
         &mut self,
         write: Option<Lsn>,
