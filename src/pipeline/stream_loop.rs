@@ -1,8 +1,8 @@
 //! The loop: reads what there is room for, hands over what is whole, acknowledges what is durable.
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use tracing::{debug, warn};
 
 use super::{
@@ -46,8 +46,11 @@ const PING_AFTER: Duration = Duration::from_secs(10);
 /// How long a ping's answer is waited for.
 const PING_ANSWER_MAX: Duration = Duration::from_secs(5);
 
-/// How long draining may take: a stop ends within 5 s, the closing handshakes included.
+/// How long draining may take. A stop has some time left behind it, for the closing handshakes.
 const DRAIN_MAX: Duration = Duration::from_secs(3);
+
+/// How long closing both sides may take; each bounds itself below this.
+const CLOSE_MAX: Duration = Duration::from_secs(4);
 
 /// Why a stream ended.
 #[derive(Debug)]
@@ -147,22 +150,36 @@ impl<S: Sink> StreamLoop<S> {
     /// Publishes until something ends it. What it leaves behind is in order: nothing is
     /// acknowledged that is not durable, and both sides are closed.
     pub(super) async fn run(mut self, shutdown: &mut Shutdown) -> End {
-        let end = match self.publish(shutdown).await {
-            Ok(()) => self.drain(End::Stopped).await,
-            Err(End::BeforeHalt { .. }) => {
-                self.drain(End::BeforeHalt { is_all_delivered: true }).await
+        let ended = tokio::select! {
+            biased;
+            // Stop the intake first, whatever it waits for: draining is a function of its own.
+            () = shutdown.requested() => End::Stopped,
+            ended = self.publish() => {
+                let Err(end) = ended;
+                end
             }
-            Err(End::Failed(failure)) if failure.code() == Some(Code::Fenced) => {
-                let holds_slot = self.is_ping_answered().await;
-                End::Fenced { failure, holds_slot }
-            }
-            Err(end) => end,
         };
-        self.close().await;
+        let end = match ended {
+            End::Stopped => self.drain(End::Stopped, shutdown).await,
+            End::BeforeHalt { .. } => {
+                self.drain(End::BeforeHalt { is_all_delivered: true }, shutdown).await
+            }
+            End::Failed(failure) if failure.code() == Some(Code::Fenced) => {
+                self.judge_fenced(failure, shutdown).await
+            }
+            end @ (End::Halt { .. } | End::Fenced { .. } | End::Failed(_)) => end,
+        };
+        if shutdown.within(CLOSE_MAX, self.close()).await.is_none() {
+            debug!("closing took too long");
+        }
         end
     }
 
-    async fn publish(&mut self, shutdown: &mut Shutdown) -> Result<(), End> {
+    /// Publishes until something ends it.
+    ///
+    /// # Cancel safety
+    /// Whatever it waits for is cancel-safe.
+    async fn publish(&mut self) -> Result<Infallible, End> {
         loop {
             let has_room = self.assembler.has_room();
             if self.has_unread && has_room {
@@ -171,8 +188,6 @@ impl<S: Sink> StreamLoop<S> {
             }
             tokio::select! {
                 biased;
-                // Stop the intake first: draining is a function of its own.
-                () = shutdown.requested() => return Ok(()),
                 // What is delivered frees room and moves the flush position.
                 report = self.sink.next_report() => self.on_report(report)?,
                 // Answer before wal_sender_timeout, also while the sink is stalled.
@@ -344,11 +359,11 @@ impl<S: Sink> StreamLoop<S> {
     }
 
     /// Lets the sink finish the whole transactions, for a bounded time.
-    async fn drain(&mut self, end: End) -> End {
-        match timeout(DRAIN_MAX, self.await_deliveries()).await {
-            Ok(Ok(())) => end,
-            Ok(Err(failure)) => failure,
-            Err(_) => {
+    async fn drain(&mut self, end: End, shutdown: &mut Shutdown) -> End {
+        match shutdown.within(DRAIN_MAX, self.await_deliveries()).await {
+            Some(Ok(())) => end,
+            Some(Err(failure)) => failure,
+            None => {
                 warn!(
                     "the sink did not finish in time; the rest is published after the next start"
                 );
@@ -383,26 +398,35 @@ impl<S: Sink> StreamLoop<S> {
         }
     }
 
-    /// Asks the server for a word. A walsender that answers is ours: the slot is.
-    async fn is_ping_answered(&mut self) -> bool {
-        let answered = async {
-            self.send_status(Reply::Requested).await?;
-            loop {
-                self.stream.read_chunk().await?;
-                while let Some(message) = self.stream.next_message()? {
-                    if matches!(message, StreamMessage::Keepalive { .. }) {
-                        return Ok::<bool, PostgresError>(true);
-                    }
-                }
+    /// Asks the server for a word. A walsender that answers is ours: the slot is. Who is asked to
+    /// stop needs no answer: nothing is acknowledged that is not published.
+    async fn judge_fenced(&mut self, failure: Box<dyn Failure>, shutdown: &mut Shutdown) -> End {
+        let mut stopped = shutdown.clone();
+        tokio::select! {
+            biased;
+            () = stopped.requested() => End::Failed(failure),
+            answered = shutdown.within(PING_ANSWER_MAX, self.await_ping()) => {
+                End::Fenced { failure, holds_slot: matches!(answered, Some(Ok(()))) }
             }
-        };
-        matches!(timeout(PING_ANSWER_MAX, answered).await, Ok(Ok(true)))
+        }
     }
 
-    /// Closes both sides: an open group of the sink must not hold back readers, and the server
-    /// hears what is durable.
+    async fn await_ping(&mut self) -> Result<(), PostgresError> {
+        self.send_status(Reply::Requested).await?;
+        loop {
+            self.stream.read_chunk().await?;
+            while let Some(message) = self.stream.next_message()? {
+                if matches!(message, StreamMessage::Keepalive { .. }) {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Closes both sides, one beside the other: an open group of the sink must not hold back
+    /// readers, and the server hears what is durable.
     async fn close(self) {
-        self.sink.close().await;
-        self.stream.finish(self.tracker.write_lsn(), self.tracker.flush_lsn()).await;
+        let (write, flush) = (self.tracker.write_lsn(), self.tracker.flush_lsn());
+        tokio::join!(self.sink.close(), self.stream.finish(write, flush));
     }
 }
