@@ -52,6 +52,10 @@ fn init(path: &Path) -> Result<(), Box<dyn Failure>> {
         let shutdown = Shutdown::on_signals().expect("signal handlers can be installed");
         pipeline::init(settings, &shutdown).await
     })?;
+    let Some(checkpoint) = checkpoint else {
+        eprintln!("stopped before it was done; run it again: what it made stays, and is used.");
+        return Ok(());
+    };
     println!("publication   {}", settings.publication);
     println!("slot          {}", settings.slot);
     println!("checkpoint    {} in {}", checkpoint.commit_end_lsn, settings.kafka.checkpoint_topic);
@@ -66,6 +70,7 @@ fn print_sql(path: &Path) -> Result<(), Box<dyn Failure>> {
         let shutdown = Shutdown::on_signals().expect("signal handlers can be installed");
         pipeline::publication_sql(settings, &shutdown).await
     })?;
+    let Some(statements) = statements else { return Ok(()) };
     if statements.is_empty() {
         println!("-- publication \"{}\" has all it needs.", settings.publication);
     }

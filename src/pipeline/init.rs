@@ -28,44 +28,28 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// It was not done.
+/// A server did not answer for too long.
 #[derive(Debug)]
-pub enum InitError {
-    /// A server did not answer for too long.
-    NotConnected {
-        /// What the last attempt came to.
-        source: Box<dyn Failure>,
-    },
-    /// A signal came first.
-    Stopped,
+pub struct NotConnected {
+    /// What the last attempt came to.
+    source: Failed,
 }
 
-impl fmt::Display for InitError {
+impl fmt::Display for NotConnected {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotConnected { .. } => {
-                write!(formatter, "gave up after {} seconds", PATIENCE.as_secs())
-            }
-            Self::Stopped => formatter.write_str("stopped before it was done"),
-        }
+        write!(formatter, "gave up after {} seconds", PATIENCE.as_secs())
     }
 }
 
-impl Error for InitError {
+impl Error for NotConnected {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self {
-            Self::NotConnected { source } => Some(&**source),
-            Self::Stopped => None,
-        }
+        Some(&*self.source)
     }
 }
 
-impl Failure for InitError {
+impl Failure for NotConnected {
     fn code(&self) -> Option<Code> {
-        match self {
-            Self::NotConnected { .. } => Some(Code::NotConnected),
-            Self::Stopped => None,
-        }
+        Some(Code::NotConnected)
     }
 
     fn recovery(&self) -> Recovery {
@@ -73,22 +57,23 @@ impl Failure for InitError {
     }
 
     fn hint(&self) -> Option<String> {
-        match self {
-            Self::NotConnected { source } => Some(source.hint().unwrap_or_else(|| {
-                "Check postgres.url and kafka.brokers, and whether both servers run.".to_owned()
-            })),
-            Self::Stopped => Some("Run it again: what it made stays, and is used.".to_owned()),
-        }
+        Some(self.source.hint().unwrap_or_else(|| {
+            "Check postgres.url and kafka.brokers, and whether both servers run.".to_owned()
+        }))
     }
 }
 
 /// Makes what a first start lacks and leaves it in order: publication, slot, topics, checkpoint.
-/// What is there already is left as it is, also where a daemon is at work with it.
+/// What is there already is left as it is, also where a daemon is at work with it. None where the
+/// end was asked for before it was done.
 ///
 /// # Errors
 /// What `run` would refuse too, but for a source that is known under another identity; and
-/// [`InitError`].
-pub async fn init(settings: &Settings, shutdown: &Shutdown) -> Result<CheckpointRecord, Failed> {
+/// [`NotConnected`].
+pub async fn init(
+    settings: &Settings,
+    shutdown: &Shutdown,
+) -> Result<Option<CheckpointRecord>, Failed> {
     patiently(shutdown, async || match start::take_over(settings, shutdown, Purpose::Init).await {
         Ok(TakenOver { stream, kafka, checkpoint, .. }) => {
             stream.finish(None, None).await;
@@ -104,14 +89,15 @@ pub async fn init(settings: &Settings, shutdown: &Shutdown) -> Result<Checkpoint
     .await
 }
 
-/// The SQL of a first start, for those who run it themselves. Needs the database only.
+/// The SQL of a first start, for those who run it themselves. Needs the database only. None where
+/// the end was asked for before it answered.
 ///
 /// # Errors
 /// Where the database cannot be asked.
 pub async fn publication_sql(
     settings: &Settings,
     shutdown: &Shutdown,
-) -> Result<Vec<String>, Failed> {
+) -> Result<Option<Vec<String>>, Failed> {
     patiently(shutdown, async || {
         let sql = Sql::connect(&settings.postgres).await?;
         let name = &settings.publication;
@@ -132,21 +118,21 @@ fn is_slot_busy(failure: &dyn Failure) -> bool {
 async fn patiently<T>(
     shutdown: &Shutdown,
     mut attempt: impl AsyncFnMut() -> Result<T, Failed>,
-) -> Result<T, Failed> {
+) -> Result<Option<T>, Failed> {
     let (began, mut stopped) = (Instant::now(), shutdown.clone());
     loop {
         let outcome = tokio::select! {
             biased;
-            () = stopped.requested() => return Err(InitError::Stopped.into()),
+            () = stopped.requested() => return Ok(None),
             outcome = attempt() => outcome,
         };
         let failure = match outcome {
-            Ok(done) => return Ok(done),
+            Ok(done) => return Ok(Some(done)),
             Err(failure) if failure.recovery() == Recovery::Stop => return Err(failure),
             Err(failure) => failure,
         };
         if began.elapsed() >= PATIENCE {
-            return Err(InitError::NotConnected { source: failure }.into());
+            return Err(NotConnected { source: failure }.into());
         }
         info!(error = super::chain(&*failure), "trying again");
         sleep(PAUSE).await;

@@ -27,7 +27,7 @@ mod table_identity;
 #[cfg(test)]
 mod tests;
 
-pub use init::{InitError, init, publication_sql};
+pub use init::{NotConnected, init, publication_sql};
 pub use refusal::Refusal;
 pub use resume::HistoryError;
 pub use settings::{KafkaSettings, Settings};

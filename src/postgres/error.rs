@@ -145,11 +145,9 @@ impl PostgresError {
             Self::Connect { .. } | Self::Lost { .. } | Self::Silent { .. } | Self::Ended => {
                 Situation::Passing
             }
-            Self::Protocol { .. } => Situation::Broken,
-            Self::Authentication { .. } => Situation::Coded(Code::AuthFailed),
-            Self::PublicationSkipped { .. } => Situation::Coded(Code::PublicationMissing),
-            // The catalog's functions say so of a table that is dropped while they look.
-            Self::Statement { source, .. } if source.sqlstate == "XX000" => Situation::Passing,
+            Self::Protocol { .. } => Situation::Permanent(Cause::Protocol),
+            Self::Authentication { .. } => Situation::Permanent(Cause::Login),
+            Self::PublicationSkipped { .. } => Situation::Permanent(Cause::PublicationMissing),
             Self::Server { source, .. } | Self::Statement { source, .. } => source.situation(),
         }
     }
@@ -160,15 +158,30 @@ impl PostgresError {
 enum Situation {
     /// It may be over soon.
     Passing,
-    /// It is not over without somebody's doing, and has a word.
-    Coded(Code),
-    /// It is not over, and has no word: we or the server are at fault.
-    Broken,
+    /// It is not over without somebody's doing.
+    Permanent(Cause),
+}
+
+/// What somebody has to mend.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    Login,
+    Right,
+    SlotsTaken,
+    PublicationMissing,
+    WalLevel,
+    SlotMissing,
+    SlotInvalidated,
+    SlotWrongPlugin,
+    DatabaseMissing,
+    TableUnfit,
+    Command,
+    Protocol,
 }
 
 impl ServerMessage {
-    /// The SQLSTATEs that a walsender answers with, tested against 14 to 18; what is not known is
-    /// tried again (manual page errcodes-appendix).
+    /// The SQLSTATEs that a server answers with, tested against 14 to 18 (manual page
+    /// errcodes-appendix). What nobody has heard of is tried again.
     fn situation(&self) -> Situation {
         let says = |words: &str| self.message.contains(words);
         // Names of slots and publications stand in the messages, and may hold any of these words.
@@ -176,29 +189,111 @@ impl ServerMessage {
         let details = |words: &str| {
             self.detail.as_ref().is_some_and(|detail| detail.contains(words)) || says(words)
         };
-        match self.sqlstate.as_str() {
-            "28000" | "28P01" => Situation::Coded(Code::AuthFailed),
-            "42501" => Situation::Coded(Code::NoReplicationRole),
-            "53400" => Situation::Coded(Code::NoFreeSlot),
-            "42704" if begins("publication") => Situation::Coded(Code::PublicationMissing),
-            "42704" if begins("replication slot") => Situation::Coded(Code::SlotMissing),
-            "55000" if begins("logical decoding") && says("wal_level") => {
-                Situation::Coded(Code::WalLevel)
-            }
+        let cause = match self.sqlstate.as_str() {
+            state if state.starts_with("28") => Cause::Login,
+            "3D000" => Cause::DatabaseMissing,
+            "42501" => Cause::Right,
+            "53400" => Cause::SlotsTaken,
+            "42704" if begins("publication") => Cause::PublicationMissing,
+            "42704" if begins("replication slot") => Cause::SlotMissing,
+            "55000" if begins("logical decoding") && says("wal_level") => Cause::WalLevel,
+            "55000" if begins("publication") && details("FOR ALL TABLES") => Cause::TableUnfit,
             "55000" if details("maximum reserved size") || details("invalidated") => {
-                Situation::Coded(Code::SlotInvalidated)
+                Cause::SlotInvalidated
             }
             "55000" if says("can no longer") || says("cannot read from logical") => {
-                Situation::Coded(Code::SlotInvalidated)
+                Cause::SlotInvalidated
             }
-            "58P01" if says("has already been removed") => Situation::Coded(Code::SlotInvalidated),
+            "58P01" if says("has already been removed") => Cause::SlotInvalidated,
             "55000" if says("was not created in this database") || says("physical") => {
-                Situation::Coded(Code::SlotWrongPlugin)
+                Cause::SlotWrongPlugin
             }
-            "3D000" | "0A000" | "22023" | "42601" | "42602" | "XX000" | "42704" => {
-                Situation::Broken
+            "42P01" | "3F000" | "42809" => Cause::TableUnfit,
+            "22023" if begins("cannot add relation") => Cause::TableUnfit,
+            // Somebody else was first; what is there is used by the next attempt.
+            "42710" => return Situation::Passing,
+            "0A000" | "22023" => Cause::Command,
+            "XX000" if begins("unrecognized") => Cause::Command,
+            state if state.starts_with("42") => Cause::Command,
+            _ => return Situation::Passing,
+        };
+        Situation::Permanent(cause)
+    }
+}
+
+impl Cause {
+    fn code(self) -> Code {
+        match self {
+            Self::Login => Code::AuthFailed,
+            Self::Right => Code::NoReplicationRole,
+            Self::SlotsTaken => Code::NoFreeSlot,
+            Self::PublicationMissing => Code::PublicationMissing,
+            Self::WalLevel => Code::WalLevel,
+            Self::SlotMissing => Code::SlotMissing,
+            Self::SlotInvalidated => Code::SlotInvalidated,
+            Self::SlotWrongPlugin => Code::SlotWrongPlugin,
+            // The settings name what this server does not have, or a server that cannot serve.
+            Self::DatabaseMissing | Self::TableUnfit | Self::Command => Code::Settings,
+            Self::Protocol => Code::NotConnected,
+        }
+    }
+
+    fn hint(self) -> &'static str {
+        match self {
+            Self::Login => {
+                "Check user and password (postgres.url, postgres.password_file) and the server's \
+                 pg_hba.conf: a logical replication connection matches the database's entry, not \
+                 the word replication."
             }
-            _ => Situation::Passing,
+            Self::Right => {
+                "Run ALTER ROLE <role> REPLICATION (Amazon RDS: GRANT rds_replication TO <role>); \
+                 for a publication the role must own the tables and have CREATE on the database."
+            }
+            Self::SlotsTaken => {
+                "Drop a slot that nobody uses (SELECT slot_name, active FROM \
+                 pg_replication_slots; SELECT pg_drop_replication_slot('<slot>')), or run ALTER \
+                 SYSTEM SET max_replication_slots to more and restart PostgreSQL."
+            }
+            Self::PublicationMissing => {
+                "The publication was dropped, or made after the slot's position: changes made \
+                 while it was missing cannot be decoded, and making it again does not help this \
+                 slot. Set another postgres.slot and run tailwater init, which makes the \
+                 publication and starts from now; then drop the old slot (SELECT \
+                 pg_drop_replication_slot('<old slot>')), compare the tables with the topics, and \
+                 insert the missing rows anew."
+            }
+            Self::WalLevel => {
+                "Run ALTER SYSTEM SET wal_level = 'logical', then restart PostgreSQL."
+            }
+            Self::SlotMissing => {
+                "Somebody dropped the slot. Set another postgres.slot, run tailwater init, and \
+                 compare the tables with the topics for what was committed in between."
+            }
+            Self::SlotInvalidated => {
+                "The server removed WAL that the slot needed. Raise max_slot_wal_keep_size, drop \
+                 the slot, set another postgres.slot, run tailwater init, and compare the tables \
+                 with the topics for what was committed in between."
+            }
+            Self::SlotWrongPlugin => "Set another postgres.slot, then run tailwater init.",
+            Self::DatabaseMissing => {
+                "Correct the database in postgres.url (its last part); SELECT datname FROM \
+                 pg_database lists those of the server."
+            }
+            Self::TableUnfit => {
+                "Correct outbox.table: it names an ordinary or partitioned table as schema.table, \
+                 without quotes and without the database; no view, no foreign, temporary or \
+                 unlogged table."
+            }
+            Self::Command => {
+                "The server will refuse this again. Check by SELECT version() that postgres.url \
+                 leads to PostgreSQL 14 to 18; if it does, this is a defect of Tailwater: report \
+                 it with the line above. Nothing was skipped."
+            }
+            Self::Protocol => {
+                "Check that postgres.url leads to PostgreSQL 14 to 18 itself: something else may \
+                 listen there, or a proxy stand between. If neither is so, this is a defect of \
+                 Tailwater: report it with the line above. Nothing was skipped."
+            }
         }
     }
 }
@@ -206,57 +301,28 @@ impl ServerMessage {
 impl Failure for PostgresError {
     fn code(&self) -> Option<Code> {
         match self.situation() {
-            Situation::Coded(code) => Some(code),
-            Situation::Passing | Situation::Broken => None,
+            Situation::Passing => None,
+            Situation::Permanent(cause) => Some(cause.code()),
         }
     }
 
     fn recovery(&self) -> Recovery {
         match self.situation() {
             Situation::Passing => Recovery::Retry,
-            Situation::Coded(_) | Situation::Broken => Recovery::Stop,
+            Situation::Permanent(_) => Recovery::Stop,
         }
     }
 
     fn hint(&self) -> Option<String> {
-        let server_hint = self.server_message().and_then(|message| message.hint.clone());
-        let hint = match self.code() {
-            Some(Code::AuthFailed) => {
-                "Check user and password (postgres.url, postgres.password_file) and the server's \
-                 pg_hba.conf: a logical replication connection matches the database's entry, not \
-                 the word replication."
+        let theirs = self.server_message().and_then(|message| message.hint.as_deref());
+        match (self.situation(), theirs) {
+            (Situation::Passing, theirs) => theirs.map(str::to_owned),
+            // Of what we do not know the server may know more.
+            (Situation::Permanent(cause @ Cause::Command), Some(theirs)) => {
+                Some(format!("{theirs} {}", cause.hint()))
             }
-            Some(Code::NoReplicationRole) => {
-                "Run ALTER ROLE <role> REPLICATION (Amazon RDS: GRANT rds_replication TO <role>); \
-                 for a publication the role must own the tables and have CREATE on the database."
-            }
-            Some(Code::NoFreeSlot) => {
-                "Drop a slot that nobody uses (SELECT slot_name, active FROM \
-                 pg_replication_slots; SELECT pg_drop_replication_slot('<slot>')), or run ALTER \
-                 SYSTEM SET max_replication_slots to more and restart PostgreSQL."
-            }
-            Some(Code::PublicationMissing) => {
-                "The publication was dropped, or made after the slot's position: changes made \
-                 while it was missing cannot be decoded. Create it again (tailwater init \
-                 --print-sql shows the SQL), set another postgres.slot, run tailwater init, and \
-                 compare the tables with the topics."
-            }
-            Some(Code::WalLevel) => {
-                "Run ALTER SYSTEM SET wal_level = 'logical', then restart PostgreSQL."
-            }
-            Some(Code::SlotMissing) => {
-                "Somebody dropped the slot. Set another postgres.slot, run tailwater init, and \
-                 compare the tables with the topics for what was committed in between."
-            }
-            Some(Code::SlotInvalidated) => {
-                "The server removed WAL that the slot needed. Raise max_slot_wal_keep_size, drop \
-                 the slot, set another postgres.slot, run tailwater init, and compare the tables \
-                 with the topics for what was committed in between."
-            }
-            Some(Code::SlotWrongPlugin) => "Set another postgres.slot, then run tailwater init.",
-            _ => return server_hint,
-        };
-        Some(hint.to_owned())
+            (Situation::Permanent(cause), _) => Some(cause.hint().to_owned()),
+        }
     }
 }
 

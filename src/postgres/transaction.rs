@@ -41,7 +41,7 @@ pub enum TransactionError {
 
 impl Failure for TransactionError {
     fn code(&self) -> Option<Code> {
-        None
+        Some(Code::EventUnmappable)
     }
 
     fn recovery(&self) -> Recovery {

@@ -184,6 +184,21 @@ fn init_gives_up_on_servers_that_do_not_answer() {
 }
 
 #[test]
+fn init_that_is_stopped_while_it_waits_ends_as_asked() {
+    let settings = SettingsFile::of_text(
+        "source = \"s\"\n[postgres]\nurl = \"postgres://u@127.0.0.1:1/d\"\n[kafka]\nbrokers = \
+         \"127.0.0.1:1\"\n[[outbox]]\ntable = \"public.outbox_events\"\n"
+            .to_owned(),
+    );
+    let init = Daemon::start_as("init", &settings);
+    init.wait_for("trying again");
+    init.signal(libc::SIGTERM);
+    let ended = init.wait(Duration::from_secs(5));
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(ended.stderr.contains("run it again"), "{}", ended.stderr);
+}
+
+#[test]
 fn init_prints_the_sql_that_it_would_run_and_runs_none() {
     let server = Server::start();
     let session = shop(&server);

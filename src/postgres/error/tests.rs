@@ -31,14 +31,27 @@ const EXCEEDED: &str =
     "This slot has been invalidated because it exceeded the maximum reserved size.";
 const REMOVED: &str = "This replication slot has been invalidated due to \"wal_removed\".";
 
-/// Replies that stop without a word of their own.
-const BROKEN: &[(&str, &str)] = &[
-    ("3D000", "database \"d\" does not exist"),
+const SETTINGS: Code = Code::Settings;
+
+/// What the settings name is not there, or cannot be used so.
+const MISTAKEN: &[Reply] = &[
+    ("3D000", "database \"d\" does not exist", "", SETTINGS),
+    ("42P01", "relation \"public.outbox\" does not exist", "", SETTINGS),
+    ("3F000", "schema \"db\" does not exist", "", SETTINGS),
+    ("42809", "cannot add relation \"v\" to publication", "not supported for views.", SETTINGS),
+    ("22023", "cannot add relation \"u\" to publication", "not for unlogged tables.", SETTINGS),
+    ("55000", "publication \"p\" is defined as FOR ALL TABLES", "Tables cannot be …", SETTINGS),
+];
+
+/// Commands that this server refuses, whoever is to blame.
+const REFUSED: &[(&str, &str)] = &[
     ("0A000", "client sent proto_version=9 but server only supports protocol 4 or lower"),
     ("0A000", "cannot use different column lists for table \"public.t\" in different publications"),
     ("22023", "requested proto_version=1 does not support streaming, need 2 or higher"),
     ("42601", "streaming requires a Boolean value"),
     ("42602", "invalid publication_names syntax"),
+    ("42703", "column \"x\" does not exist"),
+    ("42883", "function to_jsonb(x) does not exist"),
     ("XX000", "unrecognized pgoutput option: x"),
     ("42704", "unrecognized configuration parameter \"x\""),
 ];
@@ -53,6 +66,8 @@ const PASSING: &[(&str, &str)] = &[
     ("58030", "could not read file"),
     ("58P01", "could not open file"),
     ("55000", "cannot do this at the moment"),
+    ("42710", "replication slot \"s\" already exists"),
+    ("XX000", "could not open relation with OID 16384"),
     ("99999", "nobody has heard of this"),
 ];
 
@@ -79,7 +94,7 @@ fn an_internal_error_of_a_statement_is_tried_again() {
 
 #[test]
 fn replies_that_somebody_must_mend_have_a_code_and_a_hint() {
-    for (sqlstate, message, detail, code) in CODED {
+    for (sqlstate, message, detail, code) in CODED.iter().chain(MISTAKEN) {
         let error = server(sqlstate, message, detail);
         assert_eq!(error.code(), Some(*code), "{sqlstate} {message}");
         assert_eq!(error.recovery(), Recovery::Stop, "{sqlstate} {message}");
@@ -89,12 +104,14 @@ fn replies_that_somebody_must_mend_have_a_code_and_a_hint() {
 }
 
 #[test]
-fn replies_that_are_somebodys_defect_stop_with_the_servers_hint() {
-    for (sqlstate, message) in BROKEN {
+fn commands_that_are_refused_stop_with_the_servers_hint_and_ours() {
+    for (sqlstate, message) in REFUSED {
         let error = server(sqlstate, message, "");
-        assert_eq!(error.code(), None, "{sqlstate} {message}");
+        assert_eq!(error.code(), Some(Code::Settings), "{sqlstate} {message}");
         assert_eq!(error.recovery(), Recovery::Stop, "{sqlstate} {message}");
-        assert_eq!(error.hint().as_deref(), Some("the server's own hint"));
+        let hint = error.hint().expect("a hint");
+        assert!(hint.starts_with("the server's own hint"), "{sqlstate} {message}: {hint}");
+        assert!(hint.contains("PostgreSQL 14 to 18"), "{sqlstate} {message}: {hint}");
     }
 }
 
@@ -176,7 +193,8 @@ fn a_broken_connection_is_tried_again() {
 fn what_is_not_the_protocol_stops() {
     let what = || "it".to_owned();
     let protocol = PostgresError::Protocol { what: what() };
-    assert_eq!((protocol.recovery(), protocol.code()), (Recovery::Stop, None));
+    assert_eq!((protocol.recovery(), protocol.code()), (Recovery::Stop, Some(Code::NotConnected)));
+    assert!(protocol.hint().expect("a hint").contains("postgres.url"));
     let authentication = PostgresError::Authentication { what: what() };
     assert_eq!(authentication.recovery(), Recovery::Stop);
     assert_eq!(authentication.code(), Some(Code::AuthFailed));

@@ -43,7 +43,7 @@ pub enum DecodeError {
 
 impl Failure for DecodeError {
     fn code(&self) -> Option<Code> {
-        None
+        Some(Code::EventUnmappable)
     }
 
     fn recovery(&self) -> Recovery {

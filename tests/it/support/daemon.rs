@@ -59,7 +59,12 @@ pub struct Daemon {
 impl Daemon {
     /// Starts it.
     pub fn start(settings: &SettingsFile) -> Self {
-        let mut command = command(&["run"], settings);
+        Self::start_as("run", settings)
+    }
+
+    /// Starts another command, to be signalled meanwhile.
+    pub fn start_as(subcommand: &str, settings: &SettingsFile) -> Self {
+        let mut command = command(&[subcommand], settings);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = process::spawn(command);
         let stderr = Words::of(child.stderr.take().expect("a pipe"));
