@@ -10,6 +10,7 @@ use tokio::time::sleep;
 use tracing::info;
 
 use super::{
+    outbox_tables,
     refusal::Refusal,
     settings::Settings,
     shutdown::Shutdown,
@@ -100,6 +101,7 @@ pub async fn publication_sql(
 ) -> Result<Option<Vec<String>>, Failed> {
     patiently(shutdown, async || {
         let sql = Sql::connect(&settings.postgres).await?;
+        outbox_tables::check(settings, &sql).await??;
         let name = &settings.publication;
         let Some(found) = publication::describe(&sql, name, &settings.tables).await? else {
             return Ok(vec![publication::create_sql(name, &settings.tables)]);

@@ -5,6 +5,7 @@
 //!   │            │
 //!   │            └─ assembler (records, cuts), resume (what is published already)
 //!   ├─ judgement (checkpoint, slot, server), continuity (the publication), refusal (their words)
+//!   ├─ outbox_tables (whether there are such)
 //!   └─ first_start (publication, intent, slot), init
 //! ```
 
@@ -14,6 +15,7 @@ mod continuity;
 mod first_start;
 mod init;
 mod judgement;
+mod outbox_tables;
 mod progress;
 mod publication_watch;
 mod refusal;
@@ -28,6 +30,7 @@ mod table_identity;
 mod tests;
 
 pub use init::{NotConnected, init, publication_sql};
+pub use outbox_tables::TableMistake;
 pub use refusal::Refusal;
 pub use resume::HistoryError;
 pub use settings::{KafkaSettings, Settings};

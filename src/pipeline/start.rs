@@ -21,6 +21,7 @@ use super::{
     assembler::{Assembler, Bounds},
     continuity, first_start,
     judgement::{judge_checkpoint, judge_look, judge_slot, judge_source},
+    outbox_tables,
     publication_watch::PublicationWatch,
     refusal::Refusal,
     resume::Resume,
@@ -174,6 +175,7 @@ pub(super) async fn take_over(
     if let Some(before) = &known {
         continuity::judge_before_change(settings, &ground.sql, before).await??;
     }
+    outbox_tables::check(settings, &ground.sql).await??;
     let mapping = check_tables(&ground).await?;
     if slot.is_none() || purpose == Purpose::Init {
         first_start::ensure_publication(settings, &ground.sql).await?;
@@ -289,24 +291,16 @@ async fn look(ground: &Ground<'_>, must_be_sure: bool) -> Result<(Kafka, Look), 
     .await
 }
 
-/// Whether the tables exist and what the publication delivers of them is what the mapping needs, before anything is made
-/// for them and before a row finds out.
+/// Whether what the publication delivers of the tables is what the mapping needs, before anything is
+/// made for them and before a row finds out.
 async fn check_tables(ground: &Ground<'_>) -> Result<Mapping, Failed> {
     let settings = ground.settings;
     let mapping = Mapping::new(settings.event.clone());
     for name in &settings.tables {
         let publication = &settings.publication;
+        // One that is dropped at this moment is missed by the next look at the publication.
         let Some(table) = catalog::published_table(&ground.sql, publication, name).await? else {
-            return Err(Refusal::PublicationGap {
-                publication: settings.publication.to_string(),
-                what: format!("table {name} does not exist, so it cannot hold it"),
-                mend: format!(
-                    "Run CREATE TABLE {} (schemas/outbox.sql is one to start from), or correct \
-                     table under [[outbox]].",
-                    name.quoted()
-                ),
-            }
-            .into());
+            continue;
         };
         let columns: Vec<_> =
             table.columns.iter().map(|column| (column.name.as_str(), column.type_oid)).collect();

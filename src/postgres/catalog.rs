@@ -41,6 +41,15 @@ pub struct WithheldColumn {
     pub mend: String,
 }
 
+/// What a relation is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// A table that a publication can hold.
+    Publishable,
+    /// Something else, in words.
+    Other(&'static str),
+}
+
 /// Asks for the server's facts.
 ///
 /// # Errors
@@ -231,6 +240,46 @@ impl Attribute {
             table = table.quoted(),
         )
     }
+}
+
+/// What has this name; none where nothing has it.
+///
+/// # Errors
+/// Where the connection breaks.
+pub async fn kind(sql: &Sql, name: &TableName) -> Result<Option<Kind>, PostgresError> {
+    // "char" as text, which tokio-postgres reads on every version.
+    const SQL: &str = "SELECT c.relkind::text, c.relpersistence::text, c.oid < 16384 \
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+        WHERE n.nspname = $1 AND c.relname = $2";
+    let rows = sql.rows(&format!("look up table {name}"), SQL, &[&name.schema, &name.name]).await?;
+    let kind = |row: &tokio_postgres::Row| {
+        let (kind, persistence): (String, String) = (row.get(0), row.get(1));
+        match (kind.as_str(), persistence.as_str()) {
+            // C name: FirstNormalObjectId.
+            ("r" | "p", _) if row.get(2) => Kind::Other("a system table"),
+            ("r" | "p", "p") => Kind::Publishable,
+            ("r" | "p", "u") => Kind::Other("an unlogged table"),
+            ("r" | "p", _) => Kind::Other("a temporary table"),
+            ("v", _) => Kind::Other("a view"),
+            ("m", _) => Kind::Other("a materialized view"),
+            ("f", _) => Kind::Other("a foreign table"),
+            _ => Kind::Other("no table"),
+        }
+    };
+    Ok(rows.first().map(kind))
+}
+
+/// The names of all tables that a publication can hold.
+///
+/// # Errors
+/// Where the connection breaks.
+pub async fn table_names(sql: &Sql) -> Result<Vec<TableName>, PostgresError> {
+    const SQL: &str = "SELECT n.nspname::text, c.relname::text \
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+        WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND c.oid >= 16384";
+    let rows = sql.rows("list the tables", SQL, &[]).await?;
+    let name = |row: &tokio_postgres::Row| TableName { schema: row.get(0), name: row.get(1) };
+    Ok(rows.iter().map(name).collect())
 }
 
 pub(super) fn no_row(what: &str) -> PostgresError {

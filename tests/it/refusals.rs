@@ -1,5 +1,7 @@
 //! What is refused rather than lost or doubled: each with its code, what, why and what mends it.
 
+use std::time::Duration;
+
 use std::fs;
 
 use crate::support::{
@@ -556,6 +558,32 @@ fn a_table_that_was_out_of_the_publication_is_refused() {
     shop.session.run(told(&ended, "Run ", ";"));
     shop.refuse("publication_gap", "outbox_events");
     shop.assert_publishes_under_another_slot();
+}
+
+#[test]
+fn what_the_settings_name_and_the_server_lacks_is_a_mistake_of_the_settings() {
+    let shop = Shop::open();
+    shop.session.run("CREATE VIEW orders_view AS SELECT * FROM outbox_events");
+    shop.session.run("CREATE UNLOGGED TABLE fleeting (id uuid)");
+    let text = fs::read_to_string(shop.settings.path()).expect("settings");
+    for (from, to, expected) in [
+        ("public.outbox_events", "public.outbox_event", "\"public.outbox_events\""),
+        ("public.outbox_events", "shop.public.outbox_events", "\"public.outbox_events\""),
+        ("public.outbox_events", "public.orders_view", "no view"),
+        ("public.outbox_events", "public.fleeting", "that is logged"),
+        ("/shop\"", "/shopp\"", "postgres.url"),
+    ] {
+        let settings = SettingsFile::of_text(text.replacen(from, to, 1));
+        for command in ["run", "init"] {
+            let ended = Daemon::start_as(command, &settings).wait(PATIENCE);
+            assert_eq!(ended.code, Some(2), "{to}: {}", ended.stderr);
+            assert!(ended.is_code("settings"), "{to}: {}", ended.stderr);
+            let last = ended.stderr.trim_end().lines().last().unwrap_or_default();
+            assert!(last.contains(expected), "{to}: {last}");
+        }
+    }
+    // Nothing was made for a table that is none.
+    assert_eq!(shop.session.value("SELECT count(*) FROM pg_publication").as_deref(), Some("0"));
 }
 
 #[test]

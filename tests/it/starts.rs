@@ -268,9 +268,13 @@ fn a_first_start_that_is_refused_makes_nothing() {
 fn a_table_that_does_not_exist_is_refused_and_nothing_is_made() {
     let shop = Shop::open()
         .with_settings(|settings| settings.replaced("public.outbox_events", "public.outbox"));
-    let ended = shop.refuse("publication_gap", "CREATE TABLE");
-    assert!(ended.stderr.contains("public.outbox"), "{}", ended.stderr);
-    assert_nothing_was_made(&shop.session);
+    for command in ["run", "init"] {
+        let ended = daemon::run(&[command], &shop.settings);
+        assert_eq!(ended.code, Some(2), "{}", ended.stderr);
+        assert!(ended.is_code("settings"), "{}", ended.stderr);
+        assert!(ended.stderr.contains("\"public.outbox_events\""), "{}", ended.stderr);
+        assert_nothing_was_made(&shop.session);
+    }
 }
 
 #[test]
