@@ -10,7 +10,10 @@ use std::collections::BTreeMap;
 
 use tracing::warn;
 
-use super::{refusal::Refusal, settings::Settings};
+use super::{
+    refusal::{AFTER_ANOTHER_SLOT, Refusal, not_published},
+    settings::Settings,
+};
 use crate::{
     checkpoint::{Fingerprint, TableFingerprint},
     postgres::{
@@ -48,18 +51,10 @@ fn judge_presence(
 ) -> Result<(), Refusal> {
     let name = &settings.publication;
     judge_operations(settings, found)?;
-    let is_missing = |table: &&TableName| !found.tables.contains_key(table);
-    let Some(table) = tables.iter().find(is_missing) else { return Ok(()) };
-    Err(Refusal::PublicationGap {
-        publication: name.to_string(),
-        what: format!("table {table} is not in it"),
-        mend: format!(
-            "Run {}; tailwater init does it for a table that is newly configured. Rows that are \
-             inserted before are not delivered. A partitioned table needs \
-             publish_via_partition_root = true as well.",
-            publication::add_table_sql(name, table)
-        ),
-    })
+    match tables.iter().find_map(|table| found.absent.get_key_value(table)) {
+        Some((table, absence)) => Err(not_published(name, table, absence)),
+        None => Ok(()),
+    }
 }
 
 /// Whether inserts are published.
@@ -223,9 +218,8 @@ fn unproven(before: &Fingerprint, now: &Fingerprint, table: &str) -> Refusal {
 
 pub(super) fn missing_rows_hint(tables: &str) -> String {
     format!(
-        "Rows that were inserted into {tables} in between are not on Kafka: compare them with the \
-         topic. Then set another postgres.slot, run tailwater init, and insert the missing rows \
-         anew."
+        "Rows that were inserted into {tables} in between are not on Kafka and are never sent. To \
+         go on from now, set another postgres.slot and run tailwater init. {AFTER_ANOTHER_SLOT}"
     )
 }
 

@@ -18,7 +18,7 @@ use tracing::info;
 use super::{
     continuity::judge_operations,
     judgement::judge_source,
-    refusal::Refusal,
+    refusal::{Refusal, not_published},
     settings::Settings,
     start::{Failed, Ground, blocking},
 };
@@ -26,7 +26,7 @@ use crate::{
     checkpoint::{CheckpointRecord, Fingerprint, Intent, store::Store},
     lsn::{EndLsn, Lsn},
     postgres::{
-        publication,
+        publication::{self, Absence},
         replication::{Connection, SystemIdentity},
         slot,
         sql::Sql,
@@ -47,11 +47,12 @@ pub(super) async fn ensure_publication(settings: &Settings, sql: &Sql) -> Result
         }
         Some(found) => {
             judge_operations(settings, &found)?;
-            for table in &settings.tables {
-                if !found.tables.contains_key(table) {
-                    publication::add_table(sql, name, table).await?;
-                    info!(publication = %name, %table, "added the table to the publication");
+            for (table, absence) in &found.absent {
+                if *absence != Absence::NotMember {
+                    return Err(not_published(name, table, absence).into());
                 }
+                publication::add_table(sql, name, table).await?;
+                info!(publication = %name, %table, "added the table to the publication");
             }
         }
     }

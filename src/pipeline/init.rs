@@ -11,7 +11,7 @@ use tracing::info;
 
 use super::{
     outbox_tables,
-    refusal::Refusal,
+    refusal::{self, Refusal},
     settings::Settings,
     shutdown::Shutdown,
     start::{self, Failed, Purpose, TakenOver},
@@ -19,7 +19,10 @@ use super::{
 use crate::{
     checkpoint::CheckpointRecord,
     failure::{Code, Failure, Recovery},
-    postgres::{publication, sql::Sql},
+    postgres::{
+        publication::{self, Absence},
+        sql::Sql,
+    },
 };
 
 /// How long servers that do not answer are waited for. Who runs `init` waits for its end, unlike
@@ -106,8 +109,18 @@ pub async fn publication_sql(
         let Some(found) = publication::describe(&sql, name, &settings.tables).await? else {
             return Ok(vec![publication::create_sql(name, &settings.tables)]);
         };
-        let missing = settings.tables.iter().filter(|table| !found.tables.contains_key(*table));
-        Ok(missing.map(|table| publication::add_table_sql(name, table)).collect())
+        let mut statements = Vec::new();
+        for (table, absence) in &found.absent {
+            statements.push(match absence {
+                Absence::NotMember => publication::add_table_sql(name, table),
+                Absence::AsPartitions => publication::via_root_sql(name),
+                Absence::AsAncestor(_) => {
+                    return Err(refusal::not_published(name, table, absence).into());
+                }
+            });
+        }
+        statements.dedup();
+        Ok(statements)
     })
     .await
 }

@@ -6,7 +6,10 @@ use crate::{
     checkpoint::CheckpointRecord,
     failure::{Code, Failure, Recovery},
     lsn::{CommitLsn, EndLsn, Lsn},
-    postgres::{PublicationName, SlotName},
+    postgres::{
+        PublicationName, SlotName, TableName,
+        publication::{self, Absence},
+    },
 };
 
 /// Why publishing does not start, or does not go on.
@@ -290,17 +293,61 @@ impl Failure for Refusal {
                  second pipeline of the source, run tailwater init; it starts from now on."
             ),
             Self::PublicationMissing { create_sql, .. } => format!(
-                "Run {create_sql}; changes made while it was missing are not delivered: compare \
-                 the tables with the topics."
+                "Set another postgres.slot and run tailwater init: it makes the publication (by \
+                 {create_sql}) and starts from now. {AFTER_ANOTHER_SLOT} To make the publication \
+                 again and start under the same slot is refused too (publication_gap): rows that \
+                 were inserted while it was missing are never sent."
             ),
             Self::PublicationGap { mend, .. } => mend.clone(),
         })
     }
 }
 
+/// What remains to be done after a start from now under another slot.
+pub(super) const AFTER_ANOTHER_SLOT: &str = "Then drop the old slot with SELECT \
+    pg_drop_replication_slot('<old slot>'), compare the table with the topics, and insert the \
+    missing rows anew.";
+
 fn new_slot_hint(slot: &SlotName) -> String {
     format!(
-        "To go on from now, set another postgres.slot than \"{slot}\" and run tailwater init; then \
-         publish the missing rows again by inserting them anew."
+        "To go on from now, set another postgres.slot than \"{slot}\" and run tailwater init. \
+         {AFTER_ANOTHER_SLOT}"
     )
+}
+
+/// The refusal of a configured table whose rows do not come under its name.
+pub(super) fn not_published(
+    publication: &PublicationName,
+    table: &TableName,
+    absence: &Absence,
+) -> Refusal {
+    let (what, mend) = match absence {
+        Absence::NotMember => {
+            let sql = publication::add_table_sql(publication, table);
+            let mend = format!(
+                "Run {sql}; or tailwater init, which does it; and start. If rows of {table} were \
+                 published before, that start is refused too, because those that were inserted \
+                 meanwhile are never sent: then set another postgres.slot as well and run \
+                 tailwater init, which starts from now. {AFTER_ANOTHER_SLOT}"
+            );
+            (format!("table {table} is not in it"), mend)
+        }
+        Absence::AsPartitions => {
+            let sql = publication::via_root_sql(publication);
+            let mend = format!(
+                "Run {sql}, which holds for all tables of the publication, and start. Rows that \
+                 were inserted before are never sent as rows of {table}, and no later start \
+                 notices: compare the table with the topics, and insert the missing rows anew."
+            );
+            (format!("rows of {table} come under the names of its partitions"), mend)
+        }
+        Absence::AsAncestor(ancestor) => {
+            let mend = format!(
+                "Set outbox.table to \"{ancestor}\" and start; then compare the table with the \
+                 topics, and insert rows anew that were left out meanwhile."
+            );
+            (format!("rows of {table} come under the name of {ancestor}"), mend)
+        }
+    };
+    Refusal::PublicationGap { publication: publication.to_string(), what, mend }
 }

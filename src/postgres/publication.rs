@@ -20,8 +20,22 @@ pub struct Publication {
     pub operations: Vec<&'static str>,
     /// `publish_via_partition_root`.
     pub via_partition_root: bool,
-    /// The tables among those asked for that it holds.
+    /// The tables among those asked for whose rows come under their names.
     pub tables: BTreeMap<TableName, Member>,
+    /// The others.
+    pub absent: BTreeMap<TableName, Absence>,
+}
+
+/// Why a table's rows do not come under its name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Absence {
+    /// It is not in the publication.
+    NotMember,
+    /// It is partitioned, and its rows come under the names of its partitions:
+    /// `publish_via_partition_root` is false.
+    AsPartitions,
+    /// It is a partition, and its rows come under the name of this table.
+    AsAncestor(TableName),
 }
 
 /// A table of a publication.
@@ -81,10 +95,11 @@ pub async fn describe(
     let operations = ["insert", "update", "delete", "truncate"].into_iter().enumerate();
     let operations = operations.filter(|(column, _)| row.get(column + 2)).map(|(_, name)| name);
     let has_schemas = row.get(7);
-    let mut found = BTreeMap::new();
+    let (mut found, mut absent) = (BTreeMap::new(), BTreeMap::new());
     for table in tables {
-        if let Some(member) = member(sql, oid, table, has_schemas).await? {
-            found.insert(table.clone(), member);
+        match member(sql, oid, table, has_schemas).await? {
+            Some(member) => _ = found.insert(table.clone(), member),
+            None => _ = absent.insert(table.clone(), absence(sql, oid, publication, table).await?),
         }
     }
     Ok(Some(Publication {
@@ -93,6 +108,7 @@ pub async fn describe(
         operations: operations.collect(),
         via_partition_root: row.get(6),
         tables: found,
+        absent,
     }))
 }
 
@@ -127,6 +143,47 @@ async fn member(
         member: row.get::<_, Option<u32>>(1).map(Oid),
         schema_member: schemas.first().map(|row| Oid(row.get(0))),
     }))
+}
+
+async fn absence(
+    sql: &Sql,
+    publication_oid: Oid,
+    publication: &PublicationName,
+    table: &TableName,
+) -> Result<Absence, PostgresError> {
+    // A partition that is published without a row of its own in pg_publication_rel is so because
+    // its ancestor is, or the whole schema or database.
+    const SQL: &str = "SELECT above.schema, above.name, EXISTS ( \
+            SELECT FROM pg_partition_tree(c.oid) below \
+            JOIN pg_class b ON b.oid = below.relid AND b.oid <> c.oid \
+            JOIN pg_namespace bn ON bn.oid = b.relnamespace \
+            JOIN pg_publication_tables p ON p.pubname = $1 \
+                AND p.schemaname = bn.nspname AND p.tablename = b.relname \
+            WHERE NOT EXISTS ( \
+                SELECT FROM pg_publication_rel r WHERE r.prrelid = b.oid AND r.prpubid = $4 \
+            ) \
+        ) \
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+        LEFT JOIN LATERAL ( \
+            SELECT an.nspname::text AS schema, a.relname::text AS name \
+            FROM pg_partition_ancestors(c.oid) ancestor \
+            JOIN pg_class a ON a.oid = ancestor.relid AND a.oid <> c.oid \
+            JOIN pg_namespace an ON an.oid = a.relnamespace \
+            JOIN pg_publication_tables p ON p.pubname = $1 \
+                AND p.schemaname = an.nspname AND p.tablename = a.relname \
+            LIMIT 1 \
+        ) above ON true \
+        WHERE n.nspname = $2 AND c.relname = $3";
+    let action = format!("look up table {table} in publication \"{publication}\"");
+    let parameters: [&(dyn ToSql + Sync); 4] =
+        [&publication.as_str(), &table.schema, &table.name, &publication_oid.0];
+    let rows = sql.rows(&action, SQL, &parameters).await?;
+    let Some(row) = rows.first() else { return Ok(Absence::NotMember) };
+    Ok(match (row.get(0), row.get(1)) {
+        (Some(schema), Some(name)) => Absence::AsAncestor(TableName { schema, name }),
+        _ if row.get(2) => Absence::AsPartitions,
+        _ => Absence::NotMember,
+    })
 }
 
 /// Whether a publication, and the membership of a table in it, are as they are since before
@@ -165,6 +222,12 @@ pub async fn is_settled(
     };
     let rows = sql.rows(&action, SCHEMA_SQL, &[&slot.as_str(), &schema.0]).await?;
     Ok(is_settled && is_yes(rows))
+}
+
+/// The SQL that has a partitioned table's rows come under its own name.
+pub fn via_root_sql(publication: &PublicationName) -> String {
+    let publication = quote_identifier(publication.as_str());
+    format!("ALTER PUBLICATION {publication} SET (publish_via_partition_root = true)")
 }
 
 /// The SQL that makes a publication. Inserts alone are published: an outbox needs no more, and a

@@ -22,6 +22,27 @@ pub fn settings(server: &Server, broker: &Broker) -> SettingsFile {
         .with("[[outbox]]", &format!("topic = \"{source}.{{domain}}.events\""))
 }
 
+/// The way on that most refusals name: another slot, `init`, the old slot dropped, the missing rows
+/// inserted anew. `missing` is what the comparison with the topic finds.
+fn go_on_from_now(shop: Shop, missing: &str) -> Shop {
+    let shop = shop.with_settings(|settings| settings.with("[postgres]", "slot = \"second\""));
+    init(&shop.settings);
+    shop.session.run(
+        "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots \
+         WHERE slot_name = 'tailwater'",
+    );
+    shop.session.run(&format!(
+        "BEGIN; CREATE TEMPORARY TABLE missing ON COMMIT DROP AS \
+         SELECT * FROM outbox_events WHERE {missing}; \
+         DELETE FROM outbox_events WHERE {missing}; \
+         INSERT INTO outbox_events SELECT * FROM missing; COMMIT"
+    ));
+    let daemon = publishing(&shop.settings);
+    wait_until_published(&shop.session, "second");
+    stop(daemon);
+    shop
+}
+
 /// A database, its settings and a connection.
 pub struct Shop {
     pub server: Server,
@@ -531,7 +552,13 @@ fn a_slot_of_another_source_is_refused() {
 fn a_dropped_publication_is_refused() {
     let shop = Shop::initialised();
     shop.session.run("DROP PUBLICATION tailwater");
-    shop.refuse("publication_missing", "CREATE PUBLICATION \"tailwater\"");
+    insert(&shop.session, 3);
+    shop.refuse("publication_missing", "Set another postgres.slot");
+    let ended = shop.refuse("publication_missing", "CREATE PUBLICATION \"tailwater\"");
+    assert!(ended.stderr.contains("(publication_gap)"), "{}", ended.stderr);
+    // The way on that it names.
+    let shop = go_on_from_now(shop, "true");
+    assert_eq!(published(&shop), 3);
 }
 
 /// PostgreSQL 18 says of a missing publication only a notice, and sends nothing.
@@ -555,9 +582,36 @@ fn a_table_that_was_out_of_the_publication_is_refused() {
     shop.session.run("ALTER PUBLICATION tailwater DROP TABLE outbox_events");
     let ended = shop.refuse("publication_gap", "ADD TABLE \"public\".\"outbox_events\"");
     insert(&shop.session, 1);
+    // The mend of a table that was never published; this one was, as it says.
     shop.session.run(told(&ended, "Run ", ";"));
-    shop.refuse("publication_gap", "outbox_events");
-    shop.assert_publishes_under_another_slot();
+    shop.refuse("publication_gap", "set another postgres.slot");
+    let shop = go_on_from_now(shop, "true");
+    assert_eq!(published(&shop), 1);
+}
+
+#[test]
+fn a_partitioned_outbox_is_published_as_itself_or_refused_with_the_mend() {
+    let shop = Shop::open();
+    shop.session.run(
+        "DROP TABLE outbox_events;
+         CREATE TABLE outbox_events (id uuid, aggregate_id text, event_type text, payload jsonb, \
+             created_at timestamptz) PARTITION BY RANGE (created_at);
+         CREATE TABLE outbox_all PARTITION OF outbox_events DEFAULT;
+         CREATE PUBLICATION tailwater FOR TABLE outbox_events WITH (publish = 'insert')",
+    );
+    let mend = "ALTER PUBLICATION \"tailwater\" SET (publish_via_partition_root = true)";
+    shop.refuse("publication_gap", mend);
+    let ended = daemon::run(&["init"], &shop.settings);
+    assert!(ended.is_code("publication_gap"), "{}", ended.stderr);
+    let printed = daemon::run(&["init", "--print-sql"], &shop.settings);
+    assert!(printed.stdout.contains(mend), "{}", printed.stdout);
+    shop.session.run(&printed.stdout);
+    init(&shop.settings);
+    shop.publish(3);
+    assert_eq!(published(&shop), 3);
+    // A partition's rows come under the name of the whole.
+    let settings = shop.settings.replaced("public.outbox_events", "public.outbox_all");
+    refuse(&settings, "publication_gap", "outbox.table to \"public.outbox_events\"");
 }
 
 #[test]
