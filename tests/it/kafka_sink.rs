@@ -695,6 +695,28 @@ async fn a_record_that_no_broker_takes_stops_with_its_event() {
 }
 
 #[tokio::test]
+async fn an_event_above_a_limit_of_our_own_names_the_property_to_raise() {
+    for (property, value) in [("message.max.bytes", "5000"), ("queue.buffering.max.kbytes", "5")] {
+        let scene = Scene::new("own-limit");
+        let mut settings = scene.settings();
+        settings.properties.insert(property.to_owned(), value.to_owned());
+        let mut sink = scene.sink(settings);
+        let mut batch = Batch::default();
+        batch.announce_topic(TopicId(0), scene.topic());
+        push(&mut batch, Some("a"), &"x".repeat(6_000));
+        batch.set_cut(cut(&scene, 1, Urgency::Group));
+        sink.send(batch);
+        let error = failed(&mut sink).await;
+        assert_eq!(error.code(), Some(Code::EventTooLarge));
+        let words = chain(error.as_ref());
+        assert!(words.contains(&format!("{property} of kafka.properties")), "{words}");
+        let hint = error.hint().expect("a hint");
+        assert!(hint.starts_with(&format!("Set {property} in kafka.properties")), "{hint}");
+        sink.close().await;
+    }
+}
+
+#[tokio::test]
 async fn a_record_larger_than_a_batch_is_delivered_where_its_topic_takes_it() {
     let scene = Scene::new("raised");
     let mut settings = scene.settings();

@@ -104,7 +104,7 @@ impl Kafka {
 
     /// The largest record that the producers' queues take: key, value and headers, in bytes.
     pub fn record_bytes_max(&self) -> usize {
-        self.properties.queue_bytes
+        self.properties.limits.queue_bytes
     }
 
     /// Starts the threads that produce and commit. Cancelling what was given to [`Kafka::connect`] has no

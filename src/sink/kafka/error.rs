@@ -1,6 +1,6 @@
 //! What can go wrong between us and Kafka.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use crate::{
     failure::{Code, Failure, Recovery},
@@ -116,19 +116,20 @@ pub enum KafkaError {
         /// What is wrong with it.
         reason: String,
     },
-    /// A record is larger than its topic allows.
+    /// A record is larger than its topic or our own client allows.
     #[error(
-        "event {event_id} of the transaction at {commit_lsn} has {bytes} bytes, and topic \
-         \"{topic}\" takes {}", less(.bytes_max)
+        "event {event_id} of the transaction at {commit_lsn} has {bytes} bytes with its framing, \
+         and {limit} for topic \"{topic}\" takes {}", less(.bytes_max)
     )]
     EventTooLarge {
         /// The topic.
         topic: String,
-        /// Key, value and headers, uncompressed.
+        /// Key, value, headers and framing, uncompressed.
         bytes: usize,
-        /// The topic's `max.message.bytes`, or what the producer's queue holds; none where only the
-        /// broker knows it.
+        /// The smallest of the limits; none where only the broker knows it.
         bytes_max: Option<usize>,
+        /// Which one that is.
+        limit: SizeLimit,
         /// The event's transaction.
         commit_lsn: CommitLsn,
         /// The event.
@@ -155,6 +156,50 @@ pub enum KafkaError {
     /// The thread that produces is gone.
     #[error("could not go on with Kafka: its thread has ended")]
     ThreadEnded,
+}
+
+/// What bounds a record's size.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SizeLimit {
+    /// The topic's `max.message.bytes`.
+    Topic,
+    /// The property `queue.buffering.max.kbytes`, as bytes.
+    Queue,
+    /// The property `message.max.bytes`.
+    Message,
+}
+
+impl fmt::Display for SizeLimit {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Topic => "max.message.bytes of the topic",
+            Self::Queue => "queue.buffering.max.kbytes of kafka.properties",
+            Self::Message => "message.max.bytes of kafka.properties",
+        })
+    }
+}
+
+impl SizeLimit {
+    /// What raises it to `bytes` for the topic.
+    fn raise(self, topic: &str, bytes: usize) -> String {
+        match self {
+            Self::Topic => format!(
+                "Raise the topic's limit and start again: kafka-configs.sh --bootstrap-server \
+                 <broker> --alter --entity-type topics --entity-name {topic} --add-config \
+                 max.message.bytes={bytes}; above 16 MiB also queue.buffering.max.kbytes in \
+                 kafka.properties."
+            ),
+            Self::Queue => format!(
+                "Set queue.buffering.max.kbytes in kafka.properties to {} or more and start \
+                 again.",
+                bytes.div_ceil(1024)
+            ),
+            Self::Message => format!(
+                "Set message.max.bytes in kafka.properties to {bytes} or more, or take it out: \
+                 unless set, it is no limit; and start again."
+            ),
+        }
+    }
 }
 
 fn reason_suffix(reason: &Option<String>) -> String {
@@ -239,13 +284,9 @@ impl Failure for KafkaError {
                  acknowledged."
                     .to_owned()
             }
-            Self::EventTooLarge { topic, bytes, .. } => format!(
-                "Raise the topic's limit and start again: kafka-configs.sh --bootstrap-server \
-                 <broker> --alter --entity-type topics --entity-name {topic} --add-config \
-                 max.message.bytes={}; above 16 MiB also queue.buffering.max.kbytes in \
-                 kafka.properties.",
-                bytes.saturating_add(*bytes / 4)
-            ),
+            Self::EventTooLarge { topic, bytes, limit, .. } => {
+                limit.raise(topic, bytes.saturating_add(*bytes / 4))
+            }
             Self::EventRefused { topic, .. } => format!(
                 "Mend what topic \"{topic}\" refuses and start again: a compacted topic takes no \
                  null key (aggregate_id), message.timestamp.after.max.ms no commit time that far \

@@ -36,7 +36,7 @@ mod worker;
 
 pub use cancel::Cancel;
 pub use client::Kafka;
-pub use error::KafkaError;
+pub use error::{KafkaError, SizeLimit};
 pub use partitioner::Partitioner;
 pub use properties::PROTECTED_PROPERTIES;
 pub use reader::{Offsets, Reader, StoredRecord};

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use rdkafka::{ClientConfig, config::RDKafkaLogLevel};
 
-use crate::sink::kafka::settings::{Administration, Settings};
+use crate::sink::kafka::{
+    error::SizeLimit,
+    settings::{Administration, Settings},
+};
 
 /// Properties that `kafka.properties` must not hold, each with what takes its place or what would
 /// break.
@@ -56,8 +59,30 @@ pub(super) struct ProducerProperties {
     pub(super) config: ClientConfig,
     pub(super) transaction_timeout: Duration,
     pub(super) batch_bytes: usize,
+    pub(super) limits: RecordLimits,
+}
+
+/// What our own client takes of one record, whatever its topic does.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RecordLimits {
     /// The largest value that the queue takes.
     pub(super) queue_bytes: usize,
+    /// `message.max.bytes`.
+    pub(super) message_bytes: usize,
+}
+
+impl RecordLimits {
+    /// The limit that a record to a topic meets first.
+    pub(super) fn smallest(self, topic_bytes: usize) -> (usize, SizeLimit) {
+        let Self { queue_bytes, message_bytes } = self;
+        if message_bytes < topic_bytes.min(queue_bytes) {
+            (message_bytes, SizeLimit::Message)
+        } else if queue_bytes < topic_bytes {
+            (queue_bytes, SizeLimit::Queue)
+        } else {
+            (topic_bytes, SizeLimit::Topic)
+        }
+    }
 }
 
 pub(super) fn producer(settings: &Settings) -> ProducerProperties {
@@ -76,10 +101,10 @@ pub(super) fn producer(settings: &Settings) -> ProducerProperties {
         all.get(name).and_then(|text| text.trim().parse().ok()).unwrap_or(otherwise)
     };
     let queue_bytes = number(&all, "queue.buffering.max.kbytes", QUEUE_KIB).saturating_mul(1024);
-    // A record is refused by its topic's limit or by the queue's, never by this.
-    all.entry("message.max.bytes").or_insert_with(|| {
-        queue_bytes.saturating_add(BATCH_BYTES).min(MESSAGE_BYTES_MAX).to_string()
-    });
+    // Unless it is set, a record is refused by its topic's limit or by the queue's, never by this.
+    let unlimited = queue_bytes.saturating_add(BATCH_BYTES).min(MESSAGE_BYTES_MAX);
+    all.entry("message.max.bytes").or_insert_with(|| unlimited.to_string());
+    let message_bytes = number(&all, "message.max.bytes", unlimited);
     let timeout_ms = number(&all, "transaction.timeout.ms", 60_000);
     let batch_bytes = number(&all, "batch.size", BATCH_BYTES);
 
@@ -98,7 +123,7 @@ pub(super) fn producer(settings: &Settings) -> ProducerProperties {
         config: client_config(all),
         transaction_timeout: Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(u64::MAX)),
         batch_bytes,
-        queue_bytes,
+        limits: RecordLimits { queue_bytes, message_bytes },
     }
 }
 
@@ -165,4 +190,19 @@ fn queue_kib(settings: &Settings) -> usize {
     let largest = settings.topic.config.get("max.message.bytes");
     let bytes: usize = largest.and_then(|text| text.trim().parse().ok()).unwrap_or(0);
     QUEUE_KIB.max(bytes.saturating_mul(2).div_ceil(1024))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_smallest_limit_of_a_record_is_the_one_that_is_named() {
+        let limits = RecordLimits { queue_bytes: 300, message_bytes: 200 };
+        assert_eq!(limits.smallest(100), (100, SizeLimit::Topic));
+        assert_eq!(limits.smallest(200), (200, SizeLimit::Topic));
+        assert_eq!(limits.smallest(250), (200, SizeLimit::Message));
+        let limits = RecordLimits { queue_bytes: 300, message_bytes: 400 };
+        assert_eq!(limits.smallest(350), (300, SizeLimit::Queue));
+    }
 }

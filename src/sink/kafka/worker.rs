@@ -37,9 +37,11 @@ use crate::sink::{
         Cancel, Kafka, KafkaError,
         client::{self, QUEUE_PAUSE},
         committer::{Committer, Order},
+        error::SizeLimit,
         inbox::{Inbox, Next},
         native::Topic,
         producer::{Parts, Producer, Refusal, Turn},
+        properties::RecordLimits,
         settings::Settings,
         topics::{KnownTopic, Topics},
     },
@@ -88,7 +90,7 @@ pub(super) struct Worker {
     producers: Arc<[Producer; Turn::COUNT]>,
     settings: Arc<Settings>,
     batch_bytes: usize,
-    queue_bytes: usize,
+    limits: RecordLimits,
     inbox: Inbox,
     committer: Committer,
     reports: mpsc::Sender<Report>,
@@ -118,7 +120,7 @@ impl Worker {
             producers,
             settings: kafka.settings,
             batch_bytes: kafka.properties.batch_bytes,
-            queue_bytes: kafka.properties.queue_bytes,
+            limits: kafka.properties.limits,
             inbox,
             reports,
             closing,
@@ -236,8 +238,9 @@ impl Worker {
         let topic =
             self.topics.known(record.topic, &self.producers, &self.settings, &self.closing)?;
         let bytes = record.bytes() + FRAMING_BYTES;
-        if bytes > topic.bytes_max.min(self.queue_bytes) {
-            return Err(too_large(batch, record, topic, self.queue_bytes));
+        let (bytes_max, limit) = self.limits.smallest(topic.bytes_max);
+        if bytes > bytes_max {
+            return Err(too_large(batch, record, topic, (bytes_max, limit)));
         }
         if topic.bytes_max < self.batch_bytes {
             // librdkafka does not know of topics' limits: a batch that grew past this one would
@@ -267,7 +270,8 @@ impl Worker {
                     producer.poll(QUEUE_PAUSE, 0)?;
                 }
                 Err(Refusal::TooLarge) => {
-                    return Err(too_large(batch, record, topic, self.queue_bytes));
+                    let limit = (self.limits.message_bytes, SizeLimit::Message);
+                    return Err(too_large(batch, record, topic, limit));
                 }
                 Err(Refusal::Broken(code)) => return Err(producer.broken(code, 0)),
             }
@@ -339,11 +343,17 @@ fn last_cut_of_few<'a>(batches: impl Iterator<Item = &'a Batch>) -> Option<&'a C
     last
 }
 
-fn too_large(batch: &Batch, record: &Record, topic: &KnownTopic, queue_bytes: usize) -> KafkaError {
+fn too_large(
+    batch: &Batch,
+    record: &Record,
+    topic: &KnownTopic,
+    (bytes_max, limit): (usize, SizeLimit),
+) -> KafkaError {
     KafkaError::EventTooLarge {
         topic: topic.name.to_string(),
-        bytes: record.bytes(),
-        bytes_max: Some(topic.bytes_max.min(queue_bytes)),
+        bytes: record.bytes() + FRAMING_BYTES,
+        bytes_max: Some(bytes_max),
+        limit,
         commit_lsn: record.commit_lsn,
         event_id: String::from_utf8_lossy(batch.slice(record.event_id)).into_owned(),
     }
