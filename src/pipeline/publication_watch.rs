@@ -1,13 +1,22 @@
 //! Looks at the publication every few seconds: a table that leaves it, or that is dropped and made
-//! anew, has a gap that no position in the log shows.
+//! anew, has a gap that no position in the log shows. On the same connection it asks for the end of
+//! the server's log, when somebody wants to know.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::mpsc, task::JoinHandle, time::sleep};
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    task::JoinHandle,
+    time::{Instant, sleep_until},
+};
 use tracing::{debug, info};
 
 use super::{continuity, continuity::Judged, refusal::Refusal, settings::Settings};
-use crate::{checkpoint::Fingerprint, postgres::sql::Sql};
+use crate::{
+    checkpoint::Fingerprint,
+    lsn::Lsn,
+    postgres::{PostgresError, catalog, sql::Sql},
+};
 
 /// How often the publication is compared.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -19,23 +28,55 @@ pub(super) type Change = Result<Fingerprint, Refusal>;
 #[derive(Debug)]
 pub(super) struct PublicationWatch {
     changes: mpsc::Receiver<Change>,
+    wal_end: WalEnd,
     task: JoinHandle<()>,
+}
+
+/// The end of the server's log, for who asks.
+#[derive(Clone, Debug)]
+pub(super) struct WalEnd {
+    asked: Arc<Notify>,
+    told: watch::Receiver<Option<Lsn>>,
+}
+
+impl WalEnd {
+    /// Asks for it. Whatever was told before counts as unknown until the answer is there.
+    pub(super) fn ask(&mut self) {
+        self.told.mark_unchanged();
+        self.asked.notify_one();
+    }
+
+    /// The answer, once it is there.
+    pub(super) fn told(&self) -> Option<Lsn> {
+        let is_answered = self.told.has_changed().unwrap_or(false);
+        if is_answered { *self.told.borrow() } else { None }
+    }
 }
 
 impl PublicationWatch {
     /// Starts from the fingerprint that was just compared.
     pub(super) fn start(settings: Settings, sql: Sql, fingerprint: Fingerprint) -> Self {
-        let (sender, changes) = mpsc::channel(1);
-        let task = tokio::spawn(watch(settings, sql, fingerprint, sender));
-        Self { changes, task }
+        let (changes_sender, changes) = mpsc::channel(1);
+        let (told_sender, told) = watch::channel(None);
+        let wal_end = WalEnd { asked: Arc::default(), told };
+        let asked = Arc::clone(&wal_end.asked);
+        let watching = Watching { settings, sql, known: fingerprint, asked, told: told_sender };
+        let task = tokio::spawn(watching.run(changes_sender));
+        Self { changes, wal_end, task }
+    }
+
+    /// Where the server's log ends.
+    pub(super) fn wal_end(&self) -> WalEnd {
+        self.wal_end.clone()
     }
 
     /// A watch over a publication that never changes.
     #[cfg(test)]
     pub(super) fn unchanging() -> Self {
         let (sender, changes) = mpsc::channel(1);
+        let wal_end = WalEnd { asked: Arc::default(), told: watch::channel(None).1 };
         let task = tokio::spawn(async move { sender.closed().await });
-        Self { changes, task }
+        Self { changes, wal_end, task }
     }
 
     /// The next change.
@@ -56,41 +97,68 @@ impl Drop for PublicationWatch {
     }
 }
 
-async fn watch(
+/// The task.
+struct Watching {
     settings: Settings,
-    mut sql: Sql,
-    mut known: Fingerprint,
-    changes: mpsc::Sender<Change>,
-) {
-    loop {
-        sleep(INTERVAL).await;
-        let change = match look(&settings, &mut sql, &known).await {
-            Ok(Ok(fingerprint)) if fingerprint == known => continue,
-            Ok(Ok(fingerprint)) => {
-                info!(publication = fingerprint.name, "the publication changed");
-                continuity::warn_if_altered(&known, &fingerprint);
-                known = fingerprint.clone();
-                Ok(fingerprint)
-            }
-            Ok(Err(refusal)) => Err(refusal),
-            Err(error) => {
-                debug!(%error, "could not look at the publication; trying again");
-                continue;
-            }
-        };
-        if changes.send(change).await.is_err() {
-            return;
-        }
-    }
+    sql: Sql,
+    known: Fingerprint,
+    asked: Arc<Notify>,
+    told: watch::Sender<Option<Lsn>>,
 }
 
-async fn look(settings: &Settings, sql: &mut Sql, known: &Fingerprint) -> Judged<Fingerprint> {
-    if sql.is_closed() {
-        *sql = Sql::connect(&settings.postgres).await?;
+impl Watching {
+    async fn run(mut self, changes: mpsc::Sender<Change>) {
+        let mut look_at = Instant::now() + INTERVAL;
+        loop {
+            tokio::select! {
+                () = self.asked.notified() => {
+                    match self.ask_wal_end().await {
+                        Ok(end) => _ = self.told.send_replace(Some(end)),
+                        Err(error) => debug!(%error, "could not ask for the end of the log"),
+                    }
+                    continue;
+                }
+                () = sleep_until(look_at) => look_at = Instant::now() + INTERVAL,
+            }
+            let change = match self.look().await {
+                Ok(Ok(fingerprint)) if fingerprint == self.known => continue,
+                Ok(Ok(fingerprint)) => {
+                    info!(publication = fingerprint.name, "the publication changed");
+                    continuity::warn_if_altered(&self.known, &fingerprint);
+                    self.known = fingerprint.clone();
+                    Ok(fingerprint)
+                }
+                Ok(Err(refusal)) => Err(refusal),
+                Err(error) => {
+                    debug!(%error, "could not look at the publication; trying again");
+                    continue;
+                }
+            };
+            if changes.send(change).await.is_err() {
+                return;
+            }
+        }
     }
-    let now = match continuity::describe(settings, sql, &settings.tables).await? {
-        Ok(now) => now,
-        Err(refusal) => return Ok(Err(refusal)),
-    };
-    Ok(continuity::judge(settings, sql, known, &now).await?.map(|()| now))
+
+    async fn ask_wal_end(&mut self) -> Result<Lsn, PostgresError> {
+        self.reconnect().await?;
+        catalog::wal_end(&self.sql).await
+    }
+
+    async fn look(&mut self) -> Judged<Fingerprint> {
+        self.reconnect().await?;
+        let Self { settings, sql, known, .. } = self;
+        let now = match continuity::describe(settings, sql, &settings.tables).await? {
+            Ok(now) => now,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        Ok(continuity::judge(settings, sql, known, &now).await?.map(|()| now))
+    }
+
+    async fn reconnect(&mut self) -> Result<(), PostgresError> {
+        if self.sql.is_closed() {
+            self.sql = Sql::connect(&self.settings.postgres).await?;
+        }
+        Ok(())
+    }
 }

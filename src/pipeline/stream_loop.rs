@@ -135,6 +135,7 @@ impl<S: Sink> StreamLoop<S> {
             assembler,
             tracker,
             sink,
+            progress: Progress::new(watch.wal_end()),
             watch,
             halt_before,
             has_unread: false,
@@ -143,7 +144,6 @@ impl<S: Sink> StreamLoop<S> {
             idle_checkpoint_at: now,
             ping_at: now,
             is_status_due: true,
-            progress: Progress::new(),
         }
     }
 
