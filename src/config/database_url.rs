@@ -1,7 +1,7 @@
 //! `postgres.url`.
 
 use serde_json::{Value as Json, json};
-use tokio_postgres::config::{Host as UrlHost, SslMode};
+use tokio_postgres::config::Host as UrlHost;
 
 use super::{
     document::{Node, Value},
@@ -23,20 +23,80 @@ pub(super) struct DatabaseUrl {
     pub(super) application_name: Option<String>,
 }
 
+/// What is expected of it.
+const EXPECTED: &str = "a URL as \"postgres://user@host:5432/database\"";
+
+/// What becomes of a parameter of the URL.
+enum Parameter {
+    /// It is read.
+    Taken,
+    /// It asks for what is done anyway.
+    Harmless,
+    /// It asks for what is not done, and would be dropped silently.
+    Refused(&'static str),
+}
+
+/// libpq's parameters (manual page libpq-connect).
+fn judge_parameter(name: &str, value: &str) -> Parameter {
+    match (name, value) {
+        ("host" | "port" | "user" | "password" | "dbname" | "application_name", _) => {
+            Parameter::Taken
+        }
+        ("sslmode", "disable" | "allow" | "prefer")
+        | ("channel_binding" | "gssencmode", "disable" | "prefer")
+        // A standby is refused in any case.
+        | ("target_session_attrs", "any" | "read-write" | "primary") => Parameter::Harmless,
+        ("sslmode", _) => Parameter::Refused(
+            "this version speaks no TLS; use sslmode=disable, or a unix socket",
+        ),
+        ("channel_binding" | "gssencmode", _) => {
+            Parameter::Refused("this version speaks neither TLS nor GSSAPI")
+        }
+        ("target_session_attrs", _) => Parameter::Refused("only a primary can be followed"),
+        ("options", _) => Parameter::Refused("the forms of values rest on options of our own"),
+        ("hostaddr", _) => Parameter::Refused("write the address in the place of the host"),
+        (name, _) if name.starts_with("ssl") => Parameter::Refused("this version speaks no TLS"),
+        ("connect_timeout" | "tcp_user_timeout", _) => {
+            Parameter::Refused("time-outs are fixed: a login has 10 s")
+        }
+        (name, _) if name.starts_with("keepalives") => {
+            Parameter::Refused("the probes of a connection are fixed")
+        }
+        _ => Parameter::Refused("it is no parameter that is known here"),
+    }
+}
+
+/// The URL with those parameters alone that are read.
+fn screened(text: &str) -> Result<String, String> {
+    let Some((before, parameters)) = text.split_once('?') else { return Ok(text.to_owned()) };
+    let mut taken = Vec::new();
+    for parameter in parameters.split('&').filter(|parameter| !parameter.is_empty()) {
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        match judge_parameter(name, value) {
+            Parameter::Taken => taken.push(parameter),
+            Parameter::Harmless => {}
+            Parameter::Refused(why) => {
+                return Err(format!("has the parameter {name}, which is not supported: {why}"));
+            }
+        }
+    }
+    Ok(format!("{before}?{}", taken.join("&")))
+}
+
 impl DatabaseUrl {
     fn parse(text: &str) -> Result<Self, String> {
-        let expected = "must be a URL as \"postgres://user@host:5432/database\"";
-        let config: tokio_postgres::Config =
-            text.parse().map_err(|error| match std::error::Error::source(&error) {
-                // The source names the parameter, never the password.
-                Some(source) => format!("{expected}: {source}"),
-                None => expected.to_owned(),
-            })?;
-        if config.get_ssl_mode() == SslMode::Require {
-            return Err("has sslmode=require, but this version speaks no TLS; use \
-                        sslmode=disable or a unix socket"
-                .to_owned());
+        let expected = || format!("must be {EXPECTED}");
+        if !["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme)) {
+            return Err(expected());
         }
+        let parsed = screened(text)?.parse();
+        let config: tokio_postgres::Config = parsed.map_err(|error: tokio_postgres::Error| {
+            match std::error::Error::source(&error) {
+                // The source names the parameter, never the password.
+                Some(source) => format!("{}: {source}", expected()),
+                None => expected(),
+            }
+        })?;
         let [host] = config.get_hosts() else {
             return Err(match config.get_hosts() {
                 [] => "names no host; a unix socket is written as ?host=/var/run/postgresql",
@@ -66,10 +126,7 @@ impl Read for DatabaseUrl {
     fn read(node: &Node, key: &str, mistakes: &mut Mistakes) -> Option<Self> {
         let parsed = match &node.value {
             Value::Text(text) => Self::parse(text),
-            other => Err(format!(
-                "must be a URL as \"postgres://user@host/database\", not {}",
-                other.kind()
-            )),
+            other => Err(format!("must be {EXPECTED}, not {}", other.kind())),
         };
         parsed.map_err(|problem| mistakes.add(&node.origin, key, problem)).ok()
     }
@@ -116,13 +173,52 @@ mod tests {
             ("postgres://db/shop", "no user"),
             ("postgres://user:secret@/shop", "no host"),
             ("postgres://user:secret@one,two/shop", "several hosts"),
-            ("postgres://user:secret@db/shop?sslmode=require", "TLS"),
-            ("postgres://user:secret@db/shop?sslmood=disable", "sslmood"),
+            ("postgres://user:secret@db:port/shop", "must be a URL"),
             ("db.internal", "must be a URL"),
+            ("host=db user=user password=secret", "must be a URL"),
         ] {
             let problem = read(text).expect_err(text);
             assert!(problem.contains(expected), "{text}: {problem}");
             assert!(!problem.contains("secret"), "{problem}");
+        }
+    }
+
+    #[test]
+    fn a_parameter_that_would_have_no_effect_is_refused() {
+        for parameter in [
+            "sslmode=require",
+            "sslmode=verify-full",
+            "sslrootcert=/ca.pem",
+            "channel_binding=require",
+            "target_session_attrs=standby",
+            "options=-csearch_path%3Dshop",
+            "hostaddr=10.0.0.7",
+            "connect_timeout=3",
+            "keepalives_idle=5",
+            "sslmood=disable",
+        ] {
+            let text = format!("postgres://user:secret@db/shop?{parameter}");
+            let problem = read(&text).expect_err(parameter);
+            let (name, _) = parameter.split_once('=').expect("a value");
+            let expected = format!("has the parameter {name}, which is not supported: ");
+            assert!(problem.starts_with(&expected), "{parameter}: {problem}");
+            assert!(!problem.contains("secret"), "{problem}");
+        }
+    }
+
+    #[test]
+    fn a_parameter_that_asks_for_what_is_done_anyway_is_taken() {
+        for parameter in [
+            "sslmode=disable",
+            "sslmode=allow",
+            "sslmode=prefer",
+            "channel_binding=prefer",
+            "gssencmode=disable",
+            "target_session_attrs=read-write",
+        ] {
+            let url = read(&format!("postgres://user@db/shop?{parameter}&application_name=mine"));
+            let url = url.expect(parameter);
+            assert_eq!(url.application_name.as_deref(), Some("mine"), "{parameter}");
         }
     }
 }
