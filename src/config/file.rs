@@ -60,7 +60,8 @@ section! {
         /// How large a Kafka transaction becomes under load; a PostgreSQL transaction up to this
         /// size is never split. At least 1MiB.
         transaction_bytes: TransactionBytes = "8MiB",
-        /// Whether missing topics are made. If not, they are refused at the first event.
+        /// Whether missing topics are made. If not, they are refused: at the start where the
+        /// settings name them, else at the first event.
         create_topics: bool = true,
         /// How topics are made; the brokers' defaults where not said.
         topic: TopicSection,

@@ -123,6 +123,14 @@ impl TopicTemplate {
         Self { text: self.text.clone(), parts }
     }
 
+    /// The one name that it makes, where it has no places to fill.
+    pub fn literal(&self) -> Option<&str> {
+        match self.parts.as_slice() {
+            [Part::Literal(name)] => Some(name),
+            _ => None,
+        }
+    }
+
     /// The template as it was written.
     pub fn as_str(&self) -> &str {
         &self.text

@@ -1,6 +1,9 @@
 //! What a pipeline is told: one source, one slot, one transactional id.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use crate::{
     event, postgres,
@@ -59,6 +62,18 @@ impl Settings {
         let mut settings = self.kafka_for(system_id);
         settings.transactional_id.push_str("-intent");
         settings
+    }
+
+    /// The topics that are known before any row: those of templates without places to fill but the
+    /// table's own.
+    pub(super) fn known_topics(&self) -> BTreeSet<String> {
+        let outboxes = self.event.outboxes.iter();
+        let known = outboxes.filter_map(|outbox| {
+            let (schema, table) = &outbox.table;
+            let topic = outbox.topic.for_table(schema, table).ok()?;
+            topic.literal().map(str::to_owned)
+        });
+        known.collect()
     }
 
     /// Kafka's settings for one database. Two clusters with default names share one Kafka without

@@ -280,9 +280,11 @@ async fn identify(replication: &mut Connection) -> Result<Server, Failed> {
 async fn look(ground: &Ground<'_>, must_be_sure: bool) -> Result<(Kafka, Look), Failed> {
     let kafka = ground.connect_kafka().await?;
     let (key, source) = (ground.key.clone(), ground.settings.source.clone());
+    let topics = ground.settings.known_topics();
     blocking(move || {
         let store = Store::open(&kafka)?;
         store.ensure_topic()?;
+        kafka.ensure_topics(&topics)?;
         let look = store.look(&key, &source)?;
         let is_short = must_be_sure && !look.complete;
         let look = if is_short { store.read(&key, &source)? } else { look };

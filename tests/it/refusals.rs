@@ -683,6 +683,25 @@ fn a_topic_that_is_missing_and_may_not_be_made_is_refused() {
 }
 
 #[test]
+fn topics_that_the_settings_name_are_made_or_refused_before_any_event() {
+    let topic = format!("orders-{:08x}", fastrand::u32(..));
+    let shop = Shop::open().with_settings(|settings| {
+        let text = fs::read_to_string(settings.path()).expect("settings");
+        let template = text.lines().find(|line| line.starts_with("topic = ")).expect("a topic");
+        settings.replaced(template, &format!("topic = \"{topic}\""))
+    });
+    let shop = shop.with_settings(|settings| settings.with("[kafka]", "create_topics = false"));
+    // The first pipeline of these brokers makes the checkpoint topic.
+    init(&Shop::open().settings);
+    let ended = daemon::run(&["init"], &shop.settings);
+    assert!(ended.is_code("topic_missing"), "{}", ended.stderr);
+    shop.refuse("topic_missing", &format!("--create --topic {topic}"));
+    let shop = shop.with_settings(|settings| settings.replaced("create_topics = false\n", ""));
+    init(&shop.settings);
+    assert!(Broker::shared().topics().contains(&topic));
+}
+
+#[test]
 fn a_row_that_is_no_event_stops_after_everything_before_it_is_out() {
     let shop = Shop::initialised();
     insert(&shop.session, 100);

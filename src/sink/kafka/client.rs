@@ -32,7 +32,7 @@ pub struct Kafka {
     pub(super) producers: [Producer; Turn::COUNT],
     pub(super) settings: Arc<Settings>,
     pub(super) properties: ProducerProperties,
-    cancel: Cancel,
+    pub(super) cancel: Cancel,
 }
 
 impl Kafka {

@@ -4,14 +4,14 @@
 //! stay where they were until the next start: a key that moved while records of it are in flight
 //! would lose its order.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use tracing::info;
 
 use crate::sink::{
     TopicId,
     kafka::{
-        Cancel, KafkaError,
+        Cancel, Kafka, KafkaError,
         administration::{Brokers, NewTopic},
         native::Topic,
         producer::{Producer, Turn},
@@ -91,6 +91,25 @@ impl Topics {
                 topic.unanswered_bytes = 0;
             }
         }
+    }
+}
+
+impl Kafka {
+    /// Looks topics up, and makes those that are missing.
+    ///
+    /// # Errors
+    /// [`KafkaError::TopicMissing`] where one may not or cannot be made.
+    pub fn ensure_topics(&self, names: &BTreeSet<String>) -> Result<(), KafkaError> {
+        let (cancel, settings) = (&self.cancel, &self.settings);
+        let [first, _] = &self.producers;
+        let client = first.client();
+        let brokers = Brokers { client, cancel, administration: settings.administration };
+        for name in names {
+            if brokers.partitions(name)?.is_none() {
+                make(name, &brokers, settings)?;
+            }
+        }
+        Ok(())
     }
 }
 
