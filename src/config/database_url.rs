@@ -131,6 +131,10 @@ impl Read for DatabaseUrl {
         parsed.map_err(|problem| mistakes.add(&node.origin, key, problem)).ok()
     }
 
+    fn expected(_key: &str) -> String {
+        EXPECTED.to_owned()
+    }
+
     fn schema() -> Json {
         json!({ "type": "string", "minLength": 1 })
     }

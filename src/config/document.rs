@@ -1,6 +1,9 @@
 //! The file as a tree whose every node knows where it was given.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use toml::{
     Spanned,
@@ -67,16 +70,19 @@ pub(super) fn read(
         let problem = format!("this is not TOML: {}", error.message().replace('\n', ", "));
         mistakes.add(&Origin::Line(line), "", problem);
     }
-    let mut reader = Reader { text, environment, mistakes };
+    let overrides: Vec<(Vec<String>, Node)> = environment
+        .iter()
+        .filter_map(|(name, value)| {
+            let origin = Origin::Environment(name.clone());
+            let node = Node { value: Value::Text(value.clone()), origin };
+            Some((override_path(name)?, node))
+        })
+        .collect();
+    let overridden = overrides.iter().map(|(path, _)| path.join(".")).collect();
+    let mut reader = Reader { text, environment, overridden, mistakes };
     let mut root = reader.table(document.into_inner(), "");
-    for (name, value) in environment {
-        if let Some(path) = override_path(name) {
-            let node = Node {
-                value: Value::Text(value.clone()),
-                origin: Origin::Environment(name.clone()),
-            };
-            reader.place(&mut root, &path, node);
-        }
+    for (path, node) in overrides {
+        reader.place(&mut root, &path, node);
     }
     Node { value: Value::Table(root), origin: Origin::Nowhere }
 }
@@ -89,12 +95,22 @@ fn line_of(text: &str, position: usize) -> usize {
 /// makes such ones for a service of our name.
 fn override_path(variable: &str) -> Option<Vec<String>> {
     let path = variable.strip_prefix(OVERRIDE_PREFIX)?;
-    path.contains("__").then(|| path.split("__").map(str::to_lowercase).collect())
+    let mut path: Vec<String> =
+        path.contains("__").then(|| path.split("__").map(str::to_lowercase).collect())?;
+    if let [.., table, name] = path.as_mut_slice()
+        && FREE_TABLES.contains(&table.as_str())
+    {
+        // A property's name has dots where a variable's name can only have underscores.
+        *name = name.replace('_', ".");
+    }
+    Some(path)
 }
 
 struct Reader<'a> {
     text: &'a str,
     environment: &'a BTreeMap<String, String>,
+    /// Keys that variables set: what the file says of them does not count.
+    overridden: BTreeSet<String>,
     mistakes: &'a mut Mistakes,
 }
 
@@ -113,6 +129,9 @@ impl Reader<'_> {
     fn node(&mut self, value: Spanned<DeValue<'_>>, path: &str) -> Node {
         let origin = Origin::Line(line_of(self.text, value.span().start));
         let value = match value.into_inner() {
+            DeValue::String(text) if self.overridden.contains(path) => {
+                Value::Text(text.into_owned())
+            }
             DeValue::String(text) => {
                 self.substitute(text, &origin, path).map_or(Value::Mistaken, Value::Text)
             }
@@ -179,10 +198,6 @@ impl Reader<'_> {
             origin: node.origin.clone(),
         });
         match &mut next.value {
-            Value::Table(inner) if FREE_TABLES.contains(&(key.as_str(), deeper.len())) => {
-                // A property's name has dots where a variable's name can only have underscores.
-                inner.insert(deeper.concat().replace('_', "."), node);
-            }
             Value::Table(inner) => self.place(inner, deeper, node),
             Value::List(_) => {
                 let problem = "is a list, which an environment variable cannot reach into";
@@ -200,8 +215,8 @@ impl Reader<'_> {
     }
 }
 
-/// Tables whose keys are Kafka's, with the number of names behind theirs.
-const FREE_TABLES: [(&str, usize); 2] = [("properties", 1), ("config", 1)];
+/// Tables whose keys are Kafka's.
+const FREE_TABLES: [&str; 2] = ["properties", "config"];
 
 /// A path with one more name.
 pub(super) fn join(path: &str, key: &str) -> String {

@@ -3,7 +3,9 @@
 use super::{
     database_url::DatabaseUrl,
     names::{Names, Properties},
-    scalar::{Count, Interval, Located, LogFilter, SecretFile, TransactionBytes},
+    scalar::{
+        Count, Located, LogFilter, SecretFile, TopicName, TransactionBytes, TransactionInterval,
+    },
     section::section,
 };
 use crate::{
@@ -53,10 +55,11 @@ section! {
         /// Addresses to begin with: host:port, separated by commas.
         brokers: String,
         /// The compacted topic of the checkpoints. Many pipelines share it.
-        checkpoint_topic: String = "__tailwater_checkpoints",
+        checkpoint_topic: TopicName = "__tailwater_checkpoints",
         /// How long a Kafka transaction gathers under load. Longer costs latency under load and
-        /// saves the brokers work; when idle, a commit is published at once in any case.
-        transaction_interval: Interval = "50ms",
+        /// saves the brokers work; when idle, a commit is published at once in any case. 10s at
+        /// most.
+        transaction_interval: Located<TransactionInterval> = "50ms",
         /// How large a Kafka transaction becomes under load; a PostgreSQL transaction up to this
         /// size is never split. At least 1MiB.
         transaction_bytes: TransactionBytes = "8MiB",
@@ -89,7 +92,7 @@ section! {
 section! {
     /// `[[outbox]]`
     OutboxSection {
-        /// The table with its schema.
+        /// The table with its schema, both as the catalog has them: without quotes.
         table: Located<TableName>,
         /// Which topic an event goes to. A template: {type}, {domain} (the type up to its first
         /// dot), {aggregate_type}, {column:NAME}, {schema}, {table}.

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use super::{
@@ -11,7 +12,7 @@ use super::{
     document::{self, Node, join},
     file::{ColumnsSection, File, KafkaSection, OutboxSection},
     mistake::{Mistakes, SettingsError},
-    scalar::{Count, Located, SecretFile},
+    scalar::{Count, Located, SecretFile, TopicName, TransactionInterval},
     section::Read,
 };
 use crate::{
@@ -79,7 +80,8 @@ impl Config {
 
     fn assemble(file: File, mistakes: &mut Mistakes) -> Self {
         let File { source, postgres, kafka, outbox, log } = file;
-        let outboxes = outboxes(&outbox, mistakes);
+        let outboxes = outboxes(&outbox, &kafka.checkpoint_topic, mistakes);
+        check_interval(&kafka, mistakes);
         Self {
             pipeline: pipeline::Settings {
                 source: source.clone(),
@@ -111,9 +113,9 @@ fn kafka_settings(section: KafkaSection) -> pipeline::KafkaSettings {
     pipeline::KafkaSettings {
         brokers: section.brokers,
         properties: section.properties.0.texts(),
-        checkpoint_topic: section.checkpoint_topic,
+        checkpoint_topic: section.checkpoint_topic.0,
         partitioner: section.partitioner,
-        transaction_interval: section.transaction_interval.0,
+        transaction_interval: section.transaction_interval.value.0,
         transaction_bytes: section.transaction_bytes.0,
         create_topics: section.create_topics,
         topic: TopicSettings {
@@ -125,7 +127,26 @@ fn kafka_settings(section: KafkaSection) -> pipeline::KafkaSettings {
     }
 }
 
-fn outboxes(sections: &[OutboxSection], mistakes: &mut Mistakes) -> Vec<event::outbox::Settings> {
+/// A transaction that gathers for longer than the brokers leave it open could never be committed.
+fn check_interval(section: &KafkaSection, mistakes: &mut Mistakes) {
+    let Located { value: TransactionInterval(interval), origin } = &section.transaction_interval;
+    let properties = section.properties.0.texts();
+    let timeout = properties.get("transaction.timeout.ms").and_then(|text| text.parse().ok());
+    let Some(timeout) = timeout.map(Duration::from_millis) else { return };
+    if *interval > timeout / 2 {
+        let problem = format!(
+            "must be at most half of kafka.properties.transaction.timeout.ms, which is {} ms",
+            timeout.as_millis()
+        );
+        mistakes.add(origin, "kafka.transaction_interval", problem);
+    }
+}
+
+fn outboxes(
+    sections: &[OutboxSection],
+    TopicName(checkpoint_topic): &TopicName,
+    mistakes: &mut Mistakes,
+) -> Vec<event::outbox::Settings> {
     let mut seen = BTreeSet::new();
     let mut settings = Vec::new();
     for section in sections {
@@ -135,8 +156,18 @@ fn outboxes(sections: &[OutboxSection], mistakes: &mut Mistakes) -> Vec<event::o
             mistakes.add(origin, "outbox.table", problem);
         }
         let Located { value: topic, origin } = &section.topic;
-        if let Err(error) = topic.for_table(&table.schema, &table.name) {
-            mistakes.add(origin, "outbox.topic", format!("does not do for {table}: {error}"));
+        match topic.for_table(&table.schema, &table.name) {
+            Err(error) => {
+                mistakes.add(origin, "outbox.topic", format!("does not do for {table}: {error}"));
+            }
+            Ok(filled) if filled.literal() == Some(checkpoint_topic.as_str()) => {
+                let problem = format!(
+                    "must be another topic than kafka.checkpoint_topic, \"{checkpoint_topic}\": \
+                     that holds checkpoints alone, and forgets"
+                );
+                mistakes.add(origin, "outbox.topic", problem);
+            }
+            Ok(_) => {}
         }
         check_headers(section, mistakes);
         settings.push(event::outbox::Settings {

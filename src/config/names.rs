@@ -12,6 +12,9 @@ use super::{
 };
 use crate::sink::kafka::PROTECTED_PROPERTIES;
 
+/// What is expected of such a table.
+const NAMES_EXPECTED: &str = "a table of names and texts";
+
 /// Names of Kafka's or the user's own, each with a text, and where each was given.
 #[derive(Clone, Default, Debug)]
 pub(super) struct Names(BTreeMap<String, (String, Origin)>);
@@ -55,7 +58,7 @@ impl Names {
 impl Read for Names {
     fn read(node: &Node, key: &str, mistakes: &mut Mistakes) -> Option<Self> {
         let Value::Table(table) = &node.value else {
-            let problem = format!("must be a table of names and texts, not {}", node.value.kind());
+            let problem = format!("must be {NAMES_EXPECTED}, not {}", node.value.kind());
             mistakes.add(&node.origin, key, problem);
             return None;
         };
@@ -69,6 +72,10 @@ impl Read for Names {
 
     fn absent() -> Option<Self> {
         Some(Self::default())
+    }
+
+    fn expected(_key: &str) -> String {
+        NAMES_EXPECTED.to_owned()
     }
 
     fn schema() -> Json {
@@ -97,6 +104,10 @@ impl Read for Properties {
 
     fn absent() -> Option<Self> {
         Some(Self::default())
+    }
+
+    fn expected(_key: &str) -> String {
+        NAMES_EXPECTED.to_owned()
     }
 
     fn schema() -> Json {

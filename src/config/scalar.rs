@@ -8,10 +8,10 @@ use tracing_subscriber::EnvFilter;
 use super::{
     document::{Node, Value},
     mistake::{Mistakes, Origin},
-    section::Read,
+    section::{Read, required_keys},
 };
 use crate::{
-    event::{TopicTemplate, outbox::PayloadForm},
+    event::{TopicTemplate, check_topic_name, outbox::PayloadForm},
     postgres::{PublicationName, Secret, SlotName, TableName},
     sink::kafka::Partitioner,
     telemetry::LogFormat,
@@ -19,6 +19,10 @@ use crate::{
 
 /// The longest time that a setting may say. More is a slip of the unit.
 const DURATION_MAX: Duration = Duration::from_secs(3600);
+
+/// The longest `kafka.transaction_interval`: readers wait for it, and a commit has to fit into the
+/// rest of Kafka's time-out of a transaction, a minute unless said otherwise.
+const TRANSACTION_INTERVAL_MAX: Duration = Duration::from_secs(10);
 
 /// The largest size that a setting may say. More would not fit into a process that stays small.
 const SIZE_BYTES_MAX: usize = 1 << 30;
@@ -33,6 +37,10 @@ impl<T: Read> Read for Option<T> {
 
     fn absent() -> Option<Self> {
         Some(None)
+    }
+
+    fn expected(key: &str) -> String {
+        T::expected(key)
     }
 
     fn schema() -> Json {
@@ -51,6 +59,10 @@ impl<T: Read> Read for Located<T> {
     fn read(node: &Node, key: &str, mistakes: &mut Mistakes) -> Option<Self> {
         let value = T::read(node, key, mistakes)?;
         Some(Self { value, origin: node.origin.clone() })
+    }
+
+    fn expected(key: &str) -> String {
+        T::expected(key)
     }
 
     fn schema() -> Json {
@@ -73,6 +85,10 @@ impl<T: Read> Read for Vec<T> {
         // All are read before any is missed, so that each one's mistakes are found.
         let read: Vec<Option<T>> = items.iter().map(|item| T::read(item, key, mistakes)).collect();
         read.into_iter().collect()
+    }
+
+    fn expected(key: &str) -> String {
+        format!("a section [[{key}]] with {}", required_keys(&T::schema()))
     }
 
     fn schema() -> Json {
@@ -102,14 +118,23 @@ fn noted<T>(
     parsed.map_err(|problem| mistakes.add(&node.origin, key, problem)).ok()
 }
 
+/// The schema of a text that has this form, or a variable in it, whose value nobody knows yet.
+fn pattern(form: &str) -> Json {
+    json!({ "type": "string", "pattern": format!("^({form}|.*\\$\\{{.*)$") })
+}
+
 impl Read for String {
     fn read(node: &Node, key: &str, mistakes: &mut Mistakes) -> Option<Self> {
-        let text = text(node, key, "a text in quotes", mistakes)?;
+        let text = text(node, key, &Self::expected(key), mistakes)?;
         if text.trim().is_empty() {
             mistakes.add(&node.origin, key, "must not be empty");
             return None;
         }
         Some(text.to_owned())
+    }
+
+    fn expected(_key: &str) -> String {
+        "a text in quotes".to_owned()
     }
 
     fn schema() -> Json {
@@ -124,11 +149,15 @@ impl Read for bool {
             (Value::Text(text), Origin::Environment(_)) if text == "true" => Some(true),
             (Value::Text(text), Origin::Environment(_)) if text == "false" => Some(false),
             (other, _) => {
-                let problem = format!("must be true or false, not {}", other.kind());
+                let problem = format!("must be {}, not {}", Self::expected(key), other.kind());
                 mistakes.add(&node.origin, key, problem);
                 None
             }
         }
+    }
+
+    fn expected(_key: &str) -> String {
+        "true or false".to_owned()
     }
 
     fn schema() -> Json {
@@ -149,10 +178,13 @@ impl Read for Count {
         };
         let count = number.filter(|number| *number >= 1);
         if count.is_none() {
-            let problem = "must be a number of at least 1, without quotes";
-            mistakes.add(&node.origin, key, problem);
+            mistakes.add(&node.origin, key, format!("must be {}", Self::expected(key)));
         }
         count.map(Self)
+    }
+
+    fn expected(_key: &str) -> String {
+        "a number of at least 1, without quotes".to_owned()
     }
 
     fn schema() -> Json {
@@ -160,9 +192,9 @@ impl Read for Count {
     }
 }
 
-/// A time, as `"50ms"`.
+/// `kafka.transaction_interval`, as `"50ms"`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Interval(pub(super) Duration);
+pub(super) struct TransactionInterval(pub(super) Duration);
 
 const INTERVAL_UNITS: [(&str, u64); 3] = [("ms", 1), ("s", 1_000), ("m", 60_000)];
 
@@ -183,14 +215,28 @@ pub fn parse_interval(text: &str) -> Result<Duration, String> {
     }
 }
 
-impl Read for Interval {
+impl Read for TransactionInterval {
     fn read(node: &Node, key: &str, mistakes: &mut Mistakes) -> Option<Self> {
         let text = text(node, key, INTERVAL_EXPECTED, mistakes)?;
-        noted(node, key, parse_interval(text).map(Self), mistakes)
+        let parsed = parse_interval(text).and_then(|interval| {
+            let is_short = interval <= TRANSACTION_INTERVAL_MAX;
+            is_short.then_some(Self(interval)).ok_or_else(|| {
+                format!(
+                    "must be {} s at most, not \"{text}\": Kafka gives up transactions that are \
+                     open for long",
+                    TRANSACTION_INTERVAL_MAX.as_secs()
+                )
+            })
+        });
+        noted(node, key, parsed, mistakes)
+    }
+
+    fn expected(_key: &str) -> String {
+        INTERVAL_EXPECTED.to_owned()
     }
 
     fn schema() -> Json {
-        json!({ "type": "string", "pattern": "^[0-9]+ ?(ms|s|m)$" })
+        pattern("[0-9]+ ?(ms|s|m)")
     }
 }
 
@@ -210,8 +256,8 @@ const SIZE_UNITS: [(&str, u64); 7] = [
 
 impl Read for TransactionBytes {
     fn read(node: &Node, key: &str, mistakes: &mut Mistakes) -> Option<Self> {
-        let expected = "a size with its unit (KiB, MiB, kB, MB), as \"8MiB\"";
-        let text = text(node, key, expected, mistakes)?;
+        let expected = Self::expected(key);
+        let text = text(node, key, &expected, mistakes)?;
         let parsed = number_with_unit(text, &SIZE_UNITS)
             .and_then(|bytes| usize::try_from(bytes).ok())
             .ok_or_else(|| format!("must be {expected}, not \"{text}\""))
@@ -222,8 +268,12 @@ impl Read for TransactionBytes {
         noted(node, key, parsed, mistakes)
     }
 
+    fn expected(_key: &str) -> String {
+        "a size with its unit (KiB, MiB, kB, MB), as \"8MiB\"".to_owned()
+    }
+
     fn schema() -> Json {
-        json!({ "type": "string", "pattern": "^[0-9]+ ?(B|KiB|MiB|GiB|kB|MB|GB)$" })
+        pattern("[0-9]+ ?(B|KiB|MiB|GiB|kB|MB|GB)")
     }
 }
 
@@ -241,12 +291,16 @@ pub(super) struct SecretFile(pub(super) Secret);
 
 impl Read for SecretFile {
     fn read(node: &Node, key: &str, mistakes: &mut Mistakes) -> Option<Self> {
-        let path = text(node, key, "a file's path", mistakes)?;
+        let path = text(node, key, &Self::expected(key), mistakes)?;
         let read = std::fs::read_to_string(path)
             // Editors and `echo` leave a line feed that is no part of it.
             .map(|text| Self(Secret::new(text.trim_end_matches(['\r', '\n']))))
             .map_err(|error| format!("\"{path}\" cannot be read: {error}"));
         noted(node, key, read, mistakes)
+    }
+
+    fn expected(_key: &str) -> String {
+        "a file's path".to_owned()
     }
 
     fn schema() -> Json {
@@ -255,7 +309,7 @@ impl Read for SecretFile {
 }
 
 macro_rules! parsed {
-    ($($type:ty, $expected:literal, $schema:tt, $parse:expr;)+) => {
+    ($($type:ty, $expected:literal, $schema:expr, $parse:expr;)+) => {
         $(impl Read for $type {
             fn read(node: &Node, key: &str, mistakes: &mut Mistakes) -> Option<Self> {
                 let text = text(node, key, $expected, mistakes)?;
@@ -263,29 +317,51 @@ macro_rules! parsed {
                 noted(node, key, parse(text), mistakes)
             }
 
+            fn expected(_key: &str) -> String {
+                $expected.to_owned()
+            }
+
             fn schema() -> Json {
-                json!($schema)
+                $schema
             }
         })+
     };
 }
 
 parsed! {
-    SlotName, "a slot's name", { "type": "string", "pattern": "^[a-z0-9_]{1,63}$" },
+    SlotName, "a slot's name", pattern("[a-z0-9_]{1,63}"),
         |text| Self::try_from(text.to_owned()).map_err(|error| format!("{}, not \"{text}\"", error.reason));
-    PublicationName, "a publication's name", { "type": "string", "minLength": 1, "maxLength": 63 },
+    PublicationName, "a publication's name", pattern(".{1,63}"),
         |text| Self::try_from(text.to_owned()).map_err(|error| error.reason.to_owned());
-    TableName, "a table with its schema, as \"public.outbox_events\"",
-        { "type": "string", "pattern": "^[^.]+\\..+$" },
-        |text| Self::try_from(text.to_owned()).map_err(|error| format!("{}, not \"{text}\"", error.reason));
-    TopicTemplate, "a topic template, as \"{domain}.events\"", { "type": "string", "minLength": 1 },
+    TableName, "a table with its schema, as \"public.outbox_events\"", pattern("[^.]+\\..+"),
+        table_name;
+    TopicTemplate, "a topic template, as \"{domain}.events\"", json!({ "type": "string", "minLength": 1 }),
         |text| Self::parse(text).map_err(|error| format!("is no topic template: {error}"));
-    LogFilter, "a level or directives, as \"info\"", { "type": "string" },
+    TopicName, "a topic's name", pattern("[a-zA-Z0-9._-]{1,249}"),
+        |text| match check_topic_name(text) {
+            Ok(()) => Ok(Self(text.to_owned())),
+            Err(error) => Err(format!("{error}, not \"{text}\"")),
+        };
+    LogFilter, "a level or directives, as \"info\"", json!({ "type": "string" }),
         |text| match EnvFilter::try_new(text) {
             Ok(_) => Ok(Self(text.to_owned())),
             Err(error) => Err(format!("must be a level or directives, as \"info\": {error}")),
         };
 }
+
+/// SQL's quotes are no part of a name, and a file has no use for them.
+fn table_name(text: &str) -> Result<TableName, String> {
+    if text.split('.').any(|part| part.starts_with('"') && part.ends_with('"')) {
+        let plain = text.replace('"', "");
+        return Err(format!("is written without SQL's quotes, as \"{plain}\""));
+    }
+    TableName::try_from(text.to_owned())
+        .map_err(|error| format!("{}, not \"{text}\"", error.reason))
+}
+
+/// A topic's name without places to fill.
+#[derive(Clone, Debug)]
+pub(super) struct TopicName(pub(super) String);
 
 /// What is logged, in the words of `tracing_subscriber::EnvFilter`.
 #[derive(Clone, Debug)]
@@ -296,7 +372,7 @@ macro_rules! words {
     ($($type:ty { $($word:literal => $variant:ident,)+ })+) => {
         $(impl Read for $type {
             fn read(node: &Node, key: &str, mistakes: &mut Mistakes) -> Option<Self> {
-                let expected = format!("one of \"{}\"", [$($word),+].join("\", \""));
+                let expected = Self::expected(key);
                 let parsed = match text(node, key, &expected, mistakes)? {
                     $($word => Ok(Self::$variant),)+
                     other => Err(format!("must be {expected}, not \"{other}\"")),
@@ -304,8 +380,15 @@ macro_rules! words {
                 noted(node, key, parsed, mistakes)
             }
 
+            fn expected(_key: &str) -> String {
+                format!("one of \"{}\"", [$($word),+].join("\", \""))
+            }
+
             fn schema() -> Json {
-                json!({ "enum": [$($word),+] })
+                json!({ "anyOf": [
+                    { "enum": [$($word),+] },
+                    { "type": "string", "pattern": "\\$\\{" },
+                ] })
             }
         })+
     };

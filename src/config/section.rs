@@ -20,6 +20,9 @@ pub(super) trait Read: Sized {
         None
     }
 
+    /// What must be said, in words, where nothing may not be.
+    fn expected(key: &str) -> String;
+
     /// Its JSON Schema.
     fn schema() -> Json;
 }
@@ -60,15 +63,22 @@ impl Literal {
     }
 }
 
+/// A table of the file.
+pub(super) struct Place<'a> {
+    pub(super) table: &'a BTreeMap<String, Node>,
+    pub(super) path: &'a str,
+    pub(super) origin: &'a Origin,
+}
+
 /// Reads one key of a table.
 pub(super) fn read_key<T: Read>(
-    table: &BTreeMap<String, Node>,
-    (path, name): (&str, &str),
+    place: &Place<'_>,
+    name: &str,
     default: Option<Literal>,
     mistakes: &mut Mistakes,
 ) -> Option<T> {
-    let key = join(path, name);
-    if let Some(node) = table.get(name) {
+    let key = join(place.path, name);
+    if let Some(node) = place.table.get(name) {
         if matches!(node.value, Value::Mistaken) {
             return None;
         }
@@ -79,7 +89,12 @@ pub(super) fn read_key<T: Read>(
         None => T::absent(),
     };
     if found.is_none() {
-        mistakes.add(&Origin::Nowhere, &key, "is missing");
+        // A variable that sets another key of the table says nothing of where this one belongs.
+        let origin = match place.origin {
+            Origin::Line(line) => Origin::Line(*line),
+            Origin::Environment(_) | Origin::Nowhere => Origin::Nowhere,
+        };
+        mistakes.add(&origin, &key, format!("is missing: {}", T::expected(&key)));
     }
     found
 }
@@ -104,6 +119,12 @@ pub(super) fn refuse_unknown(
         };
         mistakes.add(&node.origin, &join(path, name), problem);
     }
+}
+
+/// The keys that a section must hold, for a message that asks for the section.
+pub(super) fn required_keys(schema: &Json) -> String {
+    let required = schema["required"].as_array().into_iter().flatten();
+    required.filter_map(Json::as_str).collect::<Vec<_>>().join(" and ")
 }
 
 /// Below it, the nearest key is probably not what was meant (`strsim::jaro_winkler`, 0 to 1).
@@ -149,9 +170,11 @@ macro_rules! section {
                 };
                 let known = [$(stringify!($key)),+];
                 $crate::config::section::refuse_unknown(table, key, &known, mistakes);
+                let place =
+                    $crate::config::section::Place { table, path: key, origin: &node.origin };
                 $(let $key = $crate::config::section::read_key::<$type>(
-                    table,
-                    (key, stringify!($key)),
+                    &place,
+                    stringify!($key),
                     None::<$crate::config::section::Literal>$(.or(Some($default.into())))?,
                     mistakes,
                 );)+
@@ -162,6 +185,11 @@ macro_rules! section {
                 let mut mistakes = $crate::config::mistake::Mistakes::default();
                 let nothing = $crate::config::document::Node::empty_table();
                 Self::read(&nothing, "", &mut mistakes)
+            }
+
+            fn expected(key: &str) -> String {
+                let required = $crate::config::section::required_keys(&Self::schema());
+                format!("a section [{key}] with {required}")
             }
 
             fn schema() -> serde_json::Value {

@@ -86,16 +86,97 @@ topic = "{topic}.events"
 }
 
 #[test]
-fn what_is_missing_is_named() {
+fn what_is_missing_is_named_with_its_place_and_what_is_expected() {
+    let text = "\n[kafka]\n\n[[outbox]]\ntable = \"public.a\"\n\n[[outbox]]\npayload = \"bare\"\n";
     assert_eq!(
-        mistakes("[kafka]\n", &[]),
+        mistakes(text, &[]),
         [
-            "kafka.brokers is missing",
-            "outbox is missing",
-            "postgres is missing",
-            "source is missing"
+            "line 2: kafka.brokers is missing: a text in quotes",
+            "line 7: outbox.table is missing: a table with its schema, as \"public.outbox_events\"",
+            "postgres is missing: a section [postgres] with url",
+            "source is missing: a text in quotes",
         ]
     );
+    assert_eq!(
+        mistakes("source = \"s\"\n", &[("TAILWATER_POSTGRES__SLOT", "orders")]),
+        [
+            "kafka is missing: a section [kafka] with brokers",
+            "outbox is missing: a section [[outbox]] with table",
+            "postgres.url is missing: a URL as \"postgres://user@host:5432/database\"",
+        ]
+    );
+}
+
+#[test]
+fn a_value_that_is_overridden_needs_no_variable_of_its_own() {
+    let text = FIRST_PIPELINE.replace("\"postgres://tailwater@db.internal/shop\"", "\"${URL}\"");
+    let text = format!("{text}[kafka.properties]\n\"sasl.password\" = \"${{PASSWORD}}\"\n");
+    let variables = [
+        ("TAILWATER_POSTGRES__URL", "postgres://fox@db/shop"),
+        ("TAILWATER_KAFKA__PROPERTIES__SASL_PASSWORD", "secret"),
+    ];
+    let settings = read(&text, &variables).expect("settings").pipeline;
+    assert_eq!(settings.postgres.user, "fox");
+    assert_eq!(settings.kafka.properties["sasl.password"], "secret");
+}
+
+#[test]
+fn what_kafka_could_not_do_is_a_mistake_of_the_file() {
+    let kafka = "[kafka]\ncheckpoint_topic = \"my topic\"\ntransaction_interval = \"11s\"";
+    assert_eq!(
+        mistakes(&FIRST_PIPELINE.replace("[kafka]", kafka), &[]),
+        [
+            "line 7: kafka.checkpoint_topic has a character other than a-z, A-Z, 0-9, '.', '_' \
+             and '-', which Kafka does not allow in a topic name, not \"my topic\"",
+            "line 8: kafka.transaction_interval must be 10 s at most, not \"11s\": Kafka gives up \
+             transactions that are open for long",
+        ]
+    );
+    let kafka = "[kafka]\ncheckpoint_topic = \"shop.public\"\ntransaction_interval = \"6s\"\n\
+                 properties = { \"transaction.timeout.ms\" = 10000 }";
+    let text = format!("{FIRST_PIPELINE}topic = \"shop.{{schema}}\"\n");
+    assert_eq!(
+        mistakes(&text.replace("[kafka]", kafka), &[]),
+        [
+            "line 8: kafka.transaction_interval must be at most half of \
+             kafka.properties.transaction.timeout.ms, which is 10000 ms",
+            "line 14: outbox.topic must be another topic than kafka.checkpoint_topic, \
+             \"shop.public\": that holds checkpoints alone, and forgets",
+        ]
+    );
+}
+
+#[test]
+fn a_table_in_quotes_of_sql_is_refused() {
+    let text = FIRST_PIPELINE.replace("\"public.outbox_events\"", "'public.\"Outbox\"'");
+    assert_eq!(
+        mistakes(&text, &[]),
+        ["line 10: outbox.table is written without SQL's quotes, as \"public.Outbox\""]
+    );
+}
+
+/// What the program takes the schema takes, variables that nobody knows yet included.
+#[test]
+fn the_schema_takes_variables_in_the_place_of_values() {
+    let schema = jsonschema::draft202012::new(&super::json_schema()).expect("a schema");
+    let settings = |slot: &str, table: &str| {
+        serde_json::json!({
+            "source": "${SOURCE}",
+            "postgres": { "url": "${URL}", "slot": slot, "publication": "${PUBLICATION}" },
+            "kafka": {
+                "brokers": "${BROKERS}",
+                "checkpoint_topic": "${TOPIC}-checkpoints",
+                "transaction_interval": "${INTERVAL}",
+                "transaction_bytes": "${MIB}MiB",
+                "partitioner": "${PARTITIONER}",
+            },
+            "outbox": [{ "table": table, "payload": "${PAYLOAD}" }],
+        })
+    };
+    assert!(schema.is_valid(&settings("${SLOT}", "${SCHEMA}.outbox")));
+    assert!(schema.is_valid(&settings("orders", "public.outbox")));
+    assert!(!schema.is_valid(&settings("Orders", "public.outbox")));
+    assert!(!schema.is_valid(&settings("orders", "outbox")));
 }
 
 #[test]

@@ -204,7 +204,7 @@ pub(super) fn domain(event_type: &str) -> &str {
 }
 
 /// Kafka's rule (C name in its Java sources: `Topic.validate`).
-pub(super) fn check_name(name: &str) -> Result<(), TopicNameError> {
+pub fn check_name(name: &str) -> Result<(), TopicNameError> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     match name {
         "" => Err(TopicNameError::Empty),
