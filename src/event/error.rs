@@ -258,17 +258,20 @@ impl Failure for EventError {
     }
 }
 
-/// Three things: what to mend, what does not help, and the way past the row.
+/// Three things: what to mend, what does not help, and the way past the row with its price.
 fn unmappable_hint(row: &Row, reason: &Reason) -> String {
     let Row { table, commit_lsn, .. } = row;
     let mend = mend(reason);
     format!(
         "{mend} A change of the settings holds for this row too; a change of the application \
          only for rows to come. An UPDATE or DELETE of the row does not help, because its INSERT \
-         stands in the WAL as it was written. To go on without it, knowing that every event of \
-         its transaction on \"{table}\" and elsewhere is lost: keep tailwater stopped, run SELECT \
-         pg_replication_slot_advance('<slot>', '{commit_lsn}'::pg_lsn + 1), start it, and follow \
-         what it says of the gap. There is no dead-letter topic in this release."
+         stands in the WAL as it was written; nor does advancing the slot, which is refused. To \
+         go on without it: set another postgres.slot, run tailwater init and start, which \
+         publishes what is committed from then on; drop the old slot with SELECT \
+         pg_drop_replication_slot('<old slot>'). Nothing that was committed from {commit_lsn} on \
+         until then is published, of \"{table}\" and of all other tables: compare them with the \
+         topics, and insert the missing rows anew (DELETE and INSERT again, where the id is to \
+         stay)."
     )
 }
 
@@ -344,7 +347,8 @@ mod tests {
         assert_eq!(error.code(), Some(Code::EventUnmappable));
         assert_eq!(error.recovery(), Recovery::Stop);
         let hint = error.hint().expect("a hint");
-        assert!(hint.contains("'0/15A3F28'::pg_lsn + 1"), "{hint}");
+        assert!(hint.contains("committed from 0/15A3F28 on"), "{hint}");
+        assert!(hint.contains("set another postgres.slot"), "{hint}");
         assert!(hint.contains("UPDATE or DELETE of the row does not help"), "{hint}");
     }
 
