@@ -176,11 +176,13 @@ pub(super) async fn take_over(
         continuity::judge_before_change(settings, &ground.sql, before).await??;
     }
     outbox_tables::check(settings, &ground.sql).await??;
-    let mapping = check_tables(&ground).await?;
     if slot.is_none() || purpose == Purpose::Init {
+        check_tables(&ground).await?;
         first_start::ensure_publication(settings, &ground.sql).await?;
     }
     let fingerprint = continuity::describe(settings, &ground.sql, &settings.tables).await??;
+    // What a publication that was just made delivers is known only by now.
+    let mapping = check_tables(&ground).await?;
     if slot.is_none() {
         first_start::prepare(&ground).await?;
     }

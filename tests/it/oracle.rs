@@ -9,6 +9,7 @@ use tailwater::sink::kafka::Partitioner;
 use crate::support::{
     kafka::Record,
     oracle::{Fault, Oracle, Value},
+    producer_log::ProducerLog,
     truth::Committed,
 };
 
@@ -107,7 +108,7 @@ fn faults(committed: HashMap<String, Committed>, records: &[Record]) -> Vec<Faul
     for record in records {
         oracle.take(record);
     }
-    let verdict = oracle.verdict();
+    let verdict = oracle.verdict(&ProducerLog::of_one_producer(records));
     let all = [
         Fault::Lost,
         Fault::Doubled,
@@ -143,7 +144,7 @@ fn nothing_is_found_where_nothing_is_wrong() {
     let (committed, records) = exact();
     let mut oracle = Oracle::of(committed, Value::Envelope, PARTITIONS);
     records.iter().for_each(|record| oracle.take(record));
-    oracle.verdict().assert_exact();
+    oracle.verdict(&ProducerLog::of_one_producer(&records)).assert_exact();
 }
 
 #[test]
@@ -152,7 +153,7 @@ fn a_verdict_tells_how_many_faults_there_are() {
     let (committed, records) = exact();
     let mut oracle = Oracle::of(committed, Value::Envelope, PARTITIONS);
     records[..5].iter().for_each(|record| oracle.take(record));
-    oracle.verdict().assert_exact();
+    oracle.verdict(&ProducerLog::of_one_producer(&records)).assert_exact();
 }
 
 #[test]
@@ -241,6 +242,28 @@ fn transactions_torn_between_partitions_are_found() {
     }
 }
 
+/// The records of one lie before the marker of the other: gaps alone would tell nothing.
+#[test]
+fn transactions_of_two_producers_are_told_apart() {
+    let found = |writers: [i64; 6], markers: [&[i64]; 6]| {
+        let (committed, mut records) = exact();
+        let mut log = ProducerLog::default();
+        for ((record, producer), ended) in records.iter_mut().zip(writers).zip(markers) {
+            let partition = (record.topic.clone(), record.partition);
+            ended.iter().for_each(|producer| log.add_marker(partition.clone(), *producer));
+            record.offset = log.end(&partition);
+            log.add(record, producer);
+        }
+        let mut oracle = Oracle::of(committed, Value::Envelope, PARTITIONS);
+        records.iter().for_each(|record| oracle.take(record));
+        oracle.verdict(&log).count(Fault::Torn)
+    };
+    // Transactions of the database have 3, 2 and 1 events.
+    assert_eq!(found([1, 1, 1, 2, 2, 1], [&[], &[], &[], &[], &[1], &[1, 2]]), 0);
+    assert_ne!(found([1, 1, 2, 2, 2, 1], [&[], &[], &[], &[], &[1], &[1, 2]]), 0);
+    assert_ne!(found([1, 1, 1, 2, 2, 1], [&[], &[1], &[], &[], &[], &[]]), 0);
+}
+
 /// All but the payload is in headers then, and must be an event together with it.
 #[test]
 fn bare_payloads_are_judged_with_their_headers() {
@@ -258,7 +281,7 @@ fn bare_payloads_are_judged_with_their_headers() {
     }
     let mut oracle = Oracle::of(committed, Value::Bare, PARTITIONS);
     records.iter().for_each(|record| oracle.take(record));
-    let verdict = oracle.verdict();
+    let verdict = oracle.verdict(&ProducerLog::of_one_producer(&records));
     assert_eq!(verdict.count(Fault::Malformed), 1, "{verdict:?}");
 }
 

@@ -465,7 +465,7 @@ fn kill_inside_a_transaction(shop: &Shop, checkpoint_topic: &str) -> String {
     shop.server.session("shop").run(
         "INSERT INTO outbox_events (id, aggregate_id, event_type, payload) SELECT \
          gen_random_uuid(), 'order-1', 'order.placed', jsonb_build_object('x', repeat('x', 900)) \
-         FROM generate_series(1, 60000)",
+         FROM generate_series(1, 300000)",
     );
     let in_progress = || {
         let newest = Broker::shared().read_committed(checkpoint_topic).into_iter().next_back();
@@ -474,9 +474,13 @@ fn kill_inside_a_transaction(shop: &Shop, checkpoint_topic: &str) -> String {
         })
     };
     let daemon = publishing(&shop.settings);
-    wait_until("a part of the transaction", PATIENCE, || in_progress().is_some());
+    let mut commit_lsn = None;
+    wait_until("a part of the transaction", PATIENCE, || {
+        commit_lsn = in_progress();
+        commit_lsn.is_some()
+    });
     daemon.kill();
-    in_progress().expect("killed inside the transaction")
+    commit_lsn.expect("waited for")
 }
 
 #[test]

@@ -183,6 +183,11 @@ impl Broker {
         self.running().as_ref().map_or(0, Child::id)
     }
 
+    /// Where its partitions lie.
+    pub fn data_folder(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
     /// `kill -9`.
     pub fn kill(&self) {
         if let Some(mut child) = self.running().take() {

@@ -6,6 +6,7 @@ pub mod kafka;
 pub mod oracle;
 pub mod postgres;
 pub mod process;
+pub mod producer_log;
 pub mod reader;
 pub mod sampler;
 pub mod scene;

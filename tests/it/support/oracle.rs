@@ -10,6 +10,7 @@ use tailwater::{lsn::Lsn, sink::kafka::Partitioner};
 use super::{
     kafka::Record,
     postgres::Session,
+    producer_log::ProducerLog,
     truth::{self, Committed},
     visibility::Visibility,
 };
@@ -243,8 +244,8 @@ impl Oracle {
         }
     }
 
-    /// What was wrong, all records taken.
-    pub fn verdict(mut self) -> Verdict {
+    /// What was wrong, all records taken that `log` holds.
+    pub fn verdict(mut self, log: &ProducerLog) -> Verdict {
         for (id, row) in std::mem::take(&mut self.missing) {
             self.fault(Fault::Lost, format!("{id} of transaction {}", row.xid));
         }
@@ -257,7 +258,7 @@ impl Oracle {
         }
         let sizes = &self.sizes;
         let may_be_split = |xid| sizes.get(&xid).is_none_or(|size| *size > WHOLE_EVENTS_MAX);
-        for what in std::mem::take(&mut self.visibility).torn(may_be_split) {
+        for what in std::mem::take(&mut self.visibility).torn(log, may_be_split) {
             self.fault(Fault::Torn, what);
         }
         let committed = self.sizes.values().sum();

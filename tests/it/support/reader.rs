@@ -62,7 +62,16 @@ impl CommittedReader {
             }
             loop {
                 match self.consumer.poll(Duration::from_millis(50)) {
-                    Some(Ok(message)) => take(record(&message)),
+                    Some(Ok(message)) => {
+                        let partition = usize::try_from(message.partition()).expect("a partition");
+                        // Not on and on after a writer: a marker may take the last offset.
+                        let is_end =
+                            ends.get(partition).is_some_and(|e| message.offset() + 2 >= *e);
+                        take(record(&message));
+                        if is_end {
+                            break;
+                        }
+                    }
                     Some(Err(KafkaError::PartitionEOF(_))) | None => break,
                     Some(Err(error)) => return Err(error.to_string()),
                 }

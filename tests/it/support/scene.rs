@@ -12,6 +12,7 @@ use super::{
     kafka::Broker,
     oracle::{Oracle, Value},
     postgres::{Server, Session},
+    producer_log::ProducerLog,
     reader::{self, OpenTransactions},
     settings::SettingsFile,
     wait_until,
@@ -140,7 +141,7 @@ pub fn judge(broker: &Broker, session: &Session, value: Value) {
     for topic in TOPICS {
         broker.for_each_committed(topic, |record| oracle.take(&record));
     }
-    oracle.verdict().assert_exact();
+    oracle.verdict(&ProducerLog::read(broker)).assert_exact();
 }
 
 /// The newest committed checkpoint's `commit_end_lsn`, of the one pipeline that there is.
