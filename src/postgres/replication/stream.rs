@@ -30,9 +30,10 @@ use crate::{
     },
 };
 
-/// After listening this long without a byte, although pings were sent, the server counts as gone:
-/// three pings 10 s apart.
-const SILENT_MAX: Duration = Duration::from_secs(35);
+/// After listening this long without a byte, although pings were sent, the server counts as gone. A
+/// server that decodes what it need not send reads our pings only every half `wal_sender_timeout`,
+/// which is pinned to 60 s; one that vanished is found by TCP's own probes within a minute.
+const SILENT_MAX: Duration = Duration::from_secs(120);
 
 /// How long a status update may take to leave. The socket's buffer has room for thousands; if it
 /// has none, the server does not read any more.

@@ -3,10 +3,14 @@
 use std::{
     collections::VecDeque,
     sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError},
+    thread,
     time::{Duration, Instant},
 };
 
 use crate::sink::Batch;
+
+/// Between two looks while few batches come. A backlog that begins meanwhile waits as long.
+const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 
 /// What waiting for a batch led to.
 #[derive(Debug)]
@@ -52,6 +56,20 @@ impl Inbox {
                 Err(RecvTimeoutError::Timeout) => return,
                 Err(RecvTimeoutError::Disconnected) => self.closed = true,
             }
+        }
+    }
+
+    /// As [`Inbox::gather`], but looks now and then only: to be woken by each batch costs more than
+    /// what it brings where few come.
+    pub(super) fn gather_few(&mut self, deadline: Instant, enough: impl Fn(&Self) -> bool) {
+        self.fill();
+        while !self.closed && !enough(self) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            thread::park_timeout(left.min(LOOK_INTERVAL));
+            self.fill();
         }
     }
 

@@ -242,7 +242,7 @@ async fn a_server_that_is_silent_for_too_long_counts_as_gone() {
     let error = stream.send_status(None, None, true).await.expect_err("gone");
     assert_eq!(
         error.to_string(),
-        "could not follow the replication stream: no answer from PostgreSQL for 35 s"
+        "could not follow the replication stream: no answer from PostgreSQL for 120 s"
     );
     assert_eq!(error.recovery(), Recovery::Retry);
 }
