@@ -57,10 +57,10 @@ pub struct KafkaSettings {
 
 impl Settings {
     /// Kafka's settings for the intent of a first start, which must not fence whoever publishes: an
-    /// id of its own. A slot's name has no hyphen, so it is nobody else's.
+    /// id of its own. A slot's name has no slash, so it is nobody else's.
     pub(super) fn kafka_for_intent(&self, system_id: &str) -> kafka::Settings {
         let mut settings = self.kafka_for(system_id);
-        settings.transactional_id.push_str("-intent");
+        settings.transactional_id.push_str("/intent");
         settings
     }
 
