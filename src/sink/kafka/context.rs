@@ -31,8 +31,6 @@ pub(super) struct FailedDelivery {
 pub(super) struct FailedEvent {
     pub(super) id: String,
     pub(super) commit_lsn: CommitLsn,
-    /// Key, value and headers.
-    pub(super) bytes: usize,
 }
 
 /// Remembers the last error and the first failed delivery.
@@ -124,12 +122,8 @@ fn failed_event(message: &BorrowedMessage<'_>) -> Option<FailedEvent> {
         let header = headers.iter().find(|header| header.key == name)?;
         std::str::from_utf8(header.value?).ok()
     };
-    let of_headers: usize =
-        headers.iter().map(|header| header.key.len() + header.value.map_or(0, <[u8]>::len)).sum();
-    let of = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
     Some(FailedEvent {
         id: text("event-id")?.to_owned(),
         commit_lsn: CommitLsn(text("pg-lsn")?.parse().ok()?),
-        bytes: of(message.key()) + of(message.payload()) + of_headers,
     })
 }

@@ -119,15 +119,15 @@ pub enum KafkaError {
     /// A record is larger than its topic or our own client allows.
     #[error(
         "event {event_id} of the transaction at {commit_lsn} has {bytes} bytes with its framing, \
-         and {limit} for topic \"{topic}\" takes {}", less(.bytes_max)
+         and {limit} for topic \"{topic}\" takes {bytes_max}"
     )]
     EventTooLarge {
         /// The topic.
         topic: String,
         /// Key, value, headers and framing, uncompressed.
         bytes: usize,
-        /// The smallest of the limits; none where only the broker knows it.
-        bytes_max: Option<usize>,
+        /// The smallest of the limits.
+        bytes_max: usize,
         /// Which one that is.
         limit: SizeLimit,
         /// The event's transaction.
@@ -204,10 +204,6 @@ impl SizeLimit {
 
 fn reason_suffix(reason: &Option<String>) -> String {
     reason.as_ref().map_or(String::new(), |reason| format!(" and cannot be made: {reason}"))
-}
-
-fn less(bytes_max: &Option<usize>) -> String {
-    bytes_max.map_or("less".to_owned(), |bytes| bytes.to_string())
 }
 
 impl Failure for KafkaError {

@@ -19,7 +19,6 @@ use crate::sink::{
         Cancel, KafkaError,
         administration::{self, milliseconds},
         context::{Context, FailedDelivery, FailedEvent},
-        error::SizeLimit,
         native::{self, CallError, HeaderList, Topic},
         properties::ProducerProperties,
         settings::Settings,
@@ -138,6 +137,7 @@ impl Producer {
     /// Ends a predecessor's transaction and makes every other producer of this id fail from here
     /// on.
     pub(super) fn fence(&self, cancel: &Cancel) -> Result<(), KafkaError> {
+        cancel.check()?;
         self.repeat("take the transactional id", FENCE_LIMIT, 0, cancel, |client, timeout_ms| {
             // SAFETY: the client is alive, and the error is ours.
             unsafe { native::check(sys::rd_kafka_init_transactions(client, timeout_ms)) }
@@ -257,7 +257,9 @@ impl Producer {
         self.failure("produce", CallError { code, reason, retriable: false }, bytes)
     }
 
-    /// Makes a call again and again until it succeeds, fails for good, or `limit` is over.
+    /// Makes a call again and again until it succeeds, fails for good, or `limit` is over. It is made
+    /// once also where it was called off already: a transaction that is whole must not stay open,
+    /// holding back readers, for the lack of one more request.
     fn repeat(
         &self,
         action: &str,
@@ -268,7 +270,6 @@ impl Producer {
     ) -> Result<(), KafkaError> {
         let deadline = Instant::now() + limit;
         loop {
-            cancel.check()?;
             let Err(error) = call(self.native(), milliseconds(SLICE)) else { return Ok(()) };
             self.base.poll(Duration::ZERO);
             if !error.retriable {
@@ -277,6 +278,7 @@ impl Producer {
             if let Some(cause) = self.root_cause(action, bytes) {
                 return Err(cause);
             }
+            cancel.check()?;
             if Instant::now() > deadline {
                 let reason = self.client().context().last_error_or(&error.reason);
                 let action = action.to_owned();
@@ -360,18 +362,9 @@ impl Producer {
 
 /// A record that no broker will ever take, as it is: trying again would try for ever.
 fn refused_for_good(failed: &FailedDelivery) -> Option<KafkaError> {
-    let FailedEvent { id, commit_lsn, bytes } = failed.event.clone()?;
+    let FailedEvent { id, commit_lsn } = failed.event.clone()?;
     let topic = failed.topic.clone();
     match failed.code {
-        // The topic's limit could not be asked for, or was lowered meanwhile.
-        RDKafkaErrorCode::MessageSizeTooLarge => Some(KafkaError::EventTooLarge {
-            topic,
-            bytes,
-            bytes_max: None,
-            limit: SizeLimit::Topic,
-            commit_lsn,
-            event_id: id,
-        }),
         code @ (RDKafkaErrorCode::InvalidRecord
         | RDKafkaErrorCode::InvalidTimestamp
         | RDKafkaErrorCode::PolicyViolation) => Some(KafkaError::EventRefused {

@@ -15,11 +15,11 @@ use crate::sink::{
         administration::{Brokers, NewTopic},
         native::Topic,
         producer::{Producer, Turn},
-        settings::{Administration, Settings},
+        settings::Settings,
     },
 };
 
-/// Kafka's default of `message.max.bytes`, which a topic has that says nothing else.
+/// Kafka's default of `message.max.bytes`, which stands where the topic's cannot be asked for.
 const MESSAGE_BYTES_MAX: usize = 1_048_588;
 
 /// A topic that records can be produced to.
@@ -126,13 +126,10 @@ fn look_up(
         Some(partitions) => partitions,
         None => make(name, &brokers, settings)?,
     };
-    let bytes_max = match (brokers.configuration(name)?, settings.administration) {
-        (Some(entries), _) => entries.get("max.message.bytes").and_then(|text| text.parse().ok()),
-        (None, Administration::Absent) => None,
-        // We may not ask: the broker says so where a record is too large.
-        (None, Administration::Full) => Some(usize::MAX),
-    };
-    let bytes_max = bytes_max.unwrap_or(MESSAGE_BYTES_MAX);
+    let bytes_max = brokers
+        .configuration(name)?
+        .and_then(|entries| entries.get("max.message.bytes")?.parse().ok())
+        .unwrap_or(MESSAGE_BYTES_MAX);
     let handle = |producer: &Producer| Topic::new(producer.client().native_ptr(), name);
     let handles = [handle(first)?, handle(second)?];
     let name = Arc::clone(name);

@@ -315,18 +315,21 @@ impl Worker {
 
     /// Waits until all records are answered, and leaves the rest to the committer.
     fn commit(&mut self) -> Result<(), KafkaError> {
-        let Some(Transaction { bytes, cut: Some(cut), foreseen, emptied, .. }) = self.open.take()
-        else {
+        let Some(Transaction { bytes, cut: Some(cut), foreseen, .. }) = &self.open else {
             return Ok(());
         };
         if foreseen.is_none() {
             self.produce_checkpoint(&cut.checkpoint)?;
         }
-        self.producer().flush(bytes, &self.closing)?;
+        self.producer().flush(*bytes, &self.closing)?;
+        let order = Order { turn: self.turn, sequence: cut.sequence, bytes: *bytes };
+        // Not before it is whole: where the flush was called off, it is aborted.
+        let ended = self.open.take();
         self.topics.all_answered();
-        self.committer.commit(Order { turn: self.turn, sequence: cut.sequence, bytes })?;
+        self.committer.commit(order)?;
         self.turn = self.turn.next();
-        emptied.into_iter().for_each(|batch| self.report(Report::Emptied(batch)));
+        let emptied = ended.into_iter().flat_map(|transaction| transaction.emptied);
+        emptied.for_each(|batch| self.report(Report::Emptied(batch)));
         Ok(())
     }
 
@@ -364,7 +367,7 @@ fn too_large(
     KafkaError::EventTooLarge {
         topic: topic.name.to_string(),
         bytes: record.bytes() + FRAMING_BYTES,
-        bytes_max: Some(bytes_max),
+        bytes_max,
         limit,
         commit_lsn: record.commit_lsn,
         event_id: String::from_utf8_lossy(batch.slice(record.event_id)).into_owned(),
