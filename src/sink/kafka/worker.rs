@@ -174,7 +174,7 @@ impl Worker {
     }
 
     fn producer(&self) -> &Producer {
-        self.turn.of(&*self.producers)
+        self.turn.of(&self.producers)
     }
 
     fn poll_all(&self) -> Result<(), KafkaError> {
@@ -244,7 +244,7 @@ impl Worker {
     }
 
     fn produce(&mut self, batch: &Batch, record: &Record) -> Result<(), KafkaError> {
-        let producer = self.turn.of(&*self.producers);
+        let producer = self.turn.of(&self.producers);
         let topic =
             self.topics.known(record.topic, &self.producers, &self.settings, &self.closing)?;
         let bytes = record.bytes() + FRAMING_BYTES;
