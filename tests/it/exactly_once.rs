@@ -185,7 +185,8 @@ fn a_transaction_larger_than_memory_is_out_once_though_killed_midway() {
 fn wait_for_changes(broker: &Broker, due: u64) -> Option<u64> {
     let checkpoints = CommittedReader::open(broker, "__tailwater_checkpoints");
     let (mut changes, mut is_whole) = (None, false);
-    wait_until("a part of the transaction", PATIENCE, || {
+    // The server reads two million rows of its log before it sends the first.
+    wait_until("a part of the transaction", PATIENCE * 5, || {
         let read = checkpoints.try_read(PATIENCE, |record| {
             if record.key.as_deref().is_some_and(|key| key.ends_with(b"/tailwater")) {
                 let value = record.json();
