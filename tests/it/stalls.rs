@@ -8,19 +8,18 @@ use std::{
 };
 
 use crate::support::{
-    PATIENCE,
     daemon::Daemon,
     kafka::Broker,
+    let_pass,
     oracle::Value,
     postgres::Server,
-    scene::{TOPICS, envelope_settings, init, judge, publishing, shop, stop, wait_until_published},
+    scene::{
+        NO_FSYNC, TOPICS, envelope_settings, init, judge, publishing, shop, stop, wait_for_events,
+        wait_until_published,
+    },
     settings::SettingsFile,
-    wait_until,
     workload::Workload,
 };
-
-/// Writes the disk need not see: nothing is lost but by a crash of the machine.
-const NO_FSYNC: [(&str, &str); 1] = [("fsync", "off")];
 
 /// Enough to fill what is in flight many times over, at any scale of the proofs.
 const ROWS: u64 = 40_000;
@@ -40,13 +39,10 @@ fn a_broker_that_stalls_under_load_is_waited_out_by_the_same_stream() {
         let writing = scope.spawn(|| Workload::default().run(&url, ROWS));
         // What needs the broker's answer at once is over: topics are looked up.
         for topic in TOPICS {
-            wait_until("events of each topic", PATIENCE, || {
-                broker.topics().iter().any(|known| known == topic)
-                    && !broker.read_committed(topic).is_empty()
-            });
+            wait_for_events(&broker, topic);
         }
         broker.freeze();
-        thread::park_timeout(STALL);
+        let_pass(STALL);
         broker.thaw();
         writing.join().expect("the application writes");
     });
@@ -85,10 +81,10 @@ impl Busy {
             daemon.wait_for("topic created");
             freeze(self);
             // Until what is in flight waits for it.
-            thread::park_timeout(Duration::from_secs(1));
+            let_pass(Duration::from_secs(1));
             for _ in 1..signals {
                 daemon.signal(libc::SIGTERM);
-                thread::park_timeout(Duration::from_millis(300));
+                let_pass(Duration::from_millis(300));
             }
             stop(daemon);
             thaw(self);
@@ -121,7 +117,7 @@ fn sigterm_ends_in_time_while_neither_side_answers() {
     let freeze = |busy: &Busy| {
         busy.broker.freeze();
         // So that the database's last rows wait for the broker.
-        thread::park_timeout(Duration::from_secs(1));
+        let_pass(Duration::from_secs(1));
         busy.server.freeze();
     };
     let thaw = |busy: &Busy| {
@@ -150,7 +146,7 @@ fn sigterm_ends_a_start_that_nothing_answers() {
         freeze(&server, &broker);
         let daemon = Daemon::start(&settings);
         // Long enough to be waiting for an answer.
-        thread::park_timeout(Duration::from_secs(2));
+        let_pass(Duration::from_secs(2));
         stop(daemon);
         server.thaw();
         broker.thaw();
