@@ -108,6 +108,8 @@ pub(super) struct StreamLoop<S: Sink> {
     halt_before: Option<CommitLsn>,
     /// The stream's buffer holds messages that there was no room for.
     has_unread: bool,
+    /// The sink waits for what there is to read.
+    is_called: bool,
     ticks: Interval,
     status_at: Instant,
     idle_checkpoint_at: Instant,
@@ -139,6 +141,7 @@ impl<S: Sink> StreamLoop<S> {
             watch,
             halt_before,
             has_unread: false,
+            is_called: false,
             ticks,
             status_at: now,
             idle_checkpoint_at: now,
@@ -186,6 +189,7 @@ impl<S: Sink> StreamLoop<S> {
                 self.take_messages()?;
                 continue;
             }
+            let is_held = self.is_held();
             tokio::select! {
                 biased;
                 // What is delivered frees room and moves the flush position.
@@ -195,7 +199,10 @@ impl<S: Sink> StreamLoop<S> {
                 // A table that left the publication has a gap that no position shows.
                 change = self.watch.changed() => self.on_publication(change)?,
                 // Read only what there is room for: this is the back-pressure.
-                read = self.stream.read_chunk(), if has_room => { read?; self.take_messages()? }
+                read = read(&mut self.stream, is_held), if has_room => {
+                    read?;
+                    self.take_messages()?;
+                }
             }
             if self.is_status_due {
                 self.send_due_status().await?;
@@ -222,6 +229,9 @@ impl<S: Sink> StreamLoop<S> {
         };
         self.assembler.hand_over_gathered(&mut self.tracker);
         self.send_ready();
+        if std::mem::take(&mut self.is_called) {
+            self.sink.go_on();
+        }
         // The stream is past what is published: the slot may hear how far that is.
         self.is_status_due |= self.tracker.flush_lsn() != flush_before;
         outcome
@@ -275,6 +285,11 @@ impl<S: Sink> StreamLoop<S> {
         Ok(true)
     }
 
+    /// While the sink waits for its turn with what it has, what comes can wait in the socket.
+    fn is_held(&self) -> bool {
+        self.sink.will_call() && !self.stream.has_backlog()
+    }
+
     fn send_ready(&mut self) {
         while let Some(batch) = self.assembler.take_ready() {
             self.sink.send(batch);
@@ -294,6 +309,8 @@ impl<S: Sink> StreamLoop<S> {
                     self.send_ready();
                 }
             }
+            Report::LastCall if self.stream.has_waiting() => self.is_called = true,
+            Report::LastCall => self.sink.go_on(),
             Report::Refused { commit_lsn, failure } => {
                 return Err(End::Halt { before: commit_lsn, failure });
             }
@@ -301,6 +318,14 @@ impl<S: Sink> StreamLoop<S> {
         }
         Ok(())
     }
+}
+
+/// Reads, unless nothing gets out sooner for being read.
+async fn read(stream: &mut ReplicationStream, is_held: bool) -> Result<(), PostgresError> {
+    if is_held {
+        match stream.hold().await {}
+    }
+    stream.read_chunk().await
 }
 
 /// Whether a status update asks for an answer.

@@ -21,6 +21,8 @@ pub enum Report {
     Delivered(CutSequence),
     /// The batch's records were taken over; its memory may be filled again.
     Emptied(Batch),
+    /// The next group is about to be made: what is handed over before [`Sink::go_on`] goes with it.
+    LastCall,
     /// This record can never be delivered, and nothing behind it is. What was not reported as
     /// delivered must be sent anew, up to the transaction at `commit_lsn`.
     Refused {
@@ -39,6 +41,16 @@ pub trait Sink {
     /// Hands a batch over. Never waits and never refuses: a caller has a bounded number of
     /// batches, and gets each back as [`Report::Emptied`].
     fn send(&mut self, batch: Batch);
+
+    /// True while nothing gets out any sooner for being handed over: a [`Report::LastCall`] comes
+    /// when it is time, unless the sink fails before.
+    fn will_call(&self) -> bool {
+        false
+    }
+
+    /// Answers [`Report::LastCall`]: nothing more is there to be handed over now. Without an answer
+    /// the sink goes on by itself, a little later.
+    fn go_on(&mut self) {}
 
     /// The next report, in the order in which things happened.
     ///

@@ -210,11 +210,11 @@ fn cut(scene: &Scene, sequence: u64, urgency: Urgency) -> Cut {
     Cut { sequence: CutSequence(sequence), checkpoint, urgency }
 }
 
-/// The next report that is not an emptied batch.
+/// The next report that says how a commit ended.
 async fn outcome(sink: &mut KafkaSink) -> Report {
     loop {
         let report = tokio::time::timeout(PATIENCE, sink.next_report()).await.expect("in time");
-        if !matches!(report, Report::Emptied(_)) {
+        if !matches!(report, Report::Emptied(_) | Report::LastCall) {
             return report;
         }
     }
@@ -228,7 +228,7 @@ async fn delivered(sink: &mut KafkaSink, sequence: u64) {
             Report::Failed(error) | Report::Refused { failure: error, .. } => {
                 panic!("{}", chain(error.as_ref()))
             }
-            Report::Emptied(_) => {}
+            Report::Emptied(_) | Report::LastCall => {}
         }
     }
 }
@@ -237,7 +237,7 @@ async fn failed(sink: &mut KafkaSink) -> Box<dyn Failure> {
     loop {
         match outcome(sink).await {
             Report::Failed(error) | Report::Refused { failure: error, .. } => return error,
-            Report::Delivered(_) | Report::Emptied(_) => {}
+            Report::Delivered(_) | Report::Emptied(_) | Report::LastCall => {}
         }
     }
 }
@@ -293,7 +293,7 @@ async fn records_of_a_key_keep_their_order_through_a_full_queue() {
         if free == 0 {
             match sink.next_report().await {
                 Report::Emptied(batch) => spare.push(batch),
-                Report::Delivered(_) => continue,
+                Report::Delivered(_) | Report::LastCall => continue,
                 Report::Failed(error) | Report::Refused { failure: error, .. } => {
                     panic!("{}", chain(error.as_ref()))
                 }

@@ -2,9 +2,10 @@
 //!
 //! The walsender is one process and sends each row with its own `send()`. While the receiver's
 //! window is open, every one of them travels and wakes us; that costs the server as much as decoding
-//! the row does. While the window is closed, rows are only appended to the server's queue. So under
-//! backlog we wait a few milliseconds between reads, until the receive buffer is nearly full.
-//! Without backlog we read at once: latency is what counts then.
+//! the row does. While the window is closed, rows are only appended to the server's queue, which
+//! empties itself in large pieces as soon as there is room. So under backlog we wait until the
+//! receive buffer is nearly full, and take a part of it. Without backlog we read at once: latency is
+//! what counts then.
 //!
 //! A unix socket has no window: its sender sleeps as soon as little more than 100 KiB wait, which
 //! takes it less than a millisecond. A longer pause would only hold it up.
@@ -24,9 +25,12 @@ const WINDOW: Duration = Duration::from_millis(10);
 /// best to a reader that reads at once.
 const BACKLOG_BYTES_PER_WINDOW: usize = 256 << 10;
 
-/// The longest pause: at the 150 MB/s that decoding alone reaches, the receive buffer of 1 MiB is
-/// full by then.
-pub(super) const PAUSE_MAX: Duration = Duration::from_millis(5);
+/// From here on the buffer counts as nearly full, in percent of its memory. With less the window
+/// opens wide at each read, and the server is back to one packet a row (decision 10).
+pub(super) const NEARLY_FULL_PERCENT: usize = 85;
+
+/// The longest pause, for a server that has become slower: at 60 MB/s the buffer is full by then.
+pub(super) const PAUSE_MAX: Duration = Duration::from_millis(20);
 
 /// Under backlog a unix socket is read when this much waits: about half of what lets its sender
 /// sleep.
@@ -35,9 +39,6 @@ pub(super) const BRIEF_PAUSE_BYTES: usize = 48 << 10;
 /// Between two looks at it, and how many there are at most: together half a millisecond.
 pub(super) const BRIEF_PAUSE: Duration = Duration::from_micros(100);
 pub(super) const BRIEF_PAUSES: usize = 5;
-
-/// The buffer counts as nearly full from here on.
-pub(super) const NEARLY_FULL_BYTES: usize = 896 << 10;
 
 /// Decides over pauses.
 #[derive(Debug)]

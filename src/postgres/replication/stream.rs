@@ -10,7 +10,7 @@
 //! positions are never acknowledged: they go backwards between transactions and are 0/0 for
 //! Relation messages.
 
-use std::time::Duration;
+use std::{convert::Infallible, future::pending, time::Duration};
 
 use bytes::BufMut;
 use postgres_protocol::message::frontend;
@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
 
 use super::pacing::{
-    BRIEF_PAUSE, BRIEF_PAUSE_BYTES, BRIEF_PAUSES, NEARLY_FULL_BYTES, PAUSE_MAX, Pacing,
+    BRIEF_PAUSE, BRIEF_PAUSE_BYTES, BRIEF_PAUSES, NEARLY_FULL_PERCENT, PAUSE_MAX, Pacing,
 };
 use crate::{
     change::PgTimestamp,
@@ -142,9 +142,31 @@ impl ReplicationStream {
         }
     }
 
+    /// Waits without reading, and without being woken by what comes.
+    ///
+    /// # Cancel safety
+    /// There is nothing to lose.
+    pub async fn hold(&self) -> Infallible {
+        let _hush = self.channel.stream().hush();
+        pending().await
+    }
+
+    /// Whether there is something to read at once.
+    pub fn has_waiting(&self) -> bool {
+        self.channel.stream().waiting_bytes() > 0
+    }
+
+    /// Whether bytes come at such a rate that reads are paced.
+    pub fn has_backlog(&self) -> bool {
+        self.pacing.has_backlog()
+    }
+
+    /// Until the window is nearly closed. Its timer wakes us, the bytes that come do not.
     async fn pause(&mut self) {
         let until = *self.pause_until.get_or_insert_with(|| Instant::now() + PAUSE_MAX);
-        while Instant::now() < until && self.channel.stream().waiting_bytes() < NEARLY_FULL_BYTES {
+        let socket = self.channel.stream();
+        let _hush = socket.hush();
+        while Instant::now() < until && socket.fullness() < NEARLY_FULL_PERCENT {
             sleep(PAUSE_STEP).await;
         }
     }

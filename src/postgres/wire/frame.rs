@@ -14,8 +14,9 @@ const HEADER_BYTES: usize = 1 + LENGTH_BYTES;
 /// one frame. A longer one is a broken stream, and must not make us allocate.
 const FRAME_BYTES_MAX: usize = 1 << 30;
 
-/// How large the buffer is while frames are small: what a receive window holds.
-const BUFFER_BYTES: usize = 1 << 20;
+/// How large the buffer is while frames are small. Less than a receive window, so that a read leaves
+/// that nearly closed.
+const BUFFER_BYTES: usize = 256 << 10;
 
 /// A frame's length cannot be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -2,15 +2,18 @@
 
 use std::{
     collections::VecDeque,
-    sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError},
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, TryRecvError},
+    },
     thread,
     time::{Duration, Instant},
 };
 
-use crate::sink::Batch;
+use crate::sink::{Batch, kafka::last_call::LastCall};
 
-/// Between two looks while few batches come. A backlog that begins meanwhile waits as long.
-const LOOK_INTERVAL: Duration = Duration::from_millis(2);
+/// How long the answer to a last call is waited for.
+const ANSWER_MAX: Duration = Duration::from_millis(1);
 
 /// What waiting for a batch led to.
 #[derive(Debug)]
@@ -26,13 +29,14 @@ pub(super) enum Next {
 #[derive(Debug)]
 pub(super) struct Inbox {
     channel: Receiver<Batch>,
+    last_call: Arc<LastCall>,
     waiting: VecDeque<Batch>,
     closed: bool,
 }
 
 impl Inbox {
-    pub(super) fn new(channel: Receiver<Batch>) -> Self {
-        Self { channel, waiting: VecDeque::new(), closed: false }
+    pub(super) fn new(channel: Receiver<Batch>, last_call: Arc<LastCall>) -> Self {
+        Self { channel, last_call, waiting: VecDeque::new(), closed: false }
     }
 
     /// The next batch, waiting for it at most `limit`.
@@ -51,7 +55,7 @@ impl Inbox {
     pub(super) fn gather(&mut self, deadline: Instant, enough: impl Fn(&Self) -> bool) {
         self.fill();
         while !self.closed && !enough(self) {
-            match self.channel.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            match self.channel.recv_timeout(left(deadline)) {
                 Ok(batch) => self.waiting.push_back(batch),
                 Err(RecvTimeoutError::Timeout) => return,
                 Err(RecvTimeoutError::Disconnected) => self.closed = true,
@@ -59,28 +63,35 @@ impl Inbox {
         }
     }
 
-    /// As [`Inbox::gather`], but looks now and then only: to be woken by each batch costs more than
-    /// what it brings where few come.
-    pub(super) fn gather_few(&mut self, deadline: Instant, enough: impl Fn(&Self) -> bool) {
+    /// To be called before a pause that ends with [`Inbox::gather_at`].
+    pub(super) fn announce_last_call(&self) {
+        self.last_call.announce();
+    }
+
+    /// Waits until `deadline` without looking at what comes, has the caller be told by `tell` that
+    /// it is time, and takes what it hands over then. Where the deadline is over and no call was
+    /// announced, there is nothing to wait for.
+    pub(super) fn gather_at(&mut self, deadline: Instant, tell: impl FnOnce()) {
         self.fill();
-        while !self.closed && !enough(self) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
-            }
-            thread::park_timeout(left.min(LOOK_INTERVAL));
-            self.fill();
+        if self.closed || (left(deadline).is_zero() && !self.last_call.is_announced()) {
+            return;
         }
+        self.last_call.announce();
+        while !left(deadline).is_zero() {
+            thread::park_timeout(left(deadline));
+        }
+        self.last_call.make();
+        tell();
+        let limit = Instant::now() + ANSWER_MAX;
+        while self.last_call.is_unanswered() && !left(limit).is_zero() {
+            thread::park_timeout(left(limit));
+        }
+        self.fill();
     }
 
     /// The batches that wait, in order.
     pub(super) fn waiting(&self) -> impl Iterator<Item = &Batch> {
         self.waiting.iter()
-    }
-
-    /// The bytes of all batches that wait.
-    pub(super) fn bytes(&self) -> usize {
-        self.waiting.iter().map(Batch::bytes).sum()
     }
 
     /// The bytes up to the next cut, where all of them are here.
@@ -115,6 +126,10 @@ impl Inbox {
     }
 }
 
+fn left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc::sync_channel;
@@ -136,7 +151,7 @@ mod tests {
     #[test]
     fn a_group_counts_only_once_its_cut_is_here() {
         let (sender, receiver) = sync_channel(4);
-        let mut inbox = Inbox::new(receiver);
+        let mut inbox = Inbox::new(receiver, Arc::default());
         sender.send(batch(10, false)).expect("room");
         inbox.fill();
         assert_eq!(inbox.bytes_to_cut(), None);
@@ -144,22 +159,52 @@ mod tests {
         sender.send(batch(5, true)).expect("room");
         inbox.fill();
         assert_eq!(inbox.bytes_to_cut(), Some(17));
-        assert_eq!(inbox.bytes(), 22);
     }
 
     #[test]
     fn batches_keep_their_order_through_gathering() {
         let (sender, receiver) = sync_channel(4);
-        let mut inbox = Inbox::new(receiver);
+        let mut inbox = Inbox::new(receiver, Arc::default());
         for bytes in [1, 2, 3] {
             sender.send(batch(bytes, true)).expect("room");
         }
-        inbox.gather(Instant::now(), |inbox| inbox.bytes() > 0);
+        inbox.gather(Instant::now(), |_| false);
         drop(sender);
         for bytes in [1, 2, 3] {
             let Next::Batch(batch) = inbox.next(Duration::ZERO) else { panic!("a batch") };
             assert_eq!(batch.bytes(), bytes);
         }
         assert!(matches!(inbox.next(Duration::ZERO), Next::Closed));
+    }
+
+    /// The caller hands over in answer to the call and not before; a thread that waited for its own
+    /// time-out instead would take the batch with the next call only.
+    #[test]
+    fn what_is_handed_over_in_answer_to_the_last_call_is_gathered() {
+        let (sender, receiver) = sync_channel(4);
+        let last_call = Arc::new(LastCall::default());
+        let mut inbox = Inbox::new(receiver, Arc::clone(&last_call));
+        inbox.gather_at(Instant::now(), || panic!("nobody was promised a call"));
+        inbox.announce_last_call();
+        assert!(last_call.is_announced());
+        inbox.gather_at(Instant::now() + Duration::from_millis(2), || {
+            assert!(!last_call.is_announced(), "the caller must read now");
+            sender.send(batch(10, true)).expect("room");
+            last_call.answer();
+        });
+        assert_eq!(inbox.waiting().count(), 1);
+        assert!(!last_call.is_announced());
+    }
+
+    #[test]
+    fn a_last_call_that_nobody_answers_is_not_waited_for_for_long() {
+        let (_sender, receiver) = sync_channel(4);
+        let last_call = Arc::new(LastCall::default());
+        let mut inbox = Inbox::new(receiver, Arc::clone(&last_call));
+        inbox.announce_last_call();
+        inbox.gather_at(Instant::now(), || ());
+        assert!(last_call.is_unanswered(), "it went on without an answer");
+        last_call.answer();
+        inbox.gather_at(Instant::now(), || panic!("a late answer leaves nothing behind"));
     }
 }

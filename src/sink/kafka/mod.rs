@@ -24,6 +24,7 @@ mod committer;
 mod context;
 mod error;
 mod inbox;
+mod last_call;
 mod native;
 mod partitioner;
 mod producer;

@@ -1,8 +1,11 @@
 //! The caller's end of the thread.
 
 use std::{
-    sync::mpsc::{SyncSender, TrySendError, sync_channel},
-    thread,
+    sync::{
+        Arc,
+        mpsc::{SyncSender, TrySendError, sync_channel},
+    },
+    thread::{self, Thread},
     time::Duration,
 };
 
@@ -10,7 +13,7 @@ use tokio::sync::mpsc;
 
 use crate::sink::{
     Batch, Report, Sink,
-    kafka::{Cancel, Kafka, KafkaError, inbox::Inbox, worker::Worker},
+    kafka::{Cancel, Kafka, KafkaError, inbox::Inbox, last_call::LastCall, worker::Worker},
 };
 
 /// How many batches a caller may own. They are handed over without waiting, so there is a place
@@ -28,6 +31,8 @@ pub struct KafkaSink {
     batches: SyncSender<Batch>,
     reports: mpsc::Receiver<Report>,
     closing: Cancel,
+    last_call: Arc<LastCall>,
+    worker: Thread,
 }
 
 impl KafkaSink {
@@ -36,13 +41,15 @@ impl KafkaSink {
         // A report for each batch and for each cut.
         let (outgoing, reports) = mpsc::channel(2 * BATCHES_MAX);
         let closing = Cancel::default();
-        let worker = Worker::new(kafka, Inbox::new(incoming), outgoing, closing.clone())?;
+        let last_call = Arc::new(LastCall::default());
+        let inbox = Inbox::new(incoming, Arc::clone(&last_call));
+        let worker = Worker::new(kafka, inbox, outgoing, closing.clone())?;
         let started = thread::Builder::new().name("kafka".to_owned()).spawn(move || worker.run());
-        started.map_err(|error| KafkaError::Call {
+        let thread = started.map_err(|error| KafkaError::Call {
             action: "start the thread that produces".to_owned(),
             reason: error.to_string(),
         })?;
-        Ok(Self { batches, reports, closing })
+        Ok(Self { batches, reports, closing, last_call, worker: thread.thread().clone() })
     }
 }
 
@@ -56,6 +63,15 @@ impl Sink for KafkaSink {
             // The thread ended: why is among the reports.
             Err(TrySendError::Disconnected(_)) => {}
         }
+    }
+
+    fn will_call(&self) -> bool {
+        self.last_call.is_announced()
+    }
+
+    fn go_on(&mut self) {
+        self.last_call.answer();
+        self.worker.unpark();
     }
 
     async fn next_report(&mut self) -> Report {

@@ -49,7 +49,7 @@ use crate::sink::{
 
 /// A transaction costs a broker 1.3 to 2.1 ms of CPU time, however small it is. Begun no more often
 /// than this they take it a third of a core, and each event waits for half as long on average.
-const BEGIN_INTERVAL: Duration = Duration::from_millis(6);
+const BEGIN_INTERVAL: Duration = Duration::from_millis(7);
 
 /// After a commit the brokers still write its markers. Where the same producer adds a partition
 /// before they are done, librdkafka waits 20 ms.
@@ -158,6 +158,9 @@ impl Worker {
     fn work(&mut self) -> Result<(), KafkaError> {
         loop {
             self.closing.check()?;
+            if let (None, Some(begun_at)) = (&self.open, self.begun_at) {
+                self.gather_at(begun_at + BEGIN_INTERVAL);
+            }
             match self.inbox.next(IDLE_POLL) {
                 Next::Batch(batch) if self.open.is_none() && !batch.is_empty() => {
                     self.inbox.put_back(batch);
@@ -186,9 +189,8 @@ impl Worker {
     fn open_transaction(&mut self) -> Result<(), KafkaError> {
         let committed_at = self.committer.await_free(self.turn, &self.closing)?;
         let markers = committed_at.map(|at| at + MARKER_PAUSE);
-        let pace = self.begun_at.map(|at| at + BEGIN_INTERVAL);
-        if let Some(deadline) = markers.max(pace) {
-            self.inbox.gather_few(deadline, |inbox| inbox.bytes() >= BACKLOG_BYTES);
+        if let Some(deadline) = markers {
+            self.gather_at(deadline);
         }
         self.inbox.fill();
         self.producer().begin()?;
@@ -197,11 +199,19 @@ impl Worker {
         let last = last_cut_of_few(self.inbox.waiting());
         let foreseen = last.map(|cut| cut.sequence);
         if let Some(cut) = last {
+            self.inbox.announce_last_call();
             self.produce_checkpoint(&cut.checkpoint)?;
         }
         let emptied = Vec::new();
         self.open = Some(Transaction { opened_at, bytes: 0, cut: None, foreseen, emptied });
         Ok(())
+    }
+
+    /// What comes until then goes into the next transaction.
+    fn gather_at(&mut self, deadline: Instant) {
+        let reports = &self.reports;
+        // Where the caller is gone, the channel of batches says so too.
+        self.inbox.gather_at(deadline, || drop(reports.blocking_send(Report::LastCall)));
     }
 
     fn produce_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), KafkaError> {
