@@ -10,10 +10,10 @@ use tokio::time::sleep;
 use tracing::info;
 
 use super::{
-    outbox_tables,
-    refusal::{self, Refusal},
+    outbox_tables, refusal,
     settings::Settings,
     shutdown::Shutdown,
+    standby,
     start::{self, Failed, Purpose, TakenOver},
 };
 use crate::{
@@ -84,7 +84,7 @@ pub async fn init(
             drop(kafka);
             Ok(checkpoint)
         }
-        Err(failure) if is_slot_busy(&*failure) => {
+        Err(failure) if standby::is_due(&*failure) => {
             let found = start::find_checkpoint(settings, shutdown).await?;
             found.ok_or(failure)
         }
@@ -123,11 +123,6 @@ pub async fn publication_sql(
         Ok(statements)
     })
     .await
-}
-
-fn is_slot_busy(failure: &dyn Failure) -> bool {
-    let failure: &dyn Error = failure;
-    matches!(failure.downcast_ref(), Some(Refusal::SlotBusy { .. }))
 }
 
 async fn patiently<T>(

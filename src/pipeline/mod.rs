@@ -1,7 +1,7 @@
 //! The loop, its start, its supervisor. The only place that wires the parts together.
 //!
 //! ```text
-//! start ──► stream_loop ──► supervisor ──► start …
+//! start ──► stream_loop ──► supervisor ──► (standby) ──► start …
 //!   │            │
 //!   │            └─ assembler (records, cuts), resume (what is published already)
 //!   ├─ judgement (checkpoint, slot, server), continuity (the publication), refusal (their words)
@@ -22,6 +22,7 @@ mod refusal;
 mod resume;
 mod settings;
 mod shutdown;
+mod standby;
 mod start;
 mod stream_loop;
 mod supervisor;

@@ -78,6 +78,13 @@ pub(super) enum End {
     },
     /// Something failed.
     Failed(Box<dyn Failure>),
+    /// The replication connection broke, and another producer had our transactional id by then.
+    FailedFenced {
+        /// What failed.
+        failure: Box<dyn Failure>,
+        /// What the sink said.
+        fenced: Box<dyn Failure>,
+    },
 }
 
 impl From<Trouble> for End {
@@ -170,12 +177,19 @@ impl<S: Sink> StreamLoop<S> {
             End::Failed(failure) if failure.code() == Some(Code::Fenced) => {
                 self.judge_fenced(failure, shutdown).await
             }
-            end @ (End::Halt { .. } | End::Fenced { .. } | End::Failed(_)) => end,
+            end @ (End::Halt { .. }
+            | End::Fenced { .. }
+            | End::Failed(_)
+            | End::FailedFenced { .. }) => end,
         };
-        if shutdown.within(CLOSE_MAX, self.close()).await.is_none() {
+        let closed = shutdown.within(CLOSE_MAX, self.close()).await;
+        if closed.is_none() {
             debug!("closing took too long");
         }
-        end
+        match (end, closed.flatten()) {
+            (End::Failed(failure), Some(fenced)) => End::FailedFenced { failure, fenced },
+            (end, _) => end,
+        }
     }
 
     /// Publishes until something ends it.
@@ -320,10 +334,13 @@ impl<S: Sink> StreamLoop<S> {
     }
 }
 
-/// Reads, unless nothing gets out sooner for being read.
+/// Reads; later where nothing gets out sooner for being read.
+///
+/// # Cancel safety
+/// That of both steps: waiting goes on where it was, and nothing that was read is lost.
 async fn read(stream: &mut ReplicationStream, is_held: bool) -> Result<(), PostgresError> {
     if is_held {
-        match stream.hold().await {}
+        stream.hold().await;
     }
     stream.read_chunk().await
 }
@@ -394,7 +411,11 @@ impl<S: Sink> StreamLoop<S> {
                 );
                 match end {
                     End::BeforeHalt { .. } => End::BeforeHalt { is_all_delivered: false },
-                    End::Stopped | End::Halt { .. } | End::Fenced { .. } | End::Failed(_) => end,
+                    End::Stopped
+                    | End::Halt { .. }
+                    | End::Fenced { .. }
+                    | End::Failed(_)
+                    | End::FailedFenced { .. } => end,
                 }
             }
         }
@@ -449,9 +470,10 @@ impl<S: Sink> StreamLoop<S> {
     }
 
     /// Closes both sides, one beside the other: an open group of the sink must not hold back
-    /// readers, and the server hears what is durable.
-    async fn close(self) {
+    /// readers, and the server hears what is durable. Returns what the sink found out meanwhile.
+    async fn close(self) -> Option<Box<dyn Failure>> {
         let (write, flush) = (self.tracker.write_lsn(), self.tracker.flush_lsn());
-        tokio::join!(self.sink.close(), self.stream.finish(write, flush));
+        let (fenced, ()) = tokio::join!(self.sink.close(), self.stream.finish(write, flush));
+        fenced
     }
 }

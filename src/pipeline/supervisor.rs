@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, info, warn};
 
-use super::{settings::Settings, shutdown::Shutdown, start, stream_loop::End};
+use super::{settings::Settings, shutdown::Shutdown, standby, start, stream_loop::End};
 use crate::{
     failure::{Code, Failure, Recovery},
     lsn::CommitLsn,
@@ -31,6 +31,9 @@ const FENCED_INTERVAL: Duration = Duration::from_secs(60);
 struct Carried {
     backoff: Option<Duration>,
     fenced_at: Option<Instant>,
+    /// Said of our producer by the brokers when the connection to the server broke. Who took its
+    /// place shows when the slot is asked for.
+    fenced: Option<Box<dyn Failure>>,
     halt: Option<Halt>,
 }
 
@@ -80,12 +83,22 @@ async fn attempt(settings: &Settings, shutdown: &mut Shutdown, carried: &mut Car
         started = start::start(settings, &waiting, halt_before) => started,
     };
     let stream_loop = match started {
-        Ok(stream_loop) => stream_loop,
+        Ok(stream_loop) => {
+            carried.fenced = None;
+            stream_loop
+        }
+        Err(failure) if standby::is_due(&*failure) => {
+            return stand_by(settings, shutdown, carried).await;
+        }
         Err(failure) => return carried.judge(failure),
     };
     match stream_loop.run(shutdown).await {
         End::Stopped => Verdict::Stopped,
         End::Failed(failure) => carried.judge(failure),
+        End::FailedFenced { failure, fenced } => {
+            carried.fenced = Some(fenced);
+            carried.judge(failure)
+        }
         End::Fenced { failure, holds_slot } => carried.judge_fenced(failure, holds_slot),
         End::Halt { before, failure } => {
             warn!(
@@ -103,6 +116,26 @@ async fn attempt(settings: &Settings, shutdown: &mut Shutdown, carried: &mut Car
                 carried.halt = halt;
                 Verdict::TryAgain
             }
+        },
+    }
+}
+
+/// Waits for the slot. A former holder whose place was taken on Kafka too does not: it ends, so that
+/// whoever runs it hears of it.
+async fn stand_by(settings: &Settings, shutdown: &mut Shutdown, carried: &mut Carried) -> Verdict {
+    if let Some(fenced) = carried.fenced.take() {
+        error!("another instance took over, and holds the slot");
+        return Verdict::GiveUp(fenced);
+    }
+    tokio::select! {
+        biased;
+        () = shutdown.requested() => Verdict::Stopped,
+        waited = standby::wait(settings) => match waited {
+            Ok(()) => {
+                carried.backoff = None;
+                Verdict::TryAgain
+            }
+            Err(failure) => carried.judge(failure),
         },
     }
 }

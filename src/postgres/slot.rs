@@ -43,6 +43,39 @@ pub struct Blocker {
     pub since: String,
 }
 
+/// Who holds a slot. What the server does not tell this role of other roles' processes is empty.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Holder {
+    /// The walsender's process on the server.
+    pub pid: i32,
+    /// The application's name.
+    pub application: String,
+    /// Where it is connected from; empty for a unix socket.
+    pub address: String,
+    /// Since when.
+    pub since: String,
+}
+
+/// Looks up who holds a slot; none where nobody does, or there is no such slot.
+///
+/// # Errors
+/// Where the connection breaks.
+pub async fn holder(sql: &Sql, slot: &SlotName) -> Result<Option<Holder>, PostgresError> {
+    const SQL: &str = "SELECT s.active_pid, coalesce(a.application_name, ''), \
+        coalesce(host(a.client_addr), ''), \
+        coalesce(to_char(a.backend_start AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), '') \
+        FROM pg_replication_slots s LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid \
+        WHERE s.slot_name = $1 AND s.active_pid IS NOT NULL";
+    let action = format!("look up who holds replication slot \"{slot}\"");
+    let rows = sql.rows(&action, SQL, &[&slot.as_str()]).await?;
+    Ok(rows.first().map(|row| Holder {
+        pid: row.get(0),
+        application: row.get(1),
+        address: row.get(2),
+        since: row.get(3),
+    }))
+}
+
 /// Looks a slot up; none where it does not exist.
 ///
 /// # Errors

@@ -59,6 +59,7 @@ pub trait Sink {
     fn next_report(&mut self) -> impl Future<Output = Report>;
 
     /// Ends the sink. Records that no commit covered are given up at once, so that readers are not
-    /// held back by them. Takes about a second at most.
-    fn close(self) -> impl Future<Output = ()>;
+    /// held back by them. Takes about a second at most. Returns what it found out while ending and
+    /// did not report: that another one took its place.
+    fn close(self) -> impl Future<Output = Option<Box<dyn Failure>>>;
 }

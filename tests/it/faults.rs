@@ -3,7 +3,6 @@
 use std::{thread, time::Duration};
 
 use crate::support::{
-    PATIENCE,
     kafka::Broker,
     let_pass,
     oracle::Value,
@@ -12,10 +11,9 @@ use crate::support::{
     sampler::Sampler,
     scaled,
     scene::{
-        NO_FSYNC, SAMPLES_MIN, envelope_settings, freeze_in_transaction, init, judge, publishing,
-        shop, stop, under_load, wait_for_events, wait_until_published,
+        NO_FSYNC, SAMPLES_MIN, envelope_settings, init, judge, publishing, shop, stop, under_load,
+        wait_for_events, wait_until_published,
     },
-    wait_until,
     workload::Workload,
 };
 
@@ -129,44 +127,4 @@ fn servers_that_stall_under_load_lose_and_double_nothing() {
         sampler.finish(SAMPLES_BESIDE_A_STALL_MIN);
         judge(&broker, &session, Value::Envelope);
     }
-}
-
-#[test]
-fn a_paused_daemon_whose_slot_a_second_took_publishes_nothing_more() {
-    let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
-    let session = shop(&server);
-    let settings = envelope_settings(&server, &broker);
-    init(&settings);
-    let sampler = Sampler::start(&server, &broker);
-    let mut first = publishing(&settings);
-    let second = under_load(&[server.url("shop")], scaled(100_000), || {
-        wait_for_events(&broker, "order.events");
-        freeze_in_transaction(&first, &broker, "order.events");
-        session.run(
-            "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots \
-             WHERE slot_name = 'tailwater'",
-        );
-        let second = publishing(&settings);
-        wait_until_published(&session, "tailwater");
-        first.signal(libc::SIGCONT);
-        wait_until("the first to see that it is not alone", PATIENCE, || {
-            !first.is_running() || first.stderr().contains("is in use by process")
-        });
-        // It is under load still, so that whatever the first publishes comes twice.
-        wait_until_published(&session, "tailwater");
-        second
-    });
-    wait_until_published(&session, "tailwater");
-    stop(second);
-    if first.is_running() {
-        // It waited for the slot, and takes over.
-        Workload::default().run(&server.url("shop"), 1_000);
-        wait_until_published(&session, "tailwater");
-        stop(first);
-    } else {
-        let ended = first.wait(PATIENCE);
-        assert_eq!(ended.code, Some(1), "{}", ended.stderr);
-    }
-    sampler.finish(SAMPLES_MIN);
-    judge(&broker, &session, Value::Envelope);
 }

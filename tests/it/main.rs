@@ -14,6 +14,7 @@ mod partitioners;
 mod refusals;
 mod schema;
 mod stalls;
+mod standby;
 mod starts;
 mod support;
 mod workload;

@@ -121,7 +121,7 @@ impl Failure for BrokerGone {
 /// How a sink works.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Pace {
-    /// Takes no batch, and reports nothing.
+    /// Takes no batch, reports nothing, and promises a last call that never comes.
     Stalled,
     /// Takes up to this long for each thing it does.
     UpTo(Duration),
@@ -142,6 +142,8 @@ pub(super) struct RecordingSink {
     reports: VecDeque<Report>,
     /// When the next thing is done, once there is something to do.
     due: Option<Instant>,
+    /// A last call is among the reports.
+    is_announced: bool,
     commits: usize,
 }
 
@@ -156,6 +158,7 @@ impl RecordingSink {
             cut: None,
             reports: VecDeque::new(),
             due: None,
+            is_announced: pace == Pace::Stalled,
             commits: 0,
         }
     }
@@ -188,12 +191,20 @@ impl RecordingSink {
         } else {
             Report::Delivered(sequence)
         });
+        if self.random.bool() && !self.is_announced {
+            self.is_announced = true;
+            self.reports.push_back(Report::LastCall);
+        }
     }
 }
 
 impl Sink for RecordingSink {
     fn send(&mut self, batch: Batch) {
         self.queue.push_back(batch);
+    }
+
+    fn will_call(&self) -> bool {
+        self.is_announced
     }
 
     async fn next_report(&mut self) -> Report {
@@ -215,10 +226,13 @@ impl Sink for RecordingSink {
                 None => {}
             }
             if let Some(report) = self.reports.pop_front() {
+                self.is_announced &= !matches!(report, Report::LastCall);
                 return report;
             }
         }
     }
 
-    async fn close(self) {}
+    async fn close(self) -> Option<Box<dyn Failure>> {
+        None
+    }
 }

@@ -99,9 +99,10 @@ impl Simulation {
                     Outcome::Refused(failure)
                 }
                 End::Failed(_) | End::Stopped => Outcome::Interrupted,
-                End::Halt { .. } | End::BeforeHalt { .. } | End::Fenced { .. } => {
-                    panic!("{end:?}, seed {}", self.seed)
-                }
+                End::Halt { .. }
+                | End::BeforeHalt { .. }
+                | End::Fenced { .. }
+                | End::FailedFenced { .. } => panic!("{end:?}, seed {}", self.seed),
             },
             () = crashed => Outcome::Interrupted,
             () = finished => Outcome::Finished,

@@ -17,8 +17,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The rate is measured over this time: short against the pauses' effect, long against a tick of
-/// the timer.
+/// The rate is measured over at least this time, which is long against a tick of the timer.
 const WINDOW: Duration = Duration::from_millis(10);
 
 /// From this rate on the server is busier with us than at half load: it sends about 60 MB/s at its
@@ -31,6 +30,12 @@ pub(super) const NEARLY_FULL_PERCENT: usize = 85;
 
 /// The longest pause, for a server that has become slower: at 60 MB/s the buffer is full by then.
 pub(super) const PAUSE_MAX: Duration = Duration::from_millis(20);
+
+/// How long rows wait in the socket for a sink that has announced its call: some of its pauses.
+pub(super) const HOLD_MAX: Duration = Duration::from_millis(25);
+
+/// And they do so only while less of the receive buffer's memory is in use, in percent.
+pub(super) const HOLD_PERCENT_MAX: usize = 50;
 
 /// Under backlog a unix socket is read when this much waits: about half of what lets its sender
 /// sleep.

@@ -10,15 +10,16 @@
 //! positions are never acknowledged: they go backwards between transactions and are 0/0 for
 //! Relation messages.
 
-use std::{convert::Infallible, future::pending, time::Duration};
+use std::time::Duration;
 
 use bytes::BufMut;
 use postgres_protocol::message::frontend;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, warn};
 
 use super::pacing::{
-    BRIEF_PAUSE, BRIEF_PAUSE_BYTES, BRIEF_PAUSES, NEARLY_FULL_PERCENT, PAUSE_MAX, Pacing,
+    BRIEF_PAUSE, BRIEF_PAUSE_BYTES, BRIEF_PAUSES, HOLD_MAX, HOLD_PERCENT_MAX, NEARLY_FULL_PERCENT,
+    PAUSE_MAX, Pacing,
 };
 use crate::{
     change::PgTimestamp,
@@ -84,6 +85,7 @@ pub struct ReplicationStream {
     /// probes of TCP, and on a unix socket by the next status update.
     silence: Duration,
     pause_until: Option<Instant>,
+    hold_until: Option<Instant>,
 }
 
 /// Adds the time of its life to a silence: a wait that is cancelled was listening too.
@@ -107,7 +109,7 @@ impl Drop for Listening<'_> {
 impl ReplicationStream {
     pub(super) fn new(channel: Channel<Socket>, publication: String) -> Self {
         let (pacing, silence) = (Pacing::new(), Duration::ZERO);
-        Self { channel, publication, pacing, silence, pause_until: None }
+        Self { channel, publication, pacing, silence, pause_until: None, hold_until: None }
     }
 
     /// Waits for bytes and takes all that are there, as far as the buffer has room. Under backlog
@@ -120,17 +122,18 @@ impl ReplicationStream {
     /// Where the connection breaks or the server closes it.
     pub async fn read_chunk(&mut self) -> Result<(), PostgresError> {
         if self.pacing.has_backlog() {
-            if self.channel.stream().has_window() {
-                self.pause().await;
-            } else {
-                self.pause_briefly();
+            let socket = self.channel.stream();
+            match (socket.has_window(), socket.is_near()) {
+                (true, true) => self.pause().await,
+                (true, false) => {}
+                (false, _) => self.pause_briefly(),
             }
         }
         let filled = {
             let _listening = Listening::new(&mut self.silence);
             self.channel.fill().await
         };
-        self.pause_until = None;
+        (self.pause_until, self.hold_until) = (None, None);
         match filled {
             Ok(0) => Err(lost("read the replication stream", None)),
             Ok(bytes) => {
@@ -142,13 +145,19 @@ impl ReplicationStream {
         }
     }
 
-    /// Waits without reading, and without being woken by what comes.
+    /// Waits without reading, and over TCP without being woken by what comes, until that takes too
+    /// long or too much waits. Begins anew after each read.
     ///
     /// # Cancel safety
-    /// There is nothing to lose.
-    pub async fn hold(&self) -> Infallible {
-        let _hush = self.channel.stream().hush();
-        pending().await
+    /// A hold goes on where it was.
+    pub async fn hold(&mut self) {
+        let until = *self.hold_until.get_or_insert_with(|| Instant::now() + HOLD_MAX);
+        let socket = self.channel.stream();
+        if socket.has_window() && socket.fullness() > HOLD_PERCENT_MAX {
+            return;
+        }
+        let _hush = socket.hush();
+        sleep_until(until).await;
     }
 
     /// Whether there is something to read at once.
@@ -161,7 +170,7 @@ impl ReplicationStream {
         self.pacing.has_backlog()
     }
 
-    /// Until the window is nearly closed. Its timer wakes us, the bytes that come do not.
+    /// Until the window is nearly closed.
     async fn pause(&mut self) {
         let until = *self.pause_until.get_or_insert_with(|| Instant::now() + PAUSE_MAX);
         let socket = self.channel.stream();

@@ -20,6 +20,14 @@ use crate::postgres::Host;
 /// a round trip of 10 ms; a larger one makes no drain faster, because it closes later.
 const RECEIVE_BUFFER_BYTES: usize = 512 << 10;
 
+/// More than a receive buffer holds. The system makes it half of the buffer's memory, and tells
+/// readers all the same when the window is about to close.
+const NEVER_BYTES: libc::c_int = 1 << 30;
+
+/// Up to this round trip a sender that waits for the window loses nothing: what it queued meanwhile
+/// comes at once. Farther away each pause would cost a round trip.
+const NEAR_MAX: Duration = Duration::from_millis(2);
+
 /// SO_MEMINFO (asm-generic/socket.h, Linux 4.6), which `libc` does not name, and what is used of its
 /// answer: SK_MEMINFO_RMEM_ALLOC and SK_MEMINFO_RCVBUF (linux/sock_diag.h).
 const SO_MEMINFO: libc::c_int = 55;
@@ -91,6 +99,22 @@ impl Socket {
         }
     }
 
+    /// Whether the round trip is short (`tcpi_rtt` of TCP_INFO, tcp(7)). True where the system does
+    /// not say.
+    pub fn is_near(&self) -> bool {
+        // SAFETY: a structure of numbers, of which the system fills in what it knows.
+        let mut answer: libc::tcp_info = unsafe { std::mem::zeroed() };
+        let mut length = size_of_val(&answer) as libc::socklen_t;
+        // SAFETY: at most `length` bytes are written to `answer`, and the descriptor is open for as
+        // long as `self` is.
+        let status = unsafe {
+            let answer = (&raw mut answer).cast();
+            let (level, name) = (libc::IPPROTO_TCP, libc::TCP_INFO);
+            libc::getsockopt(self.descriptor(), level, name, answer, &raw mut length)
+        };
+        status != 0 || Duration::from_micros(answer.tcpi_rtt.into()) <= NEAR_MAX
+    }
+
     /// Bytes that wait in the receive buffer (FIONREAD); 0 where the system does not say.
     pub fn waiting_bytes(&self) -> usize {
         let mut count: libc::c_int = 0;
@@ -121,14 +145,16 @@ impl Socket {
         if status == 0 && size > 0 { used * 100 / size } else { 100 }
     }
 
-    /// Nobody is woken by what arrives, for as long as the guard lives: not even a reader that does
-    /// not wait for it, because the runtime hears of every edge. What came meanwhile is told then.
+    /// For as long as the guard lives nobody is woken by what arrives over TCP while the window is
+    /// open: without it even a reader that does not wait is, because the runtime hears of every
+    /// edge. What came meanwhile is told then.
     pub fn hush(&self) -> Hush<'_> {
-        self.set_low_water(1 << 30);
+        self.set_low_water(NEVER_BYTES);
         Hush(self)
     }
 
-    /// SO_RCVLOWAT (socket(7)). Where it is refused, and on a unix socket, nothing changes.
+    /// SO_RCVLOWAT (socket(7)), which tells of what waits when it is lowered since Linux 4.18. Where
+    /// it is refused, and on a unix socket, nothing changes.
     fn set_low_water(&self, bytes: libc::c_int) {
         let length = size_of_val(&bytes) as libc::socklen_t;
         // SAFETY: the option is an int, and the descriptor is open for as long as `self` is.

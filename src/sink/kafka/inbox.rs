@@ -206,5 +206,8 @@ mod tests {
         assert!(last_call.is_unanswered(), "it went on without an answer");
         last_call.answer();
         inbox.gather_at(Instant::now(), || panic!("a late answer leaves nothing behind"));
+        inbox.announce_last_call();
+        last_call.answer();
+        assert!(last_call.is_announced(), "an answer to nothing takes no announcement back");
     }
 }

@@ -13,8 +13,7 @@ const ANNOUNCED: u8 = 1;
 const MADE: u8 = 2;
 
 /// Where the next last call stands, as both ends see it. The thread that produces announces and makes
-/// it, the caller answers. An answer that comes late only takes an announcement back: the caller reads
-/// on then.
+/// it, the caller answers. An answer that comes late, after the next announcement, is none.
 #[derive(Debug, Default)]
 pub(super) struct LastCall(AtomicU8);
 
@@ -38,6 +37,6 @@ impl LastCall {
     }
 
     pub(super) fn answer(&self) {
-        self.0.store(NONE, Ordering::Release);
+        let _ = self.0.compare_exchange(MADE, NONE, Ordering::AcqRel, Ordering::Relaxed);
     }
 }

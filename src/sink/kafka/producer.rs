@@ -162,14 +162,17 @@ impl Producer {
 
     /// Ends an open transaction at an orderly end, so that readers need not wait for its time-out
     /// or for our next start. Only a kindness: what does not succeed in time is left.
-    pub(super) fn abort(&self, limit: Duration) {
+    ///
+    /// # Errors
+    /// [`KafkaError::Fenced`] where another producer has the id, and nothing else.
+    pub(super) fn abort(&self, limit: Duration) -> Result<(), KafkaError> {
         let deadline = Instant::now() + limit;
         self.base.purge(PurgeConfig::default().queue());
         // What is on its way must be answered first: after the end of its transaction it could
         // open another one on an old broker, which nobody would end.
         while self.waiting() > 0 {
             if Instant::now() > deadline {
-                return;
+                return Ok(());
             }
             self.base.poll(Duration::from_millis(2));
         }
@@ -177,8 +180,11 @@ impl Producer {
         // SAFETY: the client is alive, and the error is ours.
         let aborted =
             unsafe { native::check(sys::rd_kafka_abort_transaction(self.native(), left)) };
-        if let Err(error) = aborted {
-            tracing::debug!(reason = error.reason, "transaction left open");
+        let Err(error) = aborted else { return Ok(()) };
+        tracing::debug!(reason = error.reason, "transaction left open");
+        match self.failure("abort a transaction", error, 0) {
+            fenced @ KafkaError::Fenced { .. } => Err(fenced),
+            _ => Ok(()),
         }
     }
 

@@ -11,9 +11,12 @@ use std::{
 
 use tokio::sync::mpsc;
 
-use crate::sink::{
-    Batch, Report, Sink,
-    kafka::{Cancel, Kafka, KafkaError, inbox::Inbox, last_call::LastCall, worker::Worker},
+use crate::{
+    failure::{Code, Failure},
+    sink::{
+        Batch, Report, Sink,
+        kafka::{Cancel, Kafka, KafkaError, inbox::Inbox, last_call::LastCall, worker::Worker},
+    },
 };
 
 /// How many batches a caller may own. They are handed over without waiting, so there is a place
@@ -38,7 +41,7 @@ pub struct KafkaSink {
 impl KafkaSink {
     pub(super) fn start(kafka: Kafka) -> Result<Self, KafkaError> {
         let (batches, incoming) = sync_channel(BATCHES_MAX);
-        // A report for each batch and for each cut.
+        // A report for each batch and for each cut; with a last call among them the thread waits.
         let (outgoing, reports) = mpsc::channel(2 * BATCHES_MAX);
         let closing = Cancel::default();
         let last_call = Arc::new(LastCall::default());
@@ -81,12 +84,20 @@ impl Sink for KafkaSink {
 
     /// Ends the thread and waits until the producer is gone, two seconds at most. What was not
     /// reported as delivered is not published.
-    async fn close(mut self) {
+    async fn close(mut self) -> Option<Box<dyn Failure>> {
         self.closing.cancel();
-        let ended = async { while self.reports.recv().await.is_some() {} };
+        let mut found = None;
+        let ended = async {
+            while let Some(report) = self.reports.recv().await {
+                if let Report::Failed(failure) = report {
+                    found = Some(failure);
+                }
+            }
+        };
         if tokio::time::timeout(CLOSE_LIMIT, ended).await.is_err() {
             tracing::debug!("the producer takes long to end");
         }
+        found.filter(|failure| failure.code() == Some(Code::Fenced))
     }
 }
 

@@ -59,8 +59,8 @@ const MARKER_PAUSE: Duration = Duration::from_millis(2);
 /// transactions larger then, and no single event's latency hangs on it.
 const BACKLOG_BYTES: usize = 128 * 1024;
 
-/// Under backlog the next group is waited for this long: the reader drains its socket in pauses of
-/// a few milliseconds.
+/// Under backlog the next group is waited for this long: longer than the reader lets its socket fill
+/// at the rates at which that pays.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(6);
 
 /// How often events are served when there is nothing to do.
@@ -138,8 +138,10 @@ impl Worker {
         let ended = self.work();
         match ended {
             Ok(()) | Err(KafkaError::Cancelled) => {
-                if self.open.is_some() {
-                    self.producer().abort(ABORT_LIMIT);
+                if self.open.is_some()
+                    && let Err(fenced) = self.producer().abort(ABORT_LIMIT)
+                {
+                    self.report(Report::Failed(Box::new(fenced)));
                 }
             }
             Err(

@@ -1,0 +1,113 @@
+//! Two instances on one slot: one publishes, the other one stands by.
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use crate::support::{
+    PATIENCE,
+    daemon::Daemon,
+    kafka::Broker,
+    oracle::Value,
+    postgres::{Server, Session},
+    sampler::Sampler,
+    scaled,
+    scene::{
+        NO_FSYNC, SAMPLES_MIN, envelope_settings, freeze_in_transaction, init, judge, publishing,
+        shop, stop, under_load, wait_for_events, wait_until_published,
+    },
+    settings::SettingsFile,
+    wait_until,
+};
+
+/// From the slot being free to the one that stood by having it.
+const TAKE_OVER_MAX: Duration = Duration::from_secs(2);
+
+/// How often the instances take turns, at full size.
+const ROUNDS: u64 = 10;
+
+fn holder(session: &Session) -> Option<String> {
+    session.value("SELECT active_pid FROM pg_replication_slots WHERE slot_name = 'tailwater'")
+}
+
+/// One that stands by, and says for whom.
+fn standing_by(settings: &SettingsFile, session: &Session) -> Daemon {
+    let daemon = Daemon::start(settings);
+    let holder = holder(session).expect("the slot is held");
+    daemon.wait_for(&format!("the slot is in use by process {holder}"));
+    daemon
+}
+
+/// What an instance that went to sleep inside a Kafka transaction had under way is published by the
+/// other one, and nothing of it twice.
+#[test]
+fn one_that_stood_by_takes_over_and_a_former_leader_that_wakes_up_is_fenced() {
+    let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
+    let session = shop(&server);
+    let settings = envelope_settings(&server, &broker);
+    init(&settings);
+    let sampler = Sampler::start(&server, &broker);
+    let last = under_load(&[server.url("shop")], scaled(300_000), || {
+        wait_for_events_of(&settings, &broker);
+        let mut first = publishing(&settings);
+        for _ in 0..scaled(ROUNDS).max(2) {
+            let second = standing_by(&settings, &session);
+            freeze_in_transaction(&first, &broker, "order.events");
+            let former = holder(&session).expect("the slot is held");
+            session.run(&format!("SELECT pg_terminate_backend({former})"));
+            wait_until("the slot to be free", PATIENCE, || {
+                holder(&session).is_none_or(|pid| pid != former)
+            });
+            let free_since = Instant::now();
+            wait_until("the second to have the slot", PATIENCE, || holder(&session).is_some());
+            assert!(free_since.elapsed() <= TAKE_OVER_MAX, "{:?}", free_since.elapsed());
+            second.wait_for("publishing");
+            wait_until_published(&session, "tailwater");
+            first.signal(libc::SIGCONT);
+            let ended = first.wait(PATIENCE);
+            assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+            assert!(ended.is_code("fenced"), "{}", ended.stderr);
+            first = second;
+        }
+        first
+    });
+    wait_until_published(&session, "tailwater");
+    stop(last);
+    sampler.finish(SAMPLES_MIN);
+    judge(&broker, &session, Value::Envelope);
+}
+
+/// Has one instance publish something, so that the topic is there.
+fn wait_for_events_of(settings: &SettingsFile, broker: &Broker) {
+    let daemon = publishing(settings);
+    wait_for_events(broker, "order.events");
+    stop(daemon);
+}
+
+#[test]
+fn another_source_does_not_stand_by() {
+    let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
+    let session = shop(&server);
+    let settings = envelope_settings(&server, &broker);
+    init(&settings);
+    let first = publishing(&settings);
+    let text = fs::read_to_string(settings.path()).expect("settings");
+    let other = SettingsFile::of_text(text).replaced("source = \"", "source = \"other-");
+    let ended = Daemon::start(&other).wait(PATIENCE);
+    assert!(ended.is_code("foreign_slot"), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("standing by"), "{}", ended.stderr);
+    assert!(holder(&session).is_some(), "the first one publishes");
+    stop(first);
+}
+
+#[test]
+fn one_that_stands_by_ends_at_once_when_asked_to() {
+    let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
+    let session = shop(&server);
+    let settings = envelope_settings(&server, &broker);
+    init(&settings);
+    let first = publishing(&settings);
+    stop(standing_by(&settings, &session));
+    stop(first);
+}
