@@ -34,6 +34,14 @@ pub(super) enum Command {
         #[arg(long)]
         print_sql: bool,
     },
+    /// Say how the pipeline is: what holds the slot, how far it is, what the server keeps for it.
+    ///
+    /// Changes nothing; can be asked beside a daemon.
+    Status {
+        /// As JSON, for programs.
+        #[arg(long)]
+        json: bool,
+    },
     /// See it work: a throwaway PostgreSQL, an embedded broker, an order service, its events.
     ///
     /// Needs no settings and leaves nothing behind.

@@ -24,6 +24,7 @@ pub fn main() -> ExitCode {
         Command::Run => run(&config),
         Command::Init { print_sql: true } => print_sql(&config),
         Command::Init { print_sql: false } => init(&config),
+        Command::Status { json } => status(&config, json),
         Command::Demo { duration, brokers } => {
             return demo(demo::Settings { duration: Some(duration), brokers });
         }
@@ -60,6 +61,26 @@ fn init(path: &Path) -> Result<(), Box<dyn Failure>> {
     println!("slot          {}", settings.slot);
     println!("checkpoint    {} in {}", checkpoint.commit_end_lsn, settings.kafka.checkpoint_topic);
     println!("`tailwater run` publishes what is committed after it.");
+    Ok(())
+}
+
+fn status(path: &Path, json: bool) -> Result<(), Box<dyn Failure>> {
+    let config = load(path)?;
+    let found = within_runtime(async {
+        let mut shutdown = Shutdown::on_signals().expect("signal handlers can be installed");
+        let asked = shutdown.clone();
+        tokio::select! {
+            found = pipeline::status(&config.pipeline, &asked) => found.map(Some),
+            () = shutdown.requested() => Ok(None),
+        }
+    })?;
+    match found {
+        Some(found) if json => {
+            println!("{}", serde_json::to_string(&found).expect("texts and numbers always encode"));
+        }
+        Some(found) => print!("{}", super::status::in_words(&found)),
+        None => {}
+    }
     Ok(())
 }
 

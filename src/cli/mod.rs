@@ -6,5 +6,6 @@
 mod arguments;
 mod commands;
 mod outcome;
+mod status;
 
 pub use commands::main;

@@ -24,6 +24,7 @@ mod settings;
 mod shutdown;
 mod standby;
 mod start;
+mod status;
 mod stream_loop;
 mod supervisor;
 mod table_identity;
@@ -36,6 +37,7 @@ pub use refusal::Refusal;
 pub use resume::HistoryError;
 pub use settings::{KafkaSettings, Settings};
 pub use shutdown::{Shutdown, ShutdownTrigger};
+pub use status::{State, Status, status};
 pub use supervisor::run;
 
 /// An error and what caused it, joined by colons.

@@ -99,7 +99,7 @@ impl Drop for CalledOff {
 
 impl<'a> Ground<'a> {
     /// Connects to the server and asks what it is.
-    async fn enter(
+    pub(super) async fn enter(
         settings: &'a Settings,
         shutdown: &Shutdown,
     ) -> Result<(Self, Connection), Failed> {
@@ -251,6 +251,13 @@ pub(super) async fn find_checkpoint(
     let (_, look) = look(&ground, false).await?;
     judge_source(settings, &look)?;
     Ok(look.checkpoint)
+}
+
+/// The checkpoint as it can be seen from outside, with nothing made and nobody fenced.
+pub(super) async fn peek(ground: &Ground<'_>) -> Result<Look, Failed> {
+    let kafka = ground.connect_kafka().await?;
+    let (key, source) = (ground.key.clone(), ground.settings.source.clone());
+    blocking(move || Ok(Store::open(&kafka)?.look(&key, &source)?)).await
 }
 
 /// Step 0 on the server's side: what needs no Kafka to be refused.

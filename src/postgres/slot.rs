@@ -1,5 +1,7 @@
 //! Replication slots, as `pg_replication_slots` has them.
 
+use serde::Serialize;
+
 use super::{PostgresError, SlotName, sql::Sql};
 use crate::lsn::Lsn;
 
@@ -14,6 +16,8 @@ pub struct Slot {
     pub active_pid: Option<i32>,
     /// Below this nothing is sent any more.
     pub confirmed_flush: Option<Lsn>,
+    /// From here on the server keeps WAL for it.
+    pub restart: Option<Lsn>,
     /// `reserved`, `extended`, `unreserved` or `lost`.
     pub wal_status: Option<String>,
     /// Why it was invalidated (17 and later).
@@ -44,7 +48,7 @@ pub struct Blocker {
 }
 
 /// Who holds a slot. What the server does not tell this role of other roles' processes is empty.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Holder {
     /// The walsender's process on the server.
     pub pid: i32,
@@ -83,17 +87,19 @@ pub async fn holder(sql: &Sql, slot: &SlotName) -> Result<Option<Holder>, Postgr
 pub async fn describe(sql: &Sql, slot: &SlotName) -> Result<Option<Slot>, PostgresError> {
     // The row as JSON, because invalidation_reason exists from 17 on only.
     const SQL: &str = "SELECT plugin::text, database::text, active_pid, \
-        confirmed_flush_lsn::text, wal_status, to_jsonb(s) ->> 'invalidation_reason' \
+        confirmed_flush_lsn::text, wal_status, to_jsonb(s) ->> 'invalidation_reason', \
+        restart_lsn::text \
         FROM pg_replication_slots s WHERE slot_name = $1";
     let action = format!("look up replication slot \"{slot}\"");
     let rows = sql.rows(&action, SQL, &[&slot.as_str()]).await?;
     let Some(row) = rows.first() else { return Ok(None) };
-    let confirmed_flush: Option<String> = row.get(3);
+    let lsn = |column| row.get::<_, Option<String>>(column).and_then(|text| text.parse().ok());
     Ok(Some(Slot {
         plugin: row.get(0),
         database: row.get(1),
         active_pid: row.get(2),
-        confirmed_flush: confirmed_flush.and_then(|text| text.parse().ok()),
+        confirmed_flush: lsn(3),
+        restart: lsn(6),
         wal_status: row.get(4),
         invalidation_reason: row.get(5),
     }))

@@ -16,5 +16,6 @@ mod schema;
 mod stalls;
 mod standby;
 mod starts;
+mod status;
 mod support;
 mod workload;

@@ -1,0 +1,90 @@
+//! A pipeline's state, in words.
+
+use std::fmt::Write as _;
+
+use crate::pipeline::{State, Status};
+
+/// One line says how it is and what to do, the others why.
+pub(super) fn in_words(status: &Status) -> String {
+    let mut text = format!("{}\n", headline(status));
+    let mut line = |name: &str, value: Option<String>| {
+        if let Some(value) = value {
+            let _ = writeln!(text, "{name:<12}{value}");
+        }
+    };
+    line(
+        "holder",
+        status.holder.as_ref().map(|holder| {
+            let place = if holder.address.is_empty() { "a unix socket" } else { &holder.address };
+            format!(
+                "process {}, {} from {place}, since {}",
+                holder.pid, holder.application, holder.since
+            )
+        }),
+    );
+    line("slot at", status.confirmed_flush_lsn.map(|lsn| lsn.to_string()));
+    line(
+        "checkpoint",
+        status.commit_end_lsn.map(|lsn| {
+            format!("{lsn}, written {}", status.checkpoint_written_at.as_deref().unwrap_or("?"))
+        }),
+    );
+    line(
+        "lag",
+        status.lag_bytes.map(|bytes| {
+            let seconds =
+                status.lag_seconds.map_or("?".to_owned(), |seconds| format!("{seconds:.1}"));
+            format!("{}, {seconds} s", size(bytes))
+        }),
+    );
+    line(
+        "WAL kept",
+        status.retained_wal_bytes.map(|bytes| {
+            format!("{} ({})", size(bytes), status.wal_status.as_deref().unwrap_or("unknown"))
+        }),
+    );
+    line("Kafka", status.kafka_error.clone());
+    text
+}
+
+fn headline(status: &Status) -> String {
+    let Status { source, slot, database, .. } = status;
+    match status.state {
+        State::Starting => {
+            format!("starting: {source} has a slot \"{slot}\" and no checkpoint yet")
+        }
+        State::Running => format!("running: {source} publishes and keeps up"),
+        State::Idle => format!("idle: {source} keeps up, and nothing came for a while"),
+        State::Lagging => format!("lagging: {source} publishes and is behind"),
+        State::StuckOnKafka => {
+            format!("stuck_on_kafka: {source} is behind, and Kafka does not answer")
+        }
+        State::SlotLost => match &status.invalidation {
+            Some(reason) => format!(
+                "slot_lost: the server gave up slot \"{slot}\" ({reason}); what it had not sent is \
+                 no longer in reach. `tailwater run` says how to go on"
+            ),
+            None => format!(
+                "slot_lost: there is a checkpoint and no slot \"{slot}\" in database {database}. \
+                 `tailwater run` says how to go on"
+            ),
+        },
+        State::NotRunning if status.confirmed_flush_lsn.is_none() => format!(
+            "not_running: there is no slot \"{slot}\" in database {database} yet; `tailwater run` \
+             makes it"
+        ),
+        State::NotRunning => format!(
+            "not_running: nobody holds slot \"{slot}\", and the server keeps its WAL; start \
+             `tailwater run`"
+        ),
+    }
+}
+
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..1_024 => format!("{bytes} bytes"),
+        1_024..1_048_576 => format!("{:.1} KiB", bytes as f64 / 1_024.),
+        1_048_576..1_073_741_824 => format!("{:.1} MiB", bytes as f64 / 1_048_576.),
+        _ => format!("{:.1} GiB", bytes as f64 / 1_073_741_824.),
+    }
+}

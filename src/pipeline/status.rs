@@ -1,0 +1,179 @@
+//! What can be told of a pipeline from outside: by its slot on the server and its checkpoint on
+//! Kafka. Nothing is taken, made or moved, so it may be asked at any time, beside any daemon.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::time::{Instant, sleep};
+
+use super::{
+    chain,
+    settings::Settings,
+    shutdown::Shutdown,
+    start::{Failed, Ground, peek},
+};
+use crate::{
+    change::PgTimestamp,
+    checkpoint::{CheckpointRecord, store::Look},
+    lsn::Lsn,
+    postgres::{
+        catalog,
+        slot::{self, Holder, Slot},
+    },
+};
+
+/// A daemon that keeps up has acknowledged by then what was in the log when it was asked for: an
+/// idle one does so every second.
+const CATCH_UP_MAX: Duration = Duration::from_secs(3);
+
+/// How often the slot is looked at meanwhile.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Behind by more than this a pipeline counts as lagging.
+const LAG_SECONDS_MAX: f64 = 10.;
+
+/// After this long without a transaction it counts as idle.
+const IDLE_AFTER_SECONDS: f64 = 60.;
+
+/// How a pipeline is, in one word.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// A daemon was at its first start when it ended, or is there now.
+    Starting,
+    /// It publishes, and keeps up.
+    Running,
+    /// It keeps up, and there was nothing to publish for a while.
+    Idle,
+    /// It is behind.
+    Lagging,
+    /// It is behind, and Kafka does not answer us either.
+    StuckOnKafka,
+    /// The slot is gone, or the server gave its WAL up.
+    SlotLost,
+    /// Nobody holds the slot, or there is none yet.
+    NotRunning,
+}
+
+/// The answer. Field names are part of the interface.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Status {
+    /// In one word.
+    pub state: State,
+    /// The setting `source`.
+    pub source: String,
+    /// The database.
+    pub database: String,
+    /// The slot's name.
+    pub slot: String,
+    /// The process that holds the slot, and whose it is.
+    pub holder: Option<Holder>,
+    /// What the log holds behind what is acknowledged.
+    pub lag_bytes: Option<u64>,
+    /// Since the last published transaction was committed; 0 for who keeps up. None where that is
+    /// not known.
+    pub lag_seconds: Option<f64>,
+    /// What the server keeps for the slot.
+    pub retained_wal_bytes: Option<u64>,
+    /// `reserved`, `extended`, `unreserved` or `lost`.
+    pub wal_status: Option<String>,
+    /// Why the slot was invalidated.
+    pub invalidation: Option<String>,
+    /// The slot's position.
+    pub confirmed_flush_lsn: Option<Lsn>,
+    /// The checkpoint's position: everything below is published.
+    pub commit_end_lsn: Option<Lsn>,
+    /// When the checkpoint was written.
+    pub checkpoint_written_at: Option<String>,
+    /// Why Kafka could not be asked.
+    pub kafka_error: Option<String>,
+}
+
+/// Asks the server and Kafka. Takes up to three seconds where the daemon is behind, and longer
+/// where Kafka does not answer.
+///
+/// # Errors
+/// Where the server cannot be asked, or the slot belongs to another source.
+pub async fn status(settings: &Settings, shutdown: &Shutdown) -> Result<Status, Failed> {
+    let (ground, _) = Ground::enter(settings, shutdown).await?;
+    let looked = peek(&ground).await;
+    if let Ok(look) = &looked {
+        super::judgement::judge_source(settings, look)?;
+    }
+    let (slot, end) = await_caught_up(&ground).await?;
+    let holder = slot::holder(&ground.sql, &settings.slot).await?;
+    Ok(judge(settings, Findings { slot, holder, end, looked }, PgTimestamp::now()))
+}
+
+/// The slot as soon as it has passed the present end of the log, or after a while; and the end.
+async fn await_caught_up(ground: &Ground<'_>) -> Result<(Option<Slot>, Lsn), Failed> {
+    let end = catalog::wal_end(&ground.sql).await?;
+    let until = Instant::now() + CATCH_UP_MAX;
+    loop {
+        let slot = slot::describe(&ground.sql, &ground.settings.slot).await?;
+        let is_behind = slot.as_ref().is_some_and(|slot| {
+            slot.active_pid.is_some() && slot.confirmed_flush.is_some_and(|flush| flush < end)
+        });
+        if !is_behind || Instant::now() > until {
+            return Ok((slot, end));
+        }
+        sleep(LOOK_INTERVAL).await;
+    }
+}
+
+struct Findings {
+    slot: Option<Slot>,
+    holder: Option<Holder>,
+    end: Lsn,
+    looked: Result<Look, Failed>,
+}
+
+fn judge(settings: &Settings, findings: Findings, now: PgTimestamp) -> Status {
+    let Findings { slot, holder, end, looked } = findings;
+    let (look, kafka_error) = match looked {
+        Ok(look) => (look, None),
+        Err(failure) => (Look::default(), Some(chain(&*failure))),
+    };
+    let behind = |position: Option<Lsn>| position.map(|position| end.bytes_since(position));
+    let confirmed_flush_lsn = slot.as_ref().and_then(|slot| slot.confirmed_flush);
+    let lag_bytes = behind(confirmed_flush_lsn);
+    let age = look.checkpoint.as_ref().and_then(|record| age_seconds(record, now));
+    let lag_seconds = if lag_bytes == Some(0) { Some(0.) } else { age };
+    let invalidation = slot.as_ref().and_then(Slot::invalidation);
+    let state = match (&slot, &holder) {
+        (None, _) if look.checkpoint.is_some() => State::SlotLost,
+        (Some(_), _) if invalidation.is_some() => State::SlotLost,
+        (_, None) => State::NotRunning,
+        (_, Some(_)) if lag_bytes == Some(0) => match age {
+            Some(seconds) if seconds < IDLE_AFTER_SECONDS => State::Running,
+            Some(_) | None => State::Idle,
+        },
+        (_, Some(_)) if kafka_error.is_some() => State::StuckOnKafka,
+        (_, Some(_)) if look.checkpoint.is_none() => State::Starting,
+        (_, Some(_)) if lag_seconds.is_some_and(|seconds| seconds < LAG_SECONDS_MAX) => {
+            State::Running
+        }
+        (_, Some(_)) => State::Lagging,
+    };
+    Status {
+        state,
+        source: settings.source.clone(),
+        database: settings.postgres.database.clone(),
+        slot: settings.slot.to_string(),
+        holder,
+        lag_bytes,
+        lag_seconds,
+        retained_wal_bytes: behind(slot.as_ref().and_then(|slot| slot.restart)),
+        wal_status: slot.and_then(|slot| slot.wal_status),
+        invalidation,
+        confirmed_flush_lsn,
+        commit_end_lsn: look.checkpoint.as_ref().map(|record| record.commit_end_lsn.lsn()),
+        checkpoint_written_at: look.checkpoint.map(|record| record.written_at),
+        kafka_error,
+    }
+}
+
+fn age_seconds(record: &CheckpointRecord, now: PgTimestamp) -> Option<f64> {
+    let last = record.last?;
+    Some(now.0.saturating_sub(last.commit_time).max(0) as f64 / 1e6)
+}

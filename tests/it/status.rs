@@ -1,0 +1,100 @@
+//! What `tailwater status` says, and that asking changes nothing.
+
+use serde_json::Value as Json;
+
+use crate::support::{
+    PATIENCE,
+    daemon::run,
+    kafka::Broker,
+    postgres::{Server, Session},
+    scene::{NO_FSYNC, envelope_settings, init, publishing, shop, stop, wait_until_published},
+    settings::SettingsFile,
+    wait_until,
+    workload::Workload,
+};
+
+fn status(settings: &SettingsFile) -> Json {
+    let ended = run(&["status", "--json"], settings);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    serde_json::from_str(&ended.stdout).expect("one line of JSON")
+}
+
+fn words(settings: &SettingsFile) -> String {
+    let ended = run(&["status"], settings);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    ended.stdout
+}
+
+fn is_state(settings: &SettingsFile, state: &str) -> bool {
+    status(settings)["state"] == state
+}
+
+fn slots(session: &Session) -> String {
+    session.value("SELECT count(*) FROM pg_replication_slots").expect("a count")
+}
+
+#[test]
+fn status_follows_a_pipeline_through_its_life() {
+    let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
+    let session = shop(&server);
+    let settings = envelope_settings(&server, &broker);
+
+    let found = status(&settings);
+    assert_eq!(found["state"], "not_running");
+    assert_eq!(found["lag_bytes"], Json::Null);
+    assert!(words(&settings).contains("`tailwater run` makes it"));
+    assert_eq!(slots(&session), "0", "asking makes nothing");
+    assert!(broker.topics().is_empty(), "{:?}", broker.topics());
+
+    init(&settings);
+    let found = status(&settings);
+    assert_eq!((&found["state"], &found["holder"]), (&"not_running".into(), &Json::Null));
+    assert_eq!(found["source"], "order-service");
+    assert!(found["retained_wal_bytes"].as_u64().is_some(), "{found}");
+    assert!(words(&settings).contains("nobody holds slot \"tailwater\""));
+
+    let daemon = publishing(&settings);
+    assert!(is_state(&settings, "idle"), "{}", words(&settings));
+    Workload::default().run(&server.url("shop"), 100);
+    wait_until_published(&session, "tailwater");
+    let found = status(&settings);
+    assert_eq!(found["state"], "running", "{found}");
+    assert_eq!((&found["lag_bytes"], &found["lag_seconds"]), (&0.into(), &0.0.into()));
+    let holder = session.value("SELECT active_pid FROM pg_replication_slots");
+    assert_eq!(found["holder"]["pid"].to_string(), holder.expect("the slot is held"));
+    assert!(words(&settings).starts_with("running: order-service"), "{}", words(&settings));
+
+    daemon.signal(libc::SIGSTOP);
+    Workload::default().run(&server.url("shop"), 100);
+    wait_until("a daemon that sleeps to lag", PATIENCE, || is_state(&settings, "lagging"));
+    let found = status(&settings);
+    assert!(found["lag_bytes"].as_u64() > Some(0), "{found}");
+    daemon.signal(libc::SIGCONT);
+    wait_until_published(&session, "tailwater");
+
+    broker.kill();
+    Workload::default().run(&server.url("shop"), 10);
+    let found = status(&settings);
+    assert_eq!(found["state"], "stuck_on_kafka", "{found}");
+    assert!(found["kafka_error"].as_str().is_some_and(|text| !text.is_empty()), "{found}");
+    broker.restart();
+    wait_until_published(&session, "tailwater");
+    stop(daemon);
+
+    session.run("SELECT pg_drop_replication_slot('tailwater')");
+    assert_eq!(status(&settings)["state"], "slot_lost");
+    assert!(words(&settings).contains("there is a checkpoint and no slot"));
+    assert_eq!(slots(&session), "0", "asking makes nothing");
+}
+
+#[test]
+fn the_status_of_another_sources_slot_is_refused() {
+    let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
+    let _session = shop(&server);
+    let settings = envelope_settings(&server, &broker);
+    init(&settings);
+    let text = std::fs::read_to_string(settings.path()).expect("settings");
+    let other = SettingsFile::of_text(text).replaced("source = \"", "source = \"other-");
+    let ended = run(&["status"], &other);
+    assert!(ended.code == Some(1) && ended.is_code("foreign_slot"), "{}", ended.stderr);
+}
