@@ -5,10 +5,11 @@ use tokio_postgres::config::Host as UrlHost;
 
 use super::{
     document::{Node, Value},
+    encryption_parameters::EncryptionParameters,
     mistake::Mistakes,
     section::Read,
 };
-use crate::postgres::{Host, Secret};
+use crate::postgres::{Encryption, Host, Secret};
 
 /// PostgreSQL's port unless said otherwise.
 const PORT: u16 = 5432;
@@ -21,6 +22,7 @@ pub(super) struct DatabaseUrl {
     pub(super) password: Option<Secret>,
     pub(super) database: String,
     pub(super) application_name: Option<String>,
+    pub(super) encryption: Encryption,
 }
 
 /// What is expected of it.
@@ -42,20 +44,13 @@ fn judge_parameter(name: &str, value: &str) -> Parameter {
         ("host" | "port" | "user" | "password" | "dbname" | "application_name", _) => {
             Parameter::Taken
         }
-        ("sslmode", "disable" | "allow" | "prefer")
-        | ("channel_binding" | "gssencmode", "disable" | "prefer")
+        ("gssencmode", "disable" | "prefer")
         // A standby is refused in any case.
         | ("target_session_attrs", "any" | "read-write" | "primary") => Parameter::Harmless,
-        ("sslmode", _) => Parameter::Refused(
-            "this version speaks no TLS; use sslmode=disable, or a unix socket",
-        ),
-        ("channel_binding" | "gssencmode", _) => {
-            Parameter::Refused("this version speaks neither TLS nor GSSAPI")
-        }
+        ("gssencmode", _) => Parameter::Refused("there is no encryption by GSSAPI"),
         ("target_session_attrs", _) => Parameter::Refused("only a primary can be followed"),
         ("options", _) => Parameter::Refused("the forms of values rest on options of our own"),
         ("hostaddr", _) => Parameter::Refused("write the address in the place of the host"),
-        (name, _) if name.starts_with("ssl") => Parameter::Refused("this version speaks no TLS"),
         ("connect_timeout" | "tcp_user_timeout", _) => {
             Parameter::Refused("time-outs are fixed: a login has 10 s")
         }
@@ -66,12 +61,18 @@ fn judge_parameter(name: &str, value: &str) -> Parameter {
     }
 }
 
-/// The URL with those parameters alone that are read.
-fn screened(text: &str) -> Result<String, String> {
-    let Some((before, parameters)) = text.split_once('?') else { return Ok(text.to_owned()) };
+/// The URL with those parameters alone that its parser reads, and what the rest says of encryption.
+fn screened(text: &str) -> Result<(String, EncryptionParameters), String> {
+    let mut encryption = EncryptionParameters::default();
+    let Some((before, parameters)) = text.split_once('?') else {
+        return Ok((text.to_owned(), encryption));
+    };
     let mut taken = Vec::new();
     for parameter in parameters.split('&').filter(|parameter| !parameter.is_empty()) {
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        if encryption.take(name, value)? {
+            continue;
+        }
         match judge_parameter(name, value) {
             Parameter::Taken => taken.push(parameter),
             Parameter::Harmless => {}
@@ -80,7 +81,7 @@ fn screened(text: &str) -> Result<String, String> {
             }
         }
     }
-    Ok(format!("{before}?{}", taken.join("&")))
+    Ok((format!("{before}?{}", taken.join("&")), encryption))
 }
 
 impl DatabaseUrl {
@@ -89,7 +90,8 @@ impl DatabaseUrl {
         if !["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme)) {
             return Err(expected());
         }
-        let parsed = screened(text)?.parse();
+        let (screened, encryption) = screened(text)?;
+        let parsed = screened.parse();
         let config: tokio_postgres::Config = parsed.map_err(|error: tokio_postgres::Error| {
             match std::error::Error::source(&error) {
                 // The source names the parameter, never the password.
@@ -105,6 +107,8 @@ impl DatabaseUrl {
             .to_owned());
         };
         let port = config.get_ports().first().copied().unwrap_or(PORT);
+        let folder = std::env::home_dir().map(|home| home.join(".postgresql"));
+        let encryption = encryption.settle(folder.as_deref())?;
         let user = config.get_user().ok_or("names no user, as in postgres://user@host/database")?;
         Ok(Self {
             host: match host {
@@ -118,6 +122,7 @@ impl DatabaseUrl {
             // As libpq: a database of the user's name.
             database: config.get_dbname().unwrap_or(user).to_owned(),
             application_name: config.get_application_name().map(str::to_owned),
+            encryption,
         })
     }
 }
@@ -190,10 +195,8 @@ mod tests {
     #[test]
     fn a_parameter_that_would_have_no_effect_is_refused() {
         for parameter in [
-            "sslmode=require",
-            "sslmode=verify-full",
-            "sslrootcert=/ca.pem",
-            "channel_binding=require",
+            "sslcompression=1",
+            "gssencmode=require",
             "target_session_attrs=standby",
             "options=-csearch_path%3Dshop",
             "hostaddr=10.0.0.7",
@@ -212,14 +215,9 @@ mod tests {
 
     #[test]
     fn a_parameter_that_asks_for_what_is_done_anyway_is_taken() {
-        for parameter in [
-            "sslmode=disable",
-            "sslmode=allow",
-            "sslmode=prefer",
-            "channel_binding=prefer",
-            "gssencmode=disable",
-            "target_session_attrs=read-write",
-        ] {
+        for parameter in
+            ["sslmode=disable", "gssencmode=disable", "target_session_attrs=read-write"]
+        {
             let url = read(&format!("postgres://user@db/shop?{parameter}&application_name=mine"));
             let url = url.expect(parameter);
             assert_eq!(url.application_name.as_deref(), Some("mine"), "{parameter}");

@@ -105,6 +105,7 @@ fn connection(url: DatabaseUrl, password_file: Option<SecretFile>) -> postgres::
         password: password_file.map(|SecretFile(secret)| secret).or(url.password),
         database: url.database,
         application_name: url.application_name.unwrap_or_else(|| "tailwater".to_owned()),
+        encryption: url.encryption,
     }
 }
 

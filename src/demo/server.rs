@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     pipeline::Shutdown,
-    postgres::{Host, Settings},
+    postgres::{Encryption, Host, Settings},
 };
 
 /// The port is a part of the socket's name only, so the usual one does: psql needs no `-p`.
@@ -77,6 +77,7 @@ impl Server {
             password: None,
             database: database.to_owned(),
             application_name: application_name.to_owned(),
+            encryption: Encryption::NONE,
         }
     }
 

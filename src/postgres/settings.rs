@@ -2,6 +2,8 @@
 
 use std::{fmt, path::PathBuf};
 
+use super::Encryption;
+
 /// A text that is never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -67,4 +69,6 @@ pub struct Settings {
     pub database: String,
     /// What `pg_stat_activity` shows.
     pub application_name: String,
+    /// In the clear or by TLS.
+    pub encryption: Encryption,
 }

@@ -16,4 +16,5 @@ mod schema;
 mod stalls;
 mod starts;
 mod support;
+mod tls;
 mod workload;
