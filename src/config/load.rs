@@ -111,9 +111,13 @@ fn connection(url: DatabaseUrl, password_file: Option<SecretFile>) -> postgres::
 
 fn kafka_settings(section: KafkaSection) -> pipeline::KafkaSettings {
     let number = |count: Option<Count>| count.map(|Count(number)| number);
+    let mut properties = section.properties.0.texts();
+    if let Some(SecretFile(password)) = section.password_file {
+        properties.insert("sasl.password".to_owned(), password.reveal().to_owned());
+    }
     pipeline::KafkaSettings {
         brokers: section.brokers,
-        properties: section.properties.0.texts(),
+        properties,
         checkpoint_topic: section.checkpoint_topic.0,
         partitioner: section.partitioner,
         transaction_interval: section.transaction_interval.value.0,

@@ -100,6 +100,13 @@ impl Identity {
         write_private(path, &self.key.private_key_to_pem_pkcs8().expect("PEM"))
     }
 
+    /// Writes both into one file, as Kafka reads them.
+    pub fn both(&self, path: &Path) -> PathBuf {
+        let mut bytes = self.key.private_key_to_pem_pkcs8().expect("PEM");
+        bytes.extend(self.certificate.to_pem().expect("PEM"));
+        write_private(path, &bytes)
+    }
+
     /// Writes the key so that this password opens it.
     pub fn locked_key(&self, path: &Path, password: &str) -> PathBuf {
         let cipher = Cipher::aes_256_cbc();
