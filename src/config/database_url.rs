@@ -18,6 +18,7 @@ const PORT: u16 = 5432;
 #[derive(Clone, Debug)]
 pub(super) struct DatabaseUrl {
     pub(super) host: Host,
+    pub(super) other_hosts: Vec<Host>,
     pub(super) user: String,
     pub(super) password: Option<Secret>,
     pub(super) database: String,
@@ -45,12 +46,16 @@ fn judge_parameter(name: &str, value: &str) -> Parameter {
             Parameter::Taken
         }
         ("gssencmode", "disable" | "prefer")
-        // A standby is refused in any case.
+        // The primary is looked for in any case.
         | ("target_session_attrs", "any" | "read-write" | "primary") => Parameter::Harmless,
         ("gssencmode", _) => Parameter::Refused("there is no encryption by GSSAPI"),
         ("target_session_attrs", _) => Parameter::Refused("only a primary can be followed"),
         ("options", _) => Parameter::Refused("the forms of values rest on options of our own"),
         ("hostaddr", _) => Parameter::Refused("write the address in the place of the host"),
+        (name, _) if name.starts_with("ssl") => Parameter::Refused(
+            "of TLS there are sslmode, sslrootcert, sslcrl, sslcert, sslkey, sslpassword and \
+             sslnegotiation",
+        ),
         ("connect_timeout" | "tcp_user_timeout", _) => {
             Parameter::Refused("time-outs are fixed: a login has 10 s")
         }
@@ -99,22 +104,16 @@ impl DatabaseUrl {
                 None => expected(),
             }
         })?;
-        let [host] = config.get_hosts() else {
-            return Err(match config.get_hosts() {
-                [] => "names no host; a unix socket is written as ?host=/var/run/postgresql",
-                _ => "names several hosts; name the primary",
-            }
-            .to_owned());
-        };
-        let port = config.get_ports().first().copied().unwrap_or(PORT);
+        let mut hosts = hosts(&config)?.into_iter();
+        let host = hosts
+            .next()
+            .ok_or("names no host; a unix socket is written as ?host=/var/run/postgresql")?;
         let folder = std::env::home_dir().map(|home| home.join(".postgresql"));
         let encryption = encryption.settle(folder.as_deref())?;
         let user = config.get_user().ok_or("names no user, as in postgres://user@host/database")?;
         Ok(Self {
-            host: match host {
-                UrlHost::Tcp(name) => Host::Tcp { host: name.clone(), port },
-                UrlHost::Unix(folder) => Host::Unix { folder: folder.clone(), port },
-            },
+            host,
+            other_hosts: hosts.collect(),
             user: user.to_owned(),
             password: config
                 .get_password()
@@ -125,6 +124,20 @@ impl DatabaseUrl {
             encryption,
         })
     }
+}
+
+/// One port for each host, or one for all.
+fn hosts(config: &tokio_postgres::Config) -> Result<Vec<Host>, String> {
+    let (hosts, ports) = (config.get_hosts(), config.get_ports());
+    if ports.len() > 1 && ports.len() != hosts.len() {
+        return Err(format!("has {} ports for {} hosts", ports.len(), hosts.len()));
+    }
+    let port = |index: usize| ports.get(index).or(ports.first()).copied().unwrap_or(PORT);
+    let host = |(index, host): (usize, &UrlHost)| match host {
+        UrlHost::Tcp(name) => Host::Tcp { host: name.clone(), port: port(index) },
+        UrlHost::Unix(folder) => Host::Unix { folder: folder.clone(), port: port(index) },
+    };
+    Ok(hosts.iter().enumerate().map(host).collect())
 }
 
 impl Read for DatabaseUrl {
@@ -177,11 +190,25 @@ mod tests {
     }
 
     #[test]
+    fn each_host_of_several_has_its_port() {
+        let tcp = |host: &str, port| Host::Tcp { host: host.to_owned(), port };
+        for text in [
+            "postgres://tailwater@one,two:6432/shop",
+            "postgres://tailwater@/shop?host=one,two&port=5432,6432",
+        ] {
+            let url = read(text).expect(text);
+            assert_eq!((url.host, url.other_hosts), (tcp("one", 5432), vec![tcp("two", 6432)]));
+        }
+        let url = read("postgres://tailwater@/shop?host=one,two&port=6432").expect("one for all");
+        assert_eq!((url.host, url.other_hosts), (tcp("one", 6432), vec![tcp("two", 6432)]));
+    }
+
+    #[test]
     fn what_a_url_lacks_is_said_without_its_password() {
         for (text, expected) in [
             ("postgres://db/shop", "no user"),
             ("postgres://user:secret@/shop", "no host"),
-            ("postgres://user:secret@one,two/shop", "several hosts"),
+            ("postgres://user:secret@/shop?host=one,two,three&port=1,2", "2 ports for 3 hosts"),
             ("postgres://user:secret@db:port/shop", "must be a URL"),
             ("db.internal", "must be a URL"),
             ("host=db user=user password=secret", "must be a URL"),

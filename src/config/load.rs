@@ -101,6 +101,7 @@ impl Config {
 fn connection(url: DatabaseUrl, password_file: Option<SecretFile>) -> postgres::Settings {
     postgres::Settings {
         host: url.host,
+        other_hosts: url.other_hosts,
         user: url.user,
         password: password_file.map(|SecretFile(secret)| secret).or(url.password),
         database: url.database,

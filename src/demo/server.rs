@@ -73,6 +73,7 @@ impl Server {
     pub(super) fn settings(&self, database: &str, application_name: &str) -> Settings {
         Settings {
             host: Host::Unix { folder: self.folder.clone(), port: PORT },
+            other_hosts: Vec::new(),
             user: SUPERUSER.to_owned(),
             password: None,
             database: database.to_owned(),

@@ -10,13 +10,17 @@ use std::{
 
 use tokio::{task::JoinHandle, time::timeout};
 use tokio_postgres::{
-    Client, Config, Row, config,
+    Client, Config, Connection, Row, config,
     tls::{self, TlsConnect},
     types::ToSql,
 };
 use tracing::debug;
 
-use super::{ChannelBinding, PostgresError, Settings, login::log_in, wire::Socket};
+use super::{
+    ChannelBinding, PostgresError, Settings,
+    login::{LoggedIn, log_in},
+    wire::Socket,
+};
 
 /// The server gives up a statement after this long, so that a lock that somebody holds shows as an
 /// error and not as silence.
@@ -110,6 +114,12 @@ impl Sql {
                 Err(PostgresError::Silent { action: action.to_owned(), seconds })
             }
         }
+    }
+}
+
+impl LoggedIn for (Client, Connection<Socket, Socket>) {
+    fn parameter(&self, name: &str) -> Option<&str> {
+        self.1.parameter(name)
     }
 }
 
@@ -207,6 +217,7 @@ mod tests {
     async fn a_statement_that_nobody_answers_ends_and_closes_the_connection() {
         let settings = Settings {
             host: Host::Tcp { host: "127.0.0.1".to_owned(), port: silent_server().await },
+            other_hosts: Vec::new(),
             user: "tailwater".to_owned(),
             password: None,
             database: "shop".to_owned(),

@@ -7,6 +7,7 @@ mod exactly_once;
 mod faults;
 mod golden;
 mod harness;
+mod hosts;
 mod kafka_security;
 mod kafka_sink;
 mod neighbours;

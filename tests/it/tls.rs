@@ -49,7 +49,7 @@ impl Outcome {
 }
 
 /// The settings of that URL, without what this machine's user has in `~/.postgresql`.
-fn settings(url: &str) -> Settings {
+pub fn settings(url: &str) -> Settings {
     let text = format!(
         "source = \"x\"\n[postgres]\nurl = \"{url}\"\n[kafka]\nbrokers = \"none:1\"\n\
          [[outbox]]\ntable = \"public.outbox_events\"\n"
@@ -73,7 +73,8 @@ fn settings(url: &str) -> Settings {
     settings
 }
 
-fn on_runtime<T>(work: impl Future<Output = T>) -> T {
+/// Runs it to its end.
+pub fn on_runtime<T>(work: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(work)
 }

@@ -10,7 +10,7 @@ use crate::{
     postgres::{
         PublicationName, Settings, SlotName,
         error::PostgresError,
-        login::log_in,
+        login::{LoggedIn, log_in},
         name::{quote_identifier, quote_literal},
         wire::{Authentication, Binding, Channel, Row, Socket},
     },
@@ -37,6 +37,12 @@ pub struct SystemIdentity {
     pub system_id: String,
     /// Its timeline.
     pub timeline: u32,
+}
+
+impl LoggedIn for Channel<Socket> {
+    fn parameter(&self, name: &str) -> Option<&str> {
+        self.session().parameters.get(name).map(String::as_str)
+    }
 }
 
 /// A connection that takes commands.

@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::{Socket, tls};
 use crate::postgres::{
-    Settings, SslNegotiation,
+    Encryption, Host, SslNegotiation,
     encryption::Attempt,
     error::{PostgresError, TlsFault},
 };
@@ -26,24 +26,25 @@ enum Answer {
 /// # Errors
 /// `Connect` where the host does not answer, `Tls` where it cannot be encrypted as it must be.
 pub(in crate::postgres) async fn dial(
-    settings: &Settings,
+    encryption: &Encryption,
+    host: &Host,
     attempt: Attempt,
 ) -> Result<Socket, PostgresError> {
-    let host = || settings.host.to_string();
-    let connected = Socket::connect(&settings.host).await;
-    let mut socket = connected.map_err(|source| PostgresError::Connect { host: host(), source })?;
+    let connected = Socket::connect(host).await;
+    let mut socket =
+        connected.map_err(|source| PostgresError::Connect { host: host.to_string(), source })?;
     if attempt == Attempt::Clear {
         return Ok(socket);
     }
     let fail = |failure: Failed| PostgresError::Tls {
-        host: host(),
+        host: host.to_string(),
         what: failure.what,
         fault: failure.fault,
         source: failure.source,
     };
     // What the settings name is read first: without it there is nothing to ask the server for.
-    let session = tls::Session::prepare(settings).map_err(fail)?;
-    if settings.encryption.negotiation == SslNegotiation::Postgres {
+    let session = tls::Session::prepare(encryption, host).map_err(fail)?;
+    if encryption.negotiation == SslNegotiation::Postgres {
         match request(&mut socket).await.map_err(fail)? {
             Answer::Willing => {}
             Answer::Unwilling if attempt == Attempt::TlsIfOffered => return Ok(socket),

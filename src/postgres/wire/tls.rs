@@ -26,7 +26,7 @@ use tokio_openssl::SslStream;
 
 use super::{certificate, dial::Failed};
 use crate::postgres::{
-    Encryption, Host, Roots, Secret, Settings, Source, SslMode, SslNegotiation, error::TlsFault,
+    Encryption, Host, Roots, Secret, Source, SslMode, SslNegotiation, error::TlsFault,
 };
 
 /// What is read from the socket at once: many records, each of which is one row under load, and
@@ -47,12 +47,12 @@ pub struct Session {
 
 impl Session {
     /// Reads what the settings name.
-    pub(super) fn prepare(settings: &Settings) -> Result<Self, Failed> {
-        let Host::Tcp { host, .. } = &settings.host else {
+    pub(super) fn prepare(encryption: &Encryption, host: &Host) -> Result<Self, Failed> {
+        let Host::Tcp { host, .. } = host else {
             return Err(Failed::new(TlsFault::NotOffered, "a unix socket is never encrypted"));
         };
-        let Encryption { mode, negotiation, .. } = settings.encryption;
-        let ssl = context(&settings.encryption)?;
+        let Encryption { mode, negotiation, .. } = *encryption;
+        let ssl = context(encryption)?;
         let ssl = Ssl::new(&ssl).and_then(|mut ssl| {
             // An address is no name to choose a certificate by (RFC 6066, section 3).
             if host.parse::<IpAddr>().is_err() {

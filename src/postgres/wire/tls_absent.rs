@@ -13,13 +13,13 @@ use tokio::{
 };
 
 use super::dial::Failed;
-use crate::postgres::{Settings, error::TlsFault};
+use crate::postgres::{Encryption, Host, error::TlsFault};
 
 /// What a handshake begins with.
 pub struct Session(Infallible);
 
 impl Session {
-    pub(super) fn prepare(_: &Settings) -> Result<Self, Failed> {
+    pub(super) fn prepare(_: &Encryption, _: &Host) -> Result<Self, Failed> {
         Err(Failed::new(TlsFault::NotOffered, "this build of Tailwater has no TLS"))
     }
 

@@ -17,7 +17,7 @@ use openssl::{
 use tokio::io::AsyncReadExt;
 
 use crate::postgres::{
-    Encryption, Host, Settings, SslMode,
+    Encryption, Host, SslMode,
     wire::{Socket, tls::Session},
 };
 
@@ -55,16 +55,10 @@ fn serve(pieces: &'static [&'static [u8]]) -> u16 {
 #[tokio::test]
 async fn bytes_that_tls_holds_back_count_as_waiting() {
     let port = serve(&[b"first", b"second"]);
-    let settings = Settings {
-        host: Host::Tcp { host: "127.0.0.1".to_owned(), port },
-        user: "fox".to_owned(),
-        password: None,
-        database: "shop".to_owned(),
-        application_name: "tailwater".to_owned(),
-        encryption: Encryption { mode: SslMode::Require, ..Encryption::NONE },
-    };
-    let session = Session::prepare(&settings).expect("a session");
-    let socket = Socket::connect(&settings.host).await.expect("connected");
+    let host = Host::Tcp { host: "127.0.0.1".to_owned(), port };
+    let encryption = Encryption { mode: SslMode::Require, ..Encryption::NONE };
+    let session = Session::prepare(&encryption, &host).expect("a session");
+    let socket = Socket::connect(&host).await.expect("connected");
     let mut socket = socket.secure(session).await.expect("a handshake");
     assert!(socket.is_encrypted() && socket.end_point().is_some() && socket.has_window());
     let mut first = [0; 1];
