@@ -2,13 +2,16 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 
+# The system's OpenSSL where its headers are; else one is built along, which takes minutes.
+export TAILWATER_FEATURES := $(shell pkg-config --exists 'openssl >= 1.1.1' 2>/dev/null || echo vendored-openssl)
+
 .PHONY: help
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
 
 .PHONY: build
 build: ## the program: target/release/tailwater
-	cargo build --release
+	cargo build --release --features "$(TAILWATER_FEATURES)"
 
 .PHONY: demo
 demo: build ## an order service, its outbox, and its events as they are published
@@ -28,9 +31,9 @@ proof: ## the same, long proofs at their full size
 check: ## format, lints, documentation
 	cargo fmt --check
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
-	cargo clippy --all-targets -- -D warnings
+	cargo clippy --all-targets --features "$(TAILWATER_FEATURES)" -- -D warnings
 	cargo clippy --no-default-features --lib -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --features "$(TAILWATER_FEATURES)" --document-private-items
 	@for script in scripts/* .ci/run; do bash -n $$script || exit 1; done
 
 .PHONY: fuzz

@@ -43,6 +43,8 @@ codes! {
     NotConnected = "not_connected",
     /// The server refused the role or its password.
     AuthFailed = "auth_failed",
+    /// The connection cannot be encrypted as the settings ask for.
+    TlsFailed = "tls_failed",
     /// The role may not replicate.
     NoReplicationRole = "no_replication_role",
     /// `wal_level` is not `logical`.

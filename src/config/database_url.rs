@@ -5,10 +5,11 @@ use tokio_postgres::config::Host as UrlHost;
 
 use super::{
     document::{Node, Value},
+    encryption_parameters::EncryptionParameters,
     mistake::Mistakes,
     section::Read,
 };
-use crate::postgres::{Host, Secret};
+use crate::postgres::{Encryption, Host, Secret};
 
 /// PostgreSQL's port unless said otherwise.
 const PORT: u16 = 5432;
@@ -17,10 +18,12 @@ const PORT: u16 = 5432;
 #[derive(Clone, Debug)]
 pub(super) struct DatabaseUrl {
     pub(super) host: Host,
+    pub(super) other_hosts: Vec<Host>,
     pub(super) user: String,
     pub(super) password: Option<Secret>,
     pub(super) database: String,
     pub(super) application_name: Option<String>,
+    pub(super) encryption: Encryption,
 }
 
 /// What is expected of it.
@@ -42,20 +45,17 @@ fn judge_parameter(name: &str, value: &str) -> Parameter {
         ("host" | "port" | "user" | "password" | "dbname" | "application_name", _) => {
             Parameter::Taken
         }
-        ("sslmode", "disable" | "allow" | "prefer")
-        | ("channel_binding" | "gssencmode", "disable" | "prefer")
-        // A standby is refused in any case.
+        ("gssencmode", "disable" | "prefer")
+        // The primary is looked for in any case.
         | ("target_session_attrs", "any" | "read-write" | "primary") => Parameter::Harmless,
-        ("sslmode", _) => Parameter::Refused(
-            "this version speaks no TLS; use sslmode=disable, or a unix socket",
-        ),
-        ("channel_binding" | "gssencmode", _) => {
-            Parameter::Refused("this version speaks neither TLS nor GSSAPI")
-        }
+        ("gssencmode", _) => Parameter::Refused("there is no encryption by GSSAPI"),
         ("target_session_attrs", _) => Parameter::Refused("only a primary can be followed"),
         ("options", _) => Parameter::Refused("the forms of values rest on options of our own"),
         ("hostaddr", _) => Parameter::Refused("write the address in the place of the host"),
-        (name, _) if name.starts_with("ssl") => Parameter::Refused("this version speaks no TLS"),
+        (name, _) if name.starts_with("ssl") => Parameter::Refused(
+            "of TLS there are sslmode, sslrootcert, sslcrl, sslcert, sslkey, sslpassword and \
+             sslnegotiation",
+        ),
         ("connect_timeout" | "tcp_user_timeout", _) => {
             Parameter::Refused("time-outs are fixed: a login has 10 s")
         }
@@ -66,12 +66,18 @@ fn judge_parameter(name: &str, value: &str) -> Parameter {
     }
 }
 
-/// The URL with those parameters alone that are read.
-fn screened(text: &str) -> Result<String, String> {
-    let Some((before, parameters)) = text.split_once('?') else { return Ok(text.to_owned()) };
+/// The URL with those parameters alone that its parser reads, and what the rest says of encryption.
+fn screened(text: &str) -> Result<(String, EncryptionParameters), String> {
+    let mut encryption = EncryptionParameters::default();
+    let Some((before, parameters)) = text.split_once('?') else {
+        return Ok((text.to_owned(), encryption));
+    };
     let mut taken = Vec::new();
     for parameter in parameters.split('&').filter(|parameter| !parameter.is_empty()) {
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        if encryption.take(name, value)? {
+            continue;
+        }
         match judge_parameter(name, value) {
             Parameter::Taken => taken.push(parameter),
             Parameter::Harmless => {}
@@ -80,7 +86,7 @@ fn screened(text: &str) -> Result<String, String> {
             }
         }
     }
-    Ok(format!("{before}?{}", taken.join("&")))
+    Ok((format!("{before}?{}", taken.join("&")), encryption))
 }
 
 impl DatabaseUrl {
@@ -89,7 +95,8 @@ impl DatabaseUrl {
         if !["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme)) {
             return Err(expected());
         }
-        let parsed = screened(text)?.parse();
+        let (screened, encryption) = screened(text)?;
+        let parsed = screened.parse();
         let config: tokio_postgres::Config = parsed.map_err(|error: tokio_postgres::Error| {
             match std::error::Error::source(&error) {
                 // The source names the parameter, never the password.
@@ -97,20 +104,16 @@ impl DatabaseUrl {
                 None => expected(),
             }
         })?;
-        let [host] = config.get_hosts() else {
-            return Err(match config.get_hosts() {
-                [] => "names no host; a unix socket is written as ?host=/var/run/postgresql",
-                _ => "names several hosts; name the primary",
-            }
-            .to_owned());
-        };
-        let port = config.get_ports().first().copied().unwrap_or(PORT);
+        let mut hosts = hosts(&config)?.into_iter();
+        let host = hosts
+            .next()
+            .ok_or("names no host; a unix socket is written as ?host=/var/run/postgresql")?;
+        let folder = std::env::home_dir().map(|home| home.join(".postgresql"));
+        let encryption = encryption.settle(folder.as_deref())?;
         let user = config.get_user().ok_or("names no user, as in postgres://user@host/database")?;
         Ok(Self {
-            host: match host {
-                UrlHost::Tcp(name) => Host::Tcp { host: name.clone(), port },
-                UrlHost::Unix(folder) => Host::Unix { folder: folder.clone(), port },
-            },
+            host,
+            other_hosts: hosts.collect(),
             user: user.to_owned(),
             password: config
                 .get_password()
@@ -118,8 +121,23 @@ impl DatabaseUrl {
             // As libpq: a database of the user's name.
             database: config.get_dbname().unwrap_or(user).to_owned(),
             application_name: config.get_application_name().map(str::to_owned),
+            encryption,
         })
     }
+}
+
+/// One port for each host, or one for all.
+fn hosts(config: &tokio_postgres::Config) -> Result<Vec<Host>, String> {
+    let (hosts, ports) = (config.get_hosts(), config.get_ports());
+    if ports.len() > 1 && ports.len() != hosts.len() {
+        return Err(format!("has {} ports for {} hosts", ports.len(), hosts.len()));
+    }
+    let port = |index: usize| ports.get(index).or(ports.first()).copied().unwrap_or(PORT);
+    let host = |(index, host): (usize, &UrlHost)| match host {
+        UrlHost::Tcp(name) => Host::Tcp { host: name.clone(), port: port(index) },
+        UrlHost::Unix(folder) => Host::Unix { folder: folder.clone(), port: port(index) },
+    };
+    Ok(hosts.iter().enumerate().map(host).collect())
 }
 
 impl Read for DatabaseUrl {
@@ -172,11 +190,25 @@ mod tests {
     }
 
     #[test]
+    fn each_host_of_several_has_its_port() {
+        let tcp = |host: &str, port| Host::Tcp { host: host.to_owned(), port };
+        for text in [
+            "postgres://tailwater@one,two:6432/shop",
+            "postgres://tailwater@/shop?host=one,two&port=5432,6432",
+        ] {
+            let url = read(text).expect(text);
+            assert_eq!((url.host, url.other_hosts), (tcp("one", 5432), vec![tcp("two", 6432)]));
+        }
+        let url = read("postgres://tailwater@/shop?host=one,two&port=6432").expect("one for all");
+        assert_eq!((url.host, url.other_hosts), (tcp("one", 6432), vec![tcp("two", 6432)]));
+    }
+
+    #[test]
     fn what_a_url_lacks_is_said_without_its_password() {
         for (text, expected) in [
             ("postgres://db/shop", "no user"),
             ("postgres://user:secret@/shop", "no host"),
-            ("postgres://user:secret@one,two/shop", "several hosts"),
+            ("postgres://user:secret@/shop?host=one,two,three&port=1,2", "2 ports for 3 hosts"),
             ("postgres://user:secret@db:port/shop", "must be a URL"),
             ("db.internal", "must be a URL"),
             ("host=db user=user password=secret", "must be a URL"),
@@ -190,10 +222,8 @@ mod tests {
     #[test]
     fn a_parameter_that_would_have_no_effect_is_refused() {
         for parameter in [
-            "sslmode=require",
-            "sslmode=verify-full",
-            "sslrootcert=/ca.pem",
-            "channel_binding=require",
+            "sslcompression=1",
+            "gssencmode=require",
             "target_session_attrs=standby",
             "options=-csearch_path%3Dshop",
             "hostaddr=10.0.0.7",
@@ -212,14 +242,9 @@ mod tests {
 
     #[test]
     fn a_parameter_that_asks_for_what_is_done_anyway_is_taken() {
-        for parameter in [
-            "sslmode=disable",
-            "sslmode=allow",
-            "sslmode=prefer",
-            "channel_binding=prefer",
-            "gssencmode=disable",
-            "target_session_attrs=read-write",
-        ] {
+        for parameter in
+            ["sslmode=disable", "gssencmode=disable", "target_session_attrs=read-write"]
+        {
             let url = read(&format!("postgres://user@db/shop?{parameter}&application_name=mine"));
             let url = url.expect(parameter);
             assert_eq!(url.application_name.as_deref(), Some("mine"), "{parameter}");

@@ -72,6 +72,9 @@ section! {
         /// and kafkajs, `kafkajs-legacy` kafkajs' LegacyPartitioner, `crc32` librdkafka, `fnv1a`
         /// Sarama.
         partitioner: Partitioner = "murmur2",
+        /// A file that holds the password of `sasl.username`: a mounted secret, in the place of
+        /// `sasl.password`.
+        password_file: Option<SecretFile>,
         /// Any librdkafka property, but those that the guarantee rests on.
         properties: Properties,
     }

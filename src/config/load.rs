@@ -101,18 +101,24 @@ impl Config {
 fn connection(url: DatabaseUrl, password_file: Option<SecretFile>) -> postgres::Settings {
     postgres::Settings {
         host: url.host,
+        other_hosts: url.other_hosts,
         user: url.user,
         password: password_file.map(|SecretFile(secret)| secret).or(url.password),
         database: url.database,
         application_name: url.application_name.unwrap_or_else(|| "tailwater".to_owned()),
+        encryption: url.encryption,
     }
 }
 
 fn kafka_settings(section: KafkaSection) -> pipeline::KafkaSettings {
     let number = |count: Option<Count>| count.map(|Count(number)| number);
+    let mut properties = section.properties.0.texts();
+    if let Some(SecretFile(password)) = section.password_file {
+        properties.insert("sasl.password".to_owned(), password.reveal().to_owned());
+    }
     pipeline::KafkaSettings {
         brokers: section.brokers,
-        properties: section.properties.0.texts(),
+        properties,
         checkpoint_topic: section.checkpoint_topic.0,
         partitioner: section.partitioner,
         transaction_interval: section.transaction_interval.value.0,

@@ -12,6 +12,7 @@
 
 mod database_url;
 mod document;
+mod encryption_parameters;
 mod file;
 mod load;
 mod mistake;

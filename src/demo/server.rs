@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     pipeline::Shutdown,
-    postgres::{Host, Settings},
+    postgres::{Encryption, Host, Settings},
 };
 
 /// The port is a part of the socket's name only, so the usual one does: psql needs no `-p`.
@@ -73,10 +73,12 @@ impl Server {
     pub(super) fn settings(&self, database: &str, application_name: &str) -> Settings {
         Settings {
             host: Host::Unix { folder: self.folder.clone(), port: PORT },
+            other_hosts: Vec::new(),
             user: SUPERUSER.to_owned(),
             password: None,
             database: database.to_owned(),
             application_name: application_name.to_owned(),
+            encryption: Encryption::NONE,
         }
     }
 

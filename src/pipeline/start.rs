@@ -264,7 +264,7 @@ pub(super) async fn peek(ground: &Ground<'_>) -> Result<Look, Failed> {
 async fn check_server(ground: &Ground<'_>) -> Result<(), Failed> {
     let server = catalog::server(&ground.sql).await?;
     if server.is_in_recovery {
-        let host = ground.settings.postgres.host.to_string();
+        let host = ground.settings.postgres.hosts();
         return Err(Refusal::InRecovery { host }.into());
     }
     if server.wal_level != "logical" {

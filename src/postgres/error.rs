@@ -36,6 +36,19 @@ pub enum PostgresError {
         #[source]
         source: io::Error,
     },
+    /// The connection is not encrypted as it must be.
+    #[error("{} encrypt the connection to PostgreSQL at {host}: {what}", fault.could())]
+    Tls {
+        /// Where.
+        host: String,
+        /// What is not as it must be.
+        what: String,
+        /// What kind of thing that is.
+        fault: TlsFault,
+        /// The library's or the system's words, where they say more.
+        #[source]
+        source: Option<io::Error>,
+    },
     /// The connection broke.
     #[error("could not {action}: the connection to PostgreSQL was lost")]
     Lost {
@@ -94,6 +107,72 @@ pub enum PostgresError {
     },
 }
 
+/// What is not as it must be with TLS.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TlsFault {
+    /// The server has none.
+    NotOffered,
+    /// The server's certificate leads to nobody whom we trust.
+    Untrusted,
+    /// The server's certificate is for somebody else.
+    OtherName,
+    /// Our certificates and keys cannot be used as they are.
+    Files,
+    /// The server broke off with an alert, which is how it refuses a client's certificate.
+    Refused,
+    /// What came is no TLS, or none that we speak.
+    Handshake,
+    /// The connection broke meanwhile.
+    Interrupted,
+}
+
+impl TlsFault {
+    fn could(self) -> &'static str {
+        match self {
+            Self::Interrupted => "could not",
+            Self::NotOffered
+            | Self::Untrusted
+            | Self::OtherName
+            | Self::Files
+            | Self::Refused
+            | Self::Handshake => "cannot",
+        }
+    }
+
+    fn hint(self) -> &'static str {
+        match self {
+            Self::NotOffered => {
+                "Set ssl = on on the server, with ssl_cert_file and ssl_key_file; or, where nobody \
+                 can listen in between, sslmode=disable in postgres.url."
+            }
+            Self::Untrusted => {
+                "Name the certificate of the authority that signed the server's (or that itself, \
+                 where it is self-signed) by sslrootcert in postgres.url; sslrootcert=system takes \
+                 the authorities of the operating system. An expired certificate must be renewed \
+                 on the server."
+            }
+            Self::OtherName => {
+                "Use a name of the certificate as host in postgres.url, or have the server's \
+                 certificate made for this one; sslmode=verify-ca compares no names."
+            }
+            Self::Files => {
+                "Correct sslrootcert, sslcrl, sslcert, sslkey or sslpassword in postgres.url; \
+                 without them libpq's files count, ~/.postgresql/{root.crt,root.crl,\
+                 postgresql.crt,postgresql.key}. Everybody who reads a key can use it: chmod 0600."
+            }
+            Self::Refused => {
+                "The server's log says why. Most often it does not trust the client's certificate \
+                 (sslcert and sslkey in postgres.url; ssl_ca_file on the server), or both sides \
+                 have no version of TLS in common."
+            }
+            Self::Handshake | Self::Interrupted => {
+                "Check that postgres.url leads to PostgreSQL itself, and not to a proxy that does \
+                 not know its way of TLS. sslnegotiation=direct needs PostgreSQL 17."
+            }
+        }
+    }
+}
+
 impl PostgresError {
     /// An error of the ordinary SQL connection. `action` is a verb phrase: what was being done.
     pub fn from_sql(action: impl Into<String>, error: tokio_postgres::Error) -> Self {
@@ -118,6 +197,7 @@ impl PostgresError {
         match self {
             Self::Server { source, .. } | Self::Statement { source, .. } => Some(source),
             Self::Connect { .. }
+            | Self::Tls { .. }
             | Self::Lost { .. }
             | Self::Silent { .. }
             | Self::Ended
@@ -140,8 +220,19 @@ impl PostgresError {
         Some(pid.unwrap_or(0))
     }
 
+    /// True where the other way of `sslmode` may lead in: TLS in the place of the clear, or the
+    /// reverse. Not where what the settings name is unusable: that must not go unnoticed.
+    pub(super) fn may_pass_otherwise(&self) -> bool {
+        match self {
+            Self::Tls { fault, .. } => *fault != TlsFault::Files,
+            other => other.sqlstate().is_some_and(|state| state.starts_with("28")),
+        }
+    }
+
     fn situation(&self) -> Situation {
         match self {
+            Self::Tls { fault: TlsFault::Interrupted, .. } => Situation::Passing,
+            Self::Tls { fault, .. } => Situation::Permanent(Cause::Tls(*fault)),
             Self::Connect { .. } | Self::Lost { .. } | Self::Silent { .. } | Self::Ended => {
                 Situation::Passing
             }
@@ -165,6 +256,7 @@ enum Situation {
 /// What somebody has to mend.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Cause {
+    Tls(TlsFault),
     Login,
     Right,
     SlotsTaken,
@@ -224,6 +316,7 @@ impl ServerMessage {
 impl Cause {
     fn code(self) -> Code {
         match self {
+            Self::Tls(_) => Code::TlsFailed,
             Self::Login => Code::AuthFailed,
             Self::Right => Code::NoReplicationRole,
             Self::SlotsTaken => Code::NoFreeSlot,
@@ -240,10 +333,12 @@ impl Cause {
 
     fn hint(self) -> &'static str {
         match self {
+            Self::Tls(fault) => fault.hint(),
             Self::Login => {
-                "Check user and password (postgres.url, postgres.password_file) and the server's \
-                 pg_hba.conf: a logical replication connection matches the database's entry, not \
-                 the word replication."
+                "Check user and password (postgres.url, postgres.password_file; sslcert and sslkey \
+                 where the server asks for a certificate) and the server's pg_hba.conf: a logical \
+                 replication connection matches the database's entry, not the word replication, \
+                 and a line hostssl one by TLS alone."
             }
             Self::Right => {
                 "Run ALTER ROLE <role> REPLICATION (Amazon RDS: GRANT rds_replication TO <role>); \
@@ -314,6 +409,9 @@ impl Failure for PostgresError {
     }
 
     fn hint(&self) -> Option<String> {
+        if let Self::Tls { fault: fault @ TlsFault::Interrupted, .. } = self {
+            return Some(fault.hint().to_owned());
+        }
         let theirs = self.server_message().and_then(|message| message.hint.as_deref());
         match (self.situation(), theirs) {
             (Situation::Passing, theirs) => theirs.map(str::to_owned),

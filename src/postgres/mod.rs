@@ -4,7 +4,9 @@
 //! `publication`); the replication connection is our own, because no published client keeps
 //! notices, SQLSTATEs and the closing handshake.
 
+mod encryption;
 mod error;
+mod login;
 pub(crate) mod name;
 mod settings;
 
@@ -25,6 +27,7 @@ pub mod transaction;
 // Bytes ↔ messages of the frontend/backend protocol; knows nothing of replication.
 pub mod wire;
 
+pub use encryption::{ChannelBinding, Encryption, Roots, Source, SslMode, SslNegotiation};
 pub use error::PostgresError;
 pub use name::quote_identifier;
 pub use name::{NameError, PublicationName, SlotName, TableName};

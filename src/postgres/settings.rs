@@ -1,6 +1,8 @@
 //! Where the database is and who we are there.
 
-use std::{fmt, path::PathBuf};
+use std::{fmt, iter::once, path::PathBuf};
+
+use super::Encryption;
 
 /// A text that is never printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -59,6 +61,8 @@ impl fmt::Display for Host {
 pub struct Settings {
     /// How the server is reached.
     pub host: Host,
+    /// Where else it may be: the first one is taken that answers and is no standby.
+    pub other_hosts: Vec<Host>,
     /// The role.
     pub user: String,
     /// Its password, where the server asks for one.
@@ -67,4 +71,15 @@ pub struct Settings {
     pub database: String,
     /// What `pg_stat_activity` shows.
     pub application_name: String,
+    /// In the clear or by TLS.
+    pub encryption: Encryption,
+}
+
+impl Settings {
+    /// Everywhere that the server may be, for people.
+    pub fn hosts(&self) -> String {
+        let hosts: Vec<String> =
+            once(&self.host).chain(&self.other_hosts).map(Host::to_string).collect();
+        hosts.join(", ")
+    }
 }

@@ -1,15 +1,26 @@
 //! The ordinary SQL connection, by tokio-postgres.
 
-use std::time::Duration;
+use std::{
+    convert::Infallible,
+    error::Error as _,
+    future::{Ready, ready},
+    io,
+    time::Duration,
+};
 
 use tokio::{task::JoinHandle, time::timeout};
-use tokio_postgres::{Client, Config, NoTls, Row, types::ToSql};
+use tokio_postgres::{
+    Client, Config, Connection, Row, config,
+    tls::{self, TlsConnect},
+    types::ToSql,
+};
 use tracing::debug;
 
-use super::{Host, PostgresError, Settings};
-
-/// How long a login may take.
-const CONNECT_MAX: Duration = Duration::from_secs(10);
+use super::{
+    ChannelBinding, PostgresError, Settings,
+    login::{LoggedIn, log_in},
+    wire::Socket,
+};
 
 /// The server gives up a statement after this long, so that a lock that somebody holds shows as an
 /// error and not as silence.
@@ -34,29 +45,27 @@ impl Sql {
     /// Where the server is not there, refuses, or does not answer within 10 s.
     pub async fn connect(settings: &Settings) -> Result<Self, PostgresError> {
         let mut config = Config::new();
-        match &settings.host {
-            Host::Tcp { host, port } => config.host(host).port(*port),
-            Host::Unix { folder, port } => config.host_path(folder).port(*port),
-        };
         config
             .user(&settings.user)
             .dbname(&settings.database)
             .application_name(&settings.application_name)
             .options(SESSION_OPTIONS)
-            .connect_timeout(CONNECT_MAX);
+            .channel_binding(match settings.encryption.channel_binding {
+                ChannelBinding::Disable => config::ChannelBinding::Disable,
+                ChannelBinding::Prefer => config::ChannelBinding::Prefer,
+                ChannelBinding::Require => config::ChannelBinding::Require,
+            })
+            // It is negotiated by then, or not asked for: see `Dialled`.
+            .ssl_mode(config::SslMode::Require)
+            .ssl_negotiation(config::SslNegotiation::Direct);
         if let Some(password) = &settings.password {
             config.password(password.reveal());
         }
-        let host = settings.host.to_string();
-        let connecting = timeout(CONNECT_MAX, config.connect(NoTls)).await;
-        let connected = connecting.map_err(|_| PostgresError::Connect {
-            host: host.clone(),
-            source: std::io::ErrorKind::TimedOut.into(),
-        })?;
-        let (client, connection) = connected.map_err(|error| match error.as_db_error() {
-            Some(_) => PostgresError::from_sql("log in", error),
-            None => PostgresError::Connect { host, source: std::io::Error::other(error) },
-        })?;
+        let config = &config;
+        let greet = |socket: Socket| async move {
+            config.connect_raw(socket, Dialled).await.map_err(unconnected)
+        };
+        let (client, connection) = log_in(settings, greet).await?;
         let driver = tokio::spawn(async move {
             if let Err(error) = connection.await {
                 debug!(%error, "the SQL connection ended");
@@ -108,6 +117,68 @@ impl Sql {
     }
 }
 
+impl LoggedIn for (Client, Connection<Socket, Socket>) {
+    fn parameter(&self, name: &str) -> Option<&str> {
+        self.1.parameter(name)
+    }
+}
+
+/// Hands tokio-postgres the stream as it is. Whether and how it is encrypted was decided before.
+struct Dialled;
+
+impl TlsConnect<Socket> for Dialled {
+    type Stream = Socket;
+    type Error = Infallible;
+    type Future = Ready<Result<Socket, Infallible>>;
+
+    fn connect(self, socket: Socket) -> Self::Future {
+        ready(Ok(socket))
+    }
+}
+
+impl tls::TlsStream for Socket {
+    fn channel_binding(&self) -> tls::ChannelBinding {
+        match self.end_point() {
+            Some(data) => tls::ChannelBinding::tls_server_end_point(data),
+            None => tls::ChannelBinding::none(),
+        }
+    }
+}
+
+/// Why nobody is logged in. tokio-postgres tells its kinds of errors apart by their words alone.
+fn unconnected(error: tokio_postgres::Error) -> PostgresError {
+    let action = "log in";
+    if error.as_db_error().is_some() {
+        return PostgresError::from_sql(action, error);
+    }
+    let words = error.to_string();
+    let what = match error.source().map(ToString::to_string) {
+        Some(why) if why == "password missing" => {
+            "the server asks for a password, and neither postgres.url nor postgres.password_file \
+             has one"
+                .to_owned()
+        }
+        Some(why) if why == "server did not use channel binding" => {
+            "channel_binding=require, but the connection is not encrypted, or the server does not \
+             ask for scram-sha-256"
+                .to_owned()
+        }
+        Some(why) => why,
+        None => words.clone(),
+    };
+    if ["authentication error", "invalid configuration"].iter().any(|kind| words.starts_with(kind))
+    {
+        return PostgresError::Authentication { what };
+    }
+    // What broke the connection says so itself; the rest is not I/O.
+    let source = match error.into_source().map(|source| source.downcast::<io::Error>()) {
+        Some(Ok(source)) => *source,
+        Some(Err(source)) => io::Error::other(source),
+        None => io::Error::other(words),
+    };
+    PostgresError::Lost { action: action.to_owned(), source: Some(source) }
+}
+
 impl Drop for Sql {
     fn drop(&mut self) {
         self.driver.abort();
@@ -122,7 +193,10 @@ mod tests {
     };
 
     use super::*;
-    use crate::failure::{Failure as _, Recovery};
+    use crate::{
+        failure::{Failure as _, Recovery},
+        postgres::{Encryption, Host},
+    };
 
     /// A server that lets everybody in and then says nothing more.
     async fn silent_server() -> u16 {
@@ -143,10 +217,12 @@ mod tests {
     async fn a_statement_that_nobody_answers_ends_and_closes_the_connection() {
         let settings = Settings {
             host: Host::Tcp { host: "127.0.0.1".to_owned(), port: silent_server().await },
+            other_hosts: Vec::new(),
             user: "tailwater".to_owned(),
             password: None,
             database: "shop".to_owned(),
             application_name: "tailwater".to_owned(),
+            encryption: Encryption::NONE,
         };
         let mut sql = Sql::connect(&settings).await.expect("connected");
         sql.statement_max = Duration::from_millis(100);

@@ -10,13 +10,11 @@ use crate::{
     postgres::{
         PublicationName, Settings, SlotName,
         error::PostgresError,
+        login::{LoggedIn, log_in},
         name::{quote_identifier, quote_literal},
-        wire::{Authentication, Channel, Row, Socket},
+        wire::{Authentication, Binding, Channel, Row, Socket},
     },
 };
-
-/// How long a login may take.
-const CONNECT_MAX: Duration = Duration::from_secs(10);
 
 /// What a plain command may take: the server answers these from memory.
 const COMMAND_MAX: Duration = Duration::from_secs(30);
@@ -41,6 +39,12 @@ pub struct SystemIdentity {
     pub timeline: u32,
 }
 
+impl LoggedIn for Channel<Socket> {
+    fn parameter(&self, name: &str) -> Option<&str> {
+        self.session().parameters.get(name).map(String::as_str)
+    }
+}
+
 /// A connection that takes commands.
 #[derive(Debug)]
 pub struct Connection {
@@ -53,11 +57,7 @@ impl Connection {
     /// # Errors
     /// Where the server is not there, refuses, or does not answer within 10 s.
     pub async fn connect(settings: &Settings) -> Result<Self, PostgresError> {
-        let host = settings.host.to_string();
-        let connecting = async {
-            let connected = Socket::connect(&settings.host).await;
-            let socket = connected
-                .map_err(|source| PostgresError::Connect { host: host.clone(), source })?;
+        let greet = |socket: Socket| async move {
             let parameters = [
                 ("user", settings.user.as_str()),
                 ("database", settings.database.as_str()),
@@ -66,13 +66,13 @@ impl Connection {
                 ("application_name", settings.application_name.as_str()),
                 ("options", SESSION_OPTIONS),
             ];
-            let authentication = Authentication::new(&settings.user, settings.password.as_ref());
+            let policy = settings.encryption.channel_binding;
+            let binding = Binding { policy, end_point: socket.end_point() };
+            let password = settings.password.as_ref();
+            let authentication = Authentication::new(&settings.user, password).bound_by(binding);
             Channel::start(socket, &parameters, authentication).await
         };
-        let channel = timeout(CONNECT_MAX, connecting).await.unwrap_or_else(|_| {
-            let source = std::io::ErrorKind::TimedOut.into();
-            Err(PostgresError::Connect { host: host.clone(), source })
-        })?;
+        let channel = log_in(settings, greet).await?;
         Ok(Self { channel })
     }
 

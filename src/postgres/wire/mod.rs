@@ -1,24 +1,31 @@
 //! Bytes ↔ messages of the frontend/backend protocol, version 3.0. Knows nothing of replication.
 //!
-//! Manual pages: protocol-flow, protocol-message-formats. Not spoken: TLS, the extended query
+//! Manual pages: protocol-flow, protocol-message-formats. Not spoken: the extended query
 //! protocol (a walsender refuses it), protocol 3.2.
 
 #![deny(clippy::indexing_slicing, clippy::unwrap_used)]
 #![cfg_attr(test, allow(clippy::indexing_slicing))]
 
 mod authentication;
+#[cfg(feature = "tls")]
+mod certificate;
 mod channel;
+mod dial;
 mod fields;
 pub mod frame;
 mod socket;
 #[cfg(test)]
 pub(in crate::postgres) mod tests;
+#[cfg_attr(not(feature = "tls"), path = "tls_absent.rs")]
+mod tls;
 
-pub use authentication::Authentication;
+pub use authentication::{Authentication, Binding};
 pub use channel::{Channel, Row, Session};
 pub(in crate::postgres) use channel::{lost, refused};
+pub(in crate::postgres) use dial::dial;
 pub use fields::{read_error, read_parameter};
 pub use socket::Socket;
+pub(in crate::postgres) use tls::alert;
 
 /// Message types that the server sends (C: `protocol.h`, `PqMsg_*`).
 pub mod tag {

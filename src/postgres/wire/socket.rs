@@ -1,4 +1,4 @@
-//! TCP or unix socket, with the options that find a dead peer.
+//! TCP, by TLS or in the clear, or a unix socket, with the options that find a dead peer.
 
 use std::{
     io,
@@ -14,6 +14,7 @@ use tokio::{
     net::{TcpStream, UnixStream, lookup_host},
 };
 
+use super::{dial::Failed, tls};
 use crate::postgres::Host;
 
 /// The receive buffer, of which the system makes twice as much memory. Large enough for 50 MB/s over
@@ -41,6 +42,8 @@ const TCP_USER_TIMEOUT: Duration = Duration::from_secs(60);
 pub enum Socket {
     /// TCP.
     Tcp(TcpStream),
+    /// TLS over TCP.
+    Tls(Box<tls::TlsStream>),
     /// A unix socket.
     Unix(UnixStream),
 }
@@ -69,6 +72,30 @@ impl Socket {
         }
     }
 
+    /// By TLS from here on. What is no TCP is as it was.
+    pub(super) async fn secure(self, session: tls::Session) -> Result<Self, Failed> {
+        match self {
+            Self::Tcp(stream) => Ok(Self::Tls(Box::new(session.shake_hands(stream).await?))),
+            other => Ok(other),
+        }
+    }
+
+    /// Whether nobody in between can read it.
+    pub fn is_encrypted(&self) -> bool {
+        match self {
+            Self::Tls(_) => true,
+            Self::Tcp(_) | Self::Unix(_) => false,
+        }
+    }
+
+    /// The data of `tls-server-end-point`, where there is any.
+    pub fn end_point(&self) -> Option<Vec<u8>> {
+        match self {
+            Self::Tls(stream) => stream.end_point(),
+            Self::Tcp(_) | Self::Unix(_) => None,
+        }
+    }
+
     async fn connect_tcp(address: std::net::SocketAddr) -> io::Result<TcpStream> {
         let socket = match address {
             std::net::SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4()?,
@@ -94,7 +121,7 @@ impl Socket {
     /// socket's sender sleeps instead, as soon as some 100 KiB wait.
     pub fn has_window(&self) -> bool {
         match self {
-            Self::Tcp(_) => true,
+            Self::Tcp(_) | Self::Tls(_) => true,
             Self::Unix(_) => false,
         }
     }
@@ -115,12 +142,17 @@ impl Socket {
         status != 0 || Duration::from_micros(answer.tcpi_rtt.into()) <= NEAR_MAX
     }
 
-    /// Bytes that wait in the receive buffer (FIONREAD); 0 where the system does not say.
+    /// Bytes that wait for a read: in the receive buffer (FIONREAD), as far as the system says, and
+    /// on this side of it, where TLS takes more than it hands out.
     pub fn waiting_bytes(&self) -> usize {
+        let held = match self {
+            Self::Tls(stream) => stream.held_bytes(),
+            Self::Tcp(_) | Self::Unix(_) => 0,
+        };
         let mut count: libc::c_int = 0;
         // SAFETY: FIONREAD writes one int, and the descriptor is open for as long as `self` is.
         let status = unsafe { libc::ioctl(self.descriptor(), libc::FIONREAD, &raw mut count) };
-        if status == 0 { usize::try_from(count).unwrap_or(0) } else { 0 }
+        held + if status == 0 { usize::try_from(count).unwrap_or(0) } else { 0 }
     }
 
     /// How much of the receive buffer's memory is in use, in percent. This is what closes the window:
@@ -167,6 +199,7 @@ impl Socket {
     fn descriptor(&self) -> RawFd {
         match self {
             Self::Tcp(stream) => stream.as_raw_fd(),
+            Self::Tls(stream) => stream.tcp().as_raw_fd(),
             Self::Unix(stream) => stream.as_raw_fd(),
         }
     }
@@ -190,6 +223,7 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_read(context, buffer),
             Self::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
         }
     }
@@ -203,6 +237,7 @@ impl AsyncWrite for Socket {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_write(context, bytes),
             Self::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
         }
     }
@@ -210,6 +245,7 @@ impl AsyncWrite for Socket {
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(context),
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_flush(context),
             Self::Unix(stream) => Pin::new(stream).poll_flush(context),
         }
     }
@@ -217,6 +253,7 @@ impl AsyncWrite for Socket {
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_shutdown(context),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(context),
         }
     }

@@ -65,6 +65,8 @@ impl Kafka {
                 let brokers = brokers.clone();
                 return Err(if client.context().authentication_failed() {
                     KafkaError::Authentication { brokers, reason }
+                } else if client.context().certificate_failed() {
+                    KafkaError::Tls { brokers, reason }
                 } else {
                     KafkaError::Unreachable { brokers, reason }
                 });

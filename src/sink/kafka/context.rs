@@ -40,6 +40,7 @@ pub(super) struct FailedEvent {
 pub(super) struct Context {
     last_error: Mutex<Option<String>>,
     authentication_failed: AtomicBool,
+    certificate_failed: AtomicBool,
     failed_delivery: Mutex<Option<FailedDelivery>>,
 }
 
@@ -55,6 +56,11 @@ impl Context {
 
     pub(super) fn authentication_failed(&self) -> bool {
         self.authentication_failed.load(Ordering::Relaxed)
+    }
+
+    /// A certificate was refused, on either side.
+    pub(super) fn certificate_failed(&self) -> bool {
+        self.certificate_failed.load(Ordering::Relaxed)
     }
 
     pub(super) fn failed_delivery(&self) -> Option<FailedDelivery> {
@@ -88,6 +94,12 @@ impl ClientContext for Context {
         debug!(%error, reason, "librdkafka");
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Authentication) {
             self.authentication_failed.store(true, Ordering::Relaxed);
+        }
+        // Other failures of a handshake may pass: a broker that goes down has them too.
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::SSL)
+            && reason.contains("certificate")
+        {
+            self.certificate_failed.store(true, Ordering::Relaxed);
         }
         // "All brokers are down" follows the line that says why.
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {

@@ -32,6 +32,14 @@ pub enum KafkaError {
         /// librdkafka's words.
         reason: String,
     },
+    /// A certificate is not trusted.
+    #[error("cannot encrypt the connection to Kafka at {brokers}: {reason}")]
+    Tls {
+        /// The setting.
+        brokers: String,
+        /// librdkafka's words.
+        reason: String,
+    },
     /// The user may not do this.
     #[error("cannot {action}: Kafka does not allow it ({reason})")]
     Denied {
@@ -211,6 +219,7 @@ impl Failure for KafkaError {
         match self {
             Self::Settings { .. } => Some(Code::Settings),
             Self::Authentication { .. } => Some(Code::AuthFailed),
+            Self::Tls { .. } => Some(Code::TlsFailed),
             Self::Denied { .. } => Some(Code::KafkaDenied),
             Self::Fenced { .. } => Some(Code::Fenced),
             Self::TopicMissing { .. } => Some(Code::TopicMissing),
@@ -231,6 +240,7 @@ impl Failure for KafkaError {
         match self {
             Self::Settings { .. }
             | Self::Authentication { .. }
+            | Self::Tls { .. }
             | Self::Denied { .. }
             | Self::TopicMissing { .. }
             | Self::CheckpointTopicPolicy { .. }
@@ -260,7 +270,15 @@ impl Failure for KafkaError {
                     .to_owned()
             }
             Self::Authentication { .. } => {
-                "Check sasl.mechanism, sasl.username and sasl.password in kafka.properties."
+                "Check sasl.mechanism, sasl.username and sasl.password in kafka.properties, or \
+                 kafka.password_file."
+                    .to_owned()
+            }
+            Self::Tls { .. } => {
+                "Name the authority that signed the brokers' certificates by ssl.ca.location in \
+                 kafka.properties, and the client's own by ssl.certificate.location and \
+                 ssl.key.location where the brokers ask for one. The host of kafka.brokers must be \
+                 a name of the certificate."
                     .to_owned()
             }
             Self::Denied { .. } => {

@@ -127,8 +127,11 @@ impl Broker {
         let log = fs::File::create(self.folder.join("log")).expect("a log");
         let also = log.try_clone().expect("a log");
         // The port that it had, for clients reconnect to the address that they know.
-        let listeners = format!("CLIENT://127.0.0.1:{},CONTROLLER://127.0.0.1:0", self.port);
+        let mut listeners = format!("CLIENT://127.0.0.1:{},CONTROLLER://127.0.0.1:0", self.port);
         let properties = fs::read_to_string(self.folder.join("properties")).expect("properties");
+        if properties.contains(",SECURE:") {
+            listeners.push_str(",SECURE://127.0.0.1:0");
+        }
         let path = self.folder.join("server.properties");
         fs::write(&path, format!("{properties}\nlisteners={listeners}\n")).expect("written");
         let cache = cache();
@@ -176,6 +179,11 @@ impl Broker {
     /// Its address.
     pub fn brokers(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// The address of its listener `SECURE`, where `listener.security.protocol.map` has one.
+    pub fn secure_brokers(&self) -> String {
+        format!("localhost:{}", self.ports()[2])
     }
 
     /// Its process; 0 where it is not running.

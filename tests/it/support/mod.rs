@@ -1,5 +1,6 @@
 //! Real servers for the tests, and what looks at them from outside.
 
+pub mod certificates;
 pub mod daemon;
 pub mod foreign;
 pub mod kafka;

@@ -12,7 +12,9 @@ use std::{
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 
 use super::{
-    PATIENCE, new_folder,
+    PATIENCE,
+    certificates::Identity,
+    new_folder,
     process::{self, Account},
     target_folder, wait_until,
 };
@@ -107,6 +109,38 @@ impl Server {
         command.current_dir(&self.folder).arg("-D").arg(self.data_folder());
         Account::applied(Account::of_servers(), &mut command);
         command
+    }
+
+    /// Has it speak TLS as this one from here on, and trust clients whom `authority` signed.
+    pub fn encrypt(&self, identity: &Identity, authority: &Identity) {
+        let folder = self.data_folder();
+        for path in [
+            identity.certificate(&folder.join("server.crt")),
+            identity.key(&folder.join("server.key")),
+            authority.certificate(&folder.join("root.crt")),
+        ] {
+            Account::give(Account::of_servers(), &path);
+        }
+        let session = self.session("postgres");
+        for (name, value) in [("ssl", "on"), ("ssl_ca_file", "root.crt")] {
+            session.run(&format!("ALTER SYSTEM SET {name} = '{value}'"));
+        }
+        self.reload();
+    }
+
+    /// Has it let people in by these rules alone, the superuser excepted.
+    pub fn admit(&self, rules: &str) {
+        let rules = format!("local all all trust\nhost all postgres 127.0.0.1/32 trust\n{rules}\n");
+        fs::write(self.data_folder().join("pg_hba.conf"), rules).expect("written");
+        self.reload();
+    }
+
+    /// Has it read its settings again, and waits until who comes is met by them.
+    pub fn reload(&self) {
+        let loaded = || self.session("postgres").value("SELECT pg_conf_load_time()");
+        let before = loaded();
+        self.session("postgres").run("SELECT pg_reload_conf()");
+        wait_until("the server to read its settings", PATIENCE, || loaded() != before);
     }
 
     fn configure(&self, settings: &[(&str, &str)]) {

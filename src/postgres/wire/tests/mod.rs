@@ -2,6 +2,8 @@
 
 mod authentication;
 mod channel;
+#[cfg(feature = "tls")]
+mod tls;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
