@@ -9,7 +9,10 @@ use super::{
     section::section,
 };
 use crate::{
-    event::{TopicTemplate, outbox::PayloadForm},
+    event::{
+        TopicTemplate,
+        outbox::{Layout, PayloadForm},
+    },
     postgres::{PublicationName, SlotName, TableName},
     sink::kafka::Partitioner,
     telemetry::LogFormat,
@@ -94,12 +97,18 @@ section! {
     OutboxSection {
         /// The table with its schema, both as the catalog has them: without quotes.
         table: Located<TableName>,
+        /// Whose table it is: `tailwater`, where each column has the name of its purpose, or
+        /// `debezium`, the table of Debezium's EventRouter: the columns id, aggregatetype,
+        /// aggregateid, type and payload, the topic outbox.event.{aggregate_type}, the payload
+        /// `bare`, and the id in the header `id` too. Each of these can be set apart from it.
+        layout: Layout = "tailwater",
         /// Which topic an event goes to. A template: {type}, {domain} (the type up to its first
-        /// dot), {aggregate_type}, {column:NAME}, {schema}, {table}.
+        /// dot), {aggregate_type}, {column:NAME}, {schema}, {table}. The layout may have another
+        /// default.
         topic: Located<TopicTemplate> = "{domain}.events",
         /// What the payload column holds: the event's `data`, the whole `envelope`, or the `bare`
-        /// value of the record.
-        payload: PayloadForm = "data",
+        /// value of the record. The layout may have another default.
+        payload: Located<PayloadForm> = "data",
         /// Names of columns that are not called as their purpose.
         columns: ColumnsSection,
         /// More record headers: the header's name, and the column whose text it gets.

@@ -11,14 +11,14 @@ use super::{
     database_url::DatabaseUrl,
     document::{self, Node, join},
     file::{ColumnsSection, File, KafkaSection, OutboxSection},
-    mistake::{Mistakes, SettingsError},
+    mistake::{Mistakes, Origin, SettingsError},
     scalar::{Count, Located, SecretFile, TopicName, TransactionInterval},
     section::Read,
 };
 use crate::{
     event::{
-        self, OwnHeader,
-        outbox::{ColumnName, ColumnNames},
+        self, OwnHeader, TopicTemplate,
+        outbox::{ColumnName, ColumnNames, PayloadForm},
     },
     failure::{Code, Failure, Recovery},
     pipeline, postgres,
@@ -155,7 +155,8 @@ fn outboxes(
             let problem = format!("is named by two [[outbox]] sections: \"{table}\"");
             mistakes.add(origin, "outbox.table", problem);
         }
-        let Located { value: topic, origin } = &section.topic;
+        let (topic, payload) = (topic(section), payload(section));
+        let origin = &section.topic.origin;
         match topic.for_table(&table.schema, &table.name) {
             Err(error) => {
                 mistakes.add(origin, "outbox.topic", format!("does not do for {table}: {error}"));
@@ -169,22 +170,50 @@ fn outboxes(
             }
             Ok(_) => {}
         }
-        check_headers(section, mistakes);
+        check_headers(section, payload, mistakes);
+        let columns = column_names(section);
         settings.push(event::outbox::Settings {
             table: (table.schema.clone(), table.name.clone()),
-            topic: topic.clone(),
-            payload: section.payload,
-            columns: column_names(&section.columns),
-            headers: section.headers.texts().into_iter().collect(),
+            topic,
+            payload,
+            headers: headers(section, &columns),
+            columns,
         });
     }
     settings
 }
 
+/// What the section says, else what its layout says.
+fn topic(section: &OutboxSection) -> TopicTemplate {
+    match &section.topic.origin {
+        Origin::Nowhere => {
+            TopicTemplate::parse(section.layout.topic()).expect("a layout's topic is a template")
+        }
+        Origin::Line(_) | Origin::Environment(_) => section.topic.value.clone(),
+    }
+}
+
+/// What the section says, else what its layout says.
+fn payload(section: &OutboxSection) -> PayloadForm {
+    match &section.payload.origin {
+        Origin::Nowhere => section.layout.payload(),
+        Origin::Line(_) | Origin::Environment(_) => section.payload.value,
+    }
+}
+
+/// The section's, and that of its layout, unless the section gives that name to another column.
+fn headers(section: &OutboxSection, columns: &ColumnNames) -> Vec<(String, String)> {
+    let mut headers = section.headers.texts();
+    if let Some(name) = section.layout.id_header() {
+        headers.entry(name.to_owned()).or_insert_with(|| columns.id.as_str().to_owned());
+    }
+    headers.into_iter().collect()
+}
+
 /// What no record can have, however its row looks.
-fn check_headers(section: &OutboxSection, mistakes: &mut Mistakes) {
+fn check_headers(section: &OutboxSection, payload: PayloadForm, mistakes: &mut Mistakes) {
     for (index, (name, origin)) in section.headers.places().enumerate() {
-        if OwnHeader::named(name).is_some_and(|own| own.belongs_to(section.payload)) {
+        if OwnHeader::named(name).is_some_and(|own| own.belongs_to(payload)) {
             let problem = "cannot be set: Tailwater writes this header itself, and a record must \
                            not have it twice";
             mistakes.add(origin, &join("outbox.headers", name), problem);
@@ -199,8 +228,8 @@ fn check_headers(section: &OutboxSection, mistakes: &mut Mistakes) {
     }
 }
 
-fn column_names(section: &ColumnsSection) -> ColumnNames {
-    let mut names = ColumnNames::default();
+fn column_names(section: &OutboxSection) -> ColumnNames {
+    let mut names = section.layout.columns();
     let ColumnsSection {
         id,
         aggregate_id,
@@ -213,7 +242,7 @@ fn column_names(section: &ColumnsSection) -> ColumnNames {
         causation_id,
         traceparent,
         headers,
-    } = section;
+    } = &section.columns;
     for (name, configured) in [
         (&mut names.id, id),
         (&mut names.aggregate_id, aggregate_id),

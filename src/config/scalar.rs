@@ -11,7 +11,10 @@ use super::{
     section::{Read, required_keys},
 };
 use crate::{
-    event::{TopicTemplate, check_topic_name, outbox::PayloadForm},
+    event::{
+        TopicTemplate, check_topic_name,
+        outbox::{Layout, PayloadForm},
+    },
     postgres::{PublicationName, Secret, SlotName, TableName},
     sink::kafka::Partitioner,
     telemetry::LogFormat,
@@ -395,6 +398,7 @@ macro_rules! words {
 }
 
 words! {
+    Layout { "tailwater" => Tailwater, "debezium" => Debezium, }
     PayloadForm { "data" => Data, "envelope" => Envelope, "bare" => Bare, }
     Partitioner {
         "murmur2" => Murmur2,

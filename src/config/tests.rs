@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use super::{Config, Environment, SettingsError};
-use crate::{postgres::Host, sink::kafka::Partitioner};
+use crate::{
+    event::outbox::{self, PayloadForm},
+    postgres::Host,
+    sink::kafka::Partitioner,
+};
 
 const FIRST_PIPELINE: &str = r#"source = "order-service"
 
@@ -282,6 +286,47 @@ fn headers_that_are_ours_cannot_be_set() {
     // A bare value has the envelope's other fields in its headers.
     let text = format!("{text}payload = \"bare\"\n");
     assert_eq!(mistakes(&text, &[]), [ours("pg-lsn"), ours("source"), ours("traceparent")]);
+}
+
+#[test]
+fn a_layout_presets_what_the_section_does_not_say() {
+    let outbox = |lines: &str| {
+        let text = format!("{FIRST_PIPELINE}{lines}\n");
+        let settings = read(&text, &[]).expect("settings").pipeline.event.outboxes;
+        settings.into_iter().next().expect("an outbox")
+    };
+    let names = |outbox: &outbox::Settings| {
+        let names = &outbox.columns;
+        [&names.id, &names.aggregate_type, &names.aggregate_id, &names.event_type, &names.payload]
+            .map(|name| name.as_str().to_owned())
+    };
+    let plain = outbox("layout = \"tailwater\"");
+    assert_eq!(plain, outbox(""));
+    assert_eq!((plain.topic.as_str(), plain.payload), ("{domain}.events", PayloadForm::Data));
+    assert_eq!(plain.headers, []);
+    let preset = outbox("layout = \"debezium\"");
+    assert_eq!(names(&preset), ["id", "aggregatetype", "aggregateid", "type", "payload"]);
+    assert_eq!(preset.topic.as_str(), "outbox.event.{aggregate_type}");
+    assert_eq!(preset.payload, PayloadForm::Bare);
+    assert_eq!(preset.headers, [("id".to_owned(), "id".to_owned())]);
+    let renamed = outbox(
+        "layout = \"debezium\"\ntopic = \"{domain}.events\"\npayload = \"data\"\n\
+         columns = { id = \"key\", event_type = \"event\" }",
+    );
+    assert_eq!(names(&renamed), ["key", "aggregatetype", "aggregateid", "event", "payload"]);
+    assert_eq!((renamed.topic.as_str(), renamed.payload), ("{domain}.events", PayloadForm::Data));
+    assert_eq!(renamed.headers, [("id".to_owned(), "key".to_owned())]);
+    let own = outbox("layout = \"debezium\"\nheaders = { id = \"other\", x = \"y\" }");
+    let headers: Vec<_> = own.headers.iter().map(|(name, column)| (&**name, &**column)).collect();
+    assert_eq!(headers, [("id", "other"), ("x", "y")]);
+    let text = format!("{FIRST_PIPELINE}layout = \"eventrouter\"\n");
+    assert_eq!(
+        mistakes(&text, &[]),
+        ["line 11: outbox.layout must be one of \"tailwater\", \"debezium\", not \"eventrouter\""]
+    );
+    // The headers of a bare value are ours there.
+    let text = format!("{FIRST_PIPELINE}layout = \"debezium\"\nheaders = {{ source = \"s\" }}\n");
+    assert_eq!(mistakes(&text, &[]).len(), 1);
 }
 
 #[test]

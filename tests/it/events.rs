@@ -364,6 +364,77 @@ fn topics_are_made_of_columns_and_of_the_tables_name() {
     scene.refuse(row, "event_unmappable", &["{column:tenant}", "has a character other than"]);
 }
 
+const DEBEZIUM: &str = "(id uuid PRIMARY KEY, aggregatetype varchar(255) NOT NULL, aggregateid \
+                        varchar(255) NOT NULL, type varchar(255) NOT NULL, payload jsonb)";
+
+#[test]
+fn the_layout_debezium_gives_what_the_event_router_gave() {
+    let server = Server::start();
+    // The layout's topic has no name of the scene in it, so the aggregate's type has.
+    let outbox = "topic = \"TOPIC\"\nlayout = \"debezium\"";
+    let scene = Scene::of_table(&server, &format!("CREATE TABLE outbox_events {DEBEZIUM}"), outbox);
+    let line = format!("topic = \"{}\"\n", scene.topic);
+    let scene = Scene { settings: scene.settings.replaced(&line, ""), ..scene };
+    scene.publish(&format!(
+        "INSERT INTO outbox_events VALUES ('{ID}', '{}', 'order-7', 'OrderPlaced', \
+         '{{\"n\": 1.0}}'), (gen_random_uuid(), '{}', 'order-7', 'OrderGone', NULL)",
+        scene.topic, scene.topic
+    ));
+    let records = Broker::shared().read_committed(&format!("outbox.event.{}", scene.topic));
+    let [placed, gone] = records.as_slice() else { panic!("{records:?}") };
+    assert_eq!(placed.value.as_deref(), Some(&b"{\"n\": 1.0}"[..]));
+    assert_eq!(
+        (placed.key.as_deref(), gone.key.as_deref()),
+        (Some(&b"order-7"[..]), placed.key.as_deref())
+    );
+    assert_eq!((placed.header("id"), placed.header("event-id")), (Some(ID), Some(ID)));
+    assert_eq!(placed.header("event-type"), Some("OrderPlaced"));
+    assert_eq!(gone.value, None);
+    let (renamed, what) = (DEBEZIUM.replace(" type ", " event "), "\"type\" does not exist");
+    let scene = Scene::of_table(&server, &format!("CREATE TABLE outbox_events {renamed}"), outbox);
+    scene.refuse("SELECT 1", "column_missing", &[what, "columns.event_type"]);
+}
+
+#[test]
+fn outboxes_of_different_layouts_share_a_pipeline() {
+    let server = Server::start();
+    let scene = Scene::new(
+        &server,
+        &format!(
+            "CREATE TABLE routed {}; CREATE TABLE wrapped (id uuid, aggregate_id text, event_type \
+             text, payload jsonb); CREATE TABLE whole (LIKE wrapped)",
+            DEBEZIUM.replace(" aggregateid ", " key ")
+        ),
+        &[
+            "table = \"public.routed\"\nlayout = \"debezium\"\ncolumns = { aggregate_id = \"key\" }",
+            "table = \"public.wrapped\"",
+            "table = \"public.whole\"\npayload = \"envelope\"",
+        ],
+    );
+    let records = scene.records(&format!(
+        "BEGIN; INSERT INTO routed VALUES (gen_random_uuid(), 'order', 'a', 'of.routed', '1'); \
+         INSERT INTO wrapped VALUES (gen_random_uuid(), 'a', 'of.wrapped', '2'); \
+         INSERT INTO whole VALUES ('{ID}', 'a', 'of.whole', '{{\"data\": 3, \"id\": \"{ID}\"}}'); \
+         COMMIT"
+    ));
+    // One key, so one partition and the transaction's order.
+    let found: Vec<_> = records
+        .iter()
+        .map(|record| (record.header("event-type"), record.header("pg-seq")))
+        .collect();
+    assert_eq!(
+        found,
+        [
+            (Some("of.routed"), Some("0")),
+            (Some("of.wrapped"), Some("1")),
+            (Some("of.whole"), Some("2")),
+        ]
+    );
+    assert_eq!(records[0].value.as_deref(), Some(&b"1"[..]));
+    assert_eq!(data_by_type(&records[1..]).len(), 2);
+    assert_eq!((records[1].header("id"), records[2].json()["data"].as_i64()), (None, Some(3)));
+}
+
 #[test]
 fn columns_and_tables_may_have_any_name() {
     let server = Server::start();

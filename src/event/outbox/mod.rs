@@ -12,6 +12,6 @@ mod withheld;
 
 pub use columns::ColumnAt;
 pub(super) use row::Scratch;
-pub use settings::{ColumnName, ColumnNames, PayloadForm, Settings};
+pub use settings::{ColumnName, ColumnNames, Layout, PayloadForm, Settings};
 pub(super) use table::Table;
 pub use withheld::Withheld;

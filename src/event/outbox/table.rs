@@ -36,7 +36,9 @@ impl Table {
         let name = format!("{schema}.{table}");
         let listing = Listing { table: &name, columns };
         let columns = columns::read(listing, settings)?;
-        let topic = TopicName::compile(&settings.topic.filled(schema, table), &columns, listing)?;
+        let template = settings.topic.filled(schema, table);
+        let aggregate_type = settings.columns.aggregate_type.as_str();
+        let topic = TopicName::compile(&template, &columns, aggregate_type, listing)?;
         Ok(Self { form: settings.payload, columns, topic, warned_of_null_key: false, name })
     }
 
