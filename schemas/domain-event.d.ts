@@ -1,6 +1,6 @@
 /** What happened, as one Kafka record's value. The contract is domain-event.schema.json. */
 export interface DomainEvent<Type extends string = string, Data = unknown> {
-  /** Names the event for ever: the outbox row's id, a UUID. Remember it to act only once. */
+  /** Names the event for ever: the outbox row's id, or a UUID that is made of it. Remember it to act only once. */
   id: string
   /** What happened, as `order.placed`. */
   type: Type

@@ -1,7 +1,8 @@
 -- An outbox table as Tailwater reads it without further settings. Columns may have other names
 -- (`columns = { ... }`), and there may be more of them: they do not matter.
 CREATE TABLE outbox_events (
-    -- The event's id; names it for ever.
+    -- The event's id; names it for ever. A key of another kind, such as a bigserial, does as well:
+    -- the event's id is then a UUID that is made of it (schemas/README.md).
     id             uuid        PRIMARY KEY DEFAULT gen_random_uuid(),
     -- The record's key: events of one aggregate keep their order.
     aggregate_id   text,

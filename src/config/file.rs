@@ -119,7 +119,8 @@ section! {
 section! {
     /// `columns` of an outbox
     ColumnsSection {
-        /// The event's id: uuid, or text that holds one.
+        /// The event's id: a uuid, or text that holds one. A key of another kind, such as a
+        /// bigserial, gives a UUID that is made of it.
         id: Option<String>,
         /// The record's key.
         aggregate_id: Option<String>,

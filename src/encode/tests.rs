@@ -395,7 +395,7 @@ mod envelopes {
 mod payloads {
     use super::*;
     use crate::event::{
-        fixture::{BYTEA, ID, JSONB, TEXT, TIMESTAMP, TIMESTAMPTZ, USER_TYPE},
+        fixture::{BYTEA, ID, INT8, JSONB, NUMERIC, TEXT, TIMESTAMP, TIMESTAMPTZ, USER_TYPE},
         outbox::PayloadForm,
     };
 
@@ -473,13 +473,27 @@ mod payloads {
     }
 
     #[test]
+    fn a_key_that_is_no_uuid_becomes_one_that_is_made_of_it() {
+        let id_of = |type_oid, key: &str| {
+            let event = write(&data(JSONB, "1").with_column("id", type_oid, key));
+            event.expect("an event").headers_of("event-id").concat()
+        };
+        assert_eq!(id_of(INT8, "42"), id_of(TEXT, "42"));
+        assert_ne!(id_of(INT8, "42"), id_of(INT8, "43"));
+        // A number is never a UUID, however many digits it has.
+        let digits = "12345678901234567890123456789012";
+        assert_eq!(id_of(TEXT, digits).replace('-', ""), digits);
+        assert_ne!(id_of(NUMERIC, digits), id_of(TEXT, digits));
+    }
+
+    #[test]
     fn what_every_event_needs_cannot_be_null_or_empty() {
         assert_unmappable(&data(JSONB, "1").with_null("id"), "\"id\" is NULL");
         assert_unmappable(&data(JSONB, "1").with_null("event_type"), "\"event_type\" is NULL");
         let empty = data(JSONB, "1").with_column("event_type", TEXT, "");
         assert_unmappable(&empty, "\"event_type\" is empty");
-        let number = data(JSONB, "1").with_column("id", TEXT, "42");
-        assert_unmappable(&number, "\"id\" is not a UUID");
+        let empty = data(JSONB, "1").with_column("id", TEXT, "");
+        assert_unmappable(&empty, "\"id\" is empty");
         let plain = data(JSONB, "1").with_column("id", TEXT, &ID.replace('-', ""));
         assert_eq!(write(&plain).expect("an event").headers_of("event-id"), [ID]);
     }

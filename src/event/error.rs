@@ -112,12 +112,6 @@ pub enum Reason {
         /// The column.
         column: String,
     },
-    /// An id that is no UUID.
-    #[error("column \"{column}\" is not a UUID")]
-    NotUuid {
-        /// The column.
-        column: String,
-    },
     /// `infinity` or `-infinity`.
     #[error("column \"{column}\" is infinite")]
     Infinite {
@@ -289,10 +283,6 @@ fn mend(reason: &Reason) -> String {
         Reason::NotUtf8 { column } => format!(
             "Let the application write \"{column}\" in UTF-8; a database with encoding SQL_ASCII \
              checks nothing."
-        ),
-        Reason::NotUuid { column } => format!(
-            "Name the column that holds a UUID under columns.id of this table's [[outbox]], or \
-             make \"{column}\" of type uuid."
         ),
         Reason::Infinite { column }
         | Reason::YearOutOfRange { column }

@@ -3,7 +3,7 @@
 use crate::{
     change::{Oid, Relation, RelationId, Transaction, Tuple},
     event::{
-        DomainEvent, EventError,
+        DatabaseIdentity, DomainEvent, EventError,
         outbox::{self, Scratch, Table, Withheld},
     },
 };
@@ -24,6 +24,7 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Mapping {
     settings: Settings,
+    identity: DatabaseIdentity,
     /// Configured tables that the stream has described. A handful: a search through them is faster
     /// than a hash.
     ///
@@ -35,8 +36,8 @@ pub struct Mapping {
 
 impl Mapping {
     /// A mapping that has seen no table yet.
-    pub fn new(settings: Settings) -> Self {
-        Self { settings, tables: Vec::new(), scratch: Scratch::new() }
+    pub fn new(settings: Settings, identity: DatabaseIdentity) -> Self {
+        Self { settings, identity, tables: Vec::new(), scratch: Scratch::new() }
     }
 
     /// Whether rows of that table become events.
@@ -65,7 +66,7 @@ impl Mapping {
         withheld: &Withheld<'_>,
     ) -> Result<(), EventError> {
         let Some(outbox) = self.find(schema, name) else { return Ok(()) };
-        Table::compile(outbox, columns).map_err(|error| withheld.explain(error))?;
+        Table::compile(outbox, &self.identity, columns).map_err(|error| withheld.explain(error))?;
         withheld.warn_of_unused(outbox);
         Ok(())
     }
@@ -78,7 +79,7 @@ impl Mapping {
         let Some(outbox) = self.find(&relation.schema, &relation.name) else { return };
         let columns: Vec<_> =
             relation.columns.iter().map(|column| (column.name.as_str(), column.type_oid)).collect();
-        let mut table = Table::compile(outbox, &columns);
+        let mut table = Table::compile(outbox, &self.identity, &columns);
         if let (Ok(table), Some((_, Ok(former)))) = (&mut table, &former) {
             table.succeed(former);
         }
@@ -99,7 +100,7 @@ impl Mapping {
         let Some(index) = self.tables.iter().position(|(id, _)| *id == relation) else {
             return Ok(None);
         };
-        let Self { settings, tables, scratch } = self;
+        let Self { settings, tables, scratch, .. } = self;
         let Some((_, table)) = tables.get_mut(index) else { return Ok(None) };
         let table = table.as_mut().map_err(|error| error.clone())?;
         table.observe_key(tuple);

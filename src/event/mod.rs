@@ -29,5 +29,6 @@ pub mod outbox;
 pub use domain_event::{DomainEvent, ExtraHeaders, Field, FieldSet, Payload};
 pub use error::{ColumnProblem, EventError, FieldProblem, HeaderProblem, Reason, Row};
 pub use header::{CONFIGURED_HEADERS_MAX, EXTRA_HEADERS_MAX, HEADER_NAME_BYTES_MAX, OwnHeader};
+pub use id::DatabaseIdentity;
 pub use mapping::{Mapping, Settings};
 pub use topic::{TemplateError, TopicNameError, TopicTemplate, check_name as check_topic_name};

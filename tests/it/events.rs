@@ -280,6 +280,35 @@ fn what_a_row_does_not_say_is_filled_in() {
 }
 
 #[test]
+fn keys_that_are_no_uuids_give_ids_that_stay() {
+    let server = Server::start();
+    let table = "CREATE TABLE outbox_events (id bigserial PRIMARY KEY, aggregate_id text, \
+                 event_type text, payload jsonb)";
+    let scene = Scene::of_table(&server, table, "");
+    let row = |number: u32| {
+        format!("INSERT INTO outbox_events VALUES ({number}, 'a', 'b.{number}', '{number}');")
+    };
+    let id = |record: &Record| {
+        let id = record.json()["id"].as_str().expect("a text").to_owned();
+        assert_eq!((record.header("event-id"), id.as_bytes()[14]), (Some(id.as_str()), b'8'));
+        id
+    };
+    let records = scene.records(&(row(1) + &row(2)));
+    assert_eq!(data_by_type(&records).len(), 2);
+    // The same key in another transaction, after another start.
+    let records = scene.records(&format!("DELETE FROM outbox_events; {}", row(2)));
+    let ids: Vec<_> = records.iter().map(id).collect();
+    let [first, second, again] = ids.as_slice() else { panic!("{ids:?}") };
+    assert_eq!((first == second, second == again), (false, true));
+    // Another database may have the same keys.
+    let other = Scene::of_table(&server, &table.replace("bigserial", "text"), "");
+    let text = "INSERT INTO outbox_events VALUES ('order-7/1', 'a', 'b.c', '1')";
+    let records = other.records(&(row(2).replace("(2,", "('2',") + text));
+    let others: Vec<_> = records.iter().map(id).collect();
+    assert!(others.len() == 2 && others.iter().all(|id| !ids.contains(id)), "{others:?}");
+}
+
+#[test]
 fn a_time_without_a_zone_is_read_as_utc() {
     let server = Server::start();
     let table = "CREATE TABLE outbox_events (id uuid, aggregate_id text, event_type text, payload \

@@ -4,10 +4,10 @@ use crate::{
     change::{Transaction, Tuple},
     event::{
         DomainEvent, ExtraHeaders, Field, FieldProblem, OwnHeader, Payload, Reason,
-        id::{self, ID_BYTES},
+        id::{self, ID_BYTES, KeyIds},
         outbox::{
             PayloadForm,
-            columns::{ColumnAt, Columns},
+            columns::{ColumnAt, Columns, IdText},
             envelope::{self, Envelope},
             header_object, payload,
             table::Table,
@@ -69,7 +69,7 @@ impl Table {
         let columns = &self.columns;
         let Scratch { id, occurred_at, topic, decoded, envelope: walk, headers } = scratch;
 
-        let row_id = read_id(&columns.id, tuple, id)?;
+        let row_id = read_id(columns, &self.key_ids, tuple, id)?;
         let event_type = read_event_type(&columns.event_type, tuple)?;
         let payload_text = payload::read(columns, tuple, decoded)?;
         let envelope = match self.form {
@@ -155,13 +155,21 @@ fn optional_text<'a>(
     column.as_ref().map_or(Ok(None), |column| column.text(tuple))
 }
 
+/// The UUID that the column holds, or else the one that is made of the key.
 fn read_id<'a>(
-    column: &ColumnAt,
+    columns: &Columns,
+    key_ids: &KeyIds,
     tuple: Tuple<'a>,
     scratch: &'a mut [u8; ID_BYTES],
 ) -> Result<&'a str, Reason> {
-    let text = column.needed_text(tuple)?;
-    id::canonical(text, scratch).ok_or_else(|| Reason::NotUuid { column: column.owned_name() })
+    let text = match columns.id.needed_text(tuple)? {
+        "" => return Err(Reason::Empty { column: columns.id.owned_name() }),
+        text => text,
+    };
+    Ok(match columns.id_text {
+        IdText::Uuid => key_ids.of_text(text, scratch),
+        IdText::Other => key_ids.of_key(text, scratch),
+    })
 }
 
 fn read_event_type<'a>(column: &ColumnAt, tuple: Tuple<'a>) -> Result<&'a str, Reason> {

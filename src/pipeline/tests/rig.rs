@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     checkpoint::{CheckpointRecord, Tracker},
-    event::{Mapping, Settings, TopicTemplate, outbox},
+    event::{DatabaseIdentity, Mapping, Settings, TopicTemplate, outbox},
     failure::Failure,
     lsn::{EndLsn, Lsn},
     pipeline::{
@@ -81,7 +81,7 @@ fn lsn(position: u64) -> Lsn {
 }
 
 fn mapping() -> Mapping {
-    Mapping::new(Settings {
+    let settings = Settings {
         source: "orders".to_owned(),
         outboxes: vec![outbox::Settings {
             table: ("public".to_owned(), "outbox_events".to_owned()),
@@ -90,5 +90,7 @@ fn mapping() -> Mapping {
             columns: outbox::ColumnNames::default(),
             headers: Vec::new(),
         }],
-    })
+    };
+    let (system_id, database) = ("7".to_owned(), "shop".to_owned());
+    Mapping::new(settings, DatabaseIdentity { system_id, database })
 }
