@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     event::{
-        TopicTemplate,
+        TopicTemplate, TypeGlob, TypeTemplate,
         outbox::{Layout, PayloadForm},
     },
     postgres::{PublicationName, SlotName, TableName},
@@ -29,6 +29,8 @@ section! {
         kafka: KafkaSection,
         /// The outbox tables.
         outbox: Vec<OutboxSection>,
+        /// Topics by types.
+        route: Vec<RouteSection>,
         /// The log, on standard error.
         log: LogSection,
     }
@@ -143,6 +145,17 @@ section! {
         /// A jsonb or json object, or a domain over one, whose members become record headers.
         /// May be absent.
         headers: Option<String>,
+    }
+}
+
+section! {
+    /// `[[route]]`
+    RouteSection {
+        /// Which events: a pattern for their types, in which * stands for any characters and ? for
+        /// one. Of the routes that match, the first in the file counts.
+        r#type: TypeGlob,
+        /// Where they go instead of where their own section says. A template: {type}, {domain}.
+        topic: Located<TypeTemplate>,
     }
 }
 

@@ -9,8 +9,8 @@ use std::{
 
 use super::{
     database_url::DatabaseUrl,
-    document::{self, Node, join},
-    file::{ColumnsSection, File, KafkaSection, OutboxSection},
+    document::{self, Node, Value, join},
+    file::{ColumnsSection, File, KafkaSection, OutboxSection, RouteSection},
     mistake::{Mistakes, Origin, SettingsError},
     scalar::{Count, Located, SecretFile, TopicName, TransactionInterval},
     section::Read,
@@ -71,6 +71,7 @@ impl Config {
         let mut mistakes = Mistakes::default();
         let root: Node = document::read(text, environment, &mut mistakes);
         let file = File::read(&root, "", &mut mistakes);
+        check_origins(&root, &mut mistakes);
         let config = file.map(|file| Self::assemble(file, &mut mistakes));
         match config {
             Some(config) if mistakes.is_empty() => Ok(config),
@@ -79,8 +80,9 @@ impl Config {
     }
 
     fn assemble(file: File, mistakes: &mut Mistakes) -> Self {
-        let File { source, postgres, kafka, outbox, log } = file;
+        let File { source, postgres, kafka, outbox, route, log } = file;
         let outboxes = outboxes(&outbox, &kafka.checkpoint_topic, mistakes);
+        let routes = routes(route, &kafka.checkpoint_topic, mistakes);
         check_interval(&kafka, mistakes);
         Self {
             pipeline: pipeline::Settings {
@@ -90,11 +92,20 @@ impl Config {
                 publication: postgres.publication,
                 failover: postgres.failover,
                 tables: outbox.into_iter().map(|outbox| outbox.table.value).collect(),
-                event: event::Settings { source, outboxes },
+                event: event::Settings { source, outboxes, routes },
                 kafka: kafka_settings(kafka),
             },
             log: telemetry::Settings { format: log.format, filter: log.filter.0 },
         }
+    }
+}
+
+/// A file without anything to publish.
+fn check_origins(root: &Node, mistakes: &mut Mistakes) {
+    let Value::Table(table) = &root.value else { return };
+    if !table.contains_key("outbox") {
+        let expected = <Vec<OutboxSection>>::expected("outbox");
+        mistakes.add(&Origin::Nowhere, "outbox", format!("is missing: {expected}"));
     }
 }
 
@@ -161,14 +172,10 @@ fn outboxes(
             Err(error) => {
                 mistakes.add(origin, "outbox.topic", format!("does not do for {table}: {error}"));
             }
-            Ok(filled) if filled.literal() == Some(checkpoint_topic.as_str()) => {
-                let problem = format!(
-                    "must be another topic than kafka.checkpoint_topic, \"{checkpoint_topic}\": \
-                     that holds checkpoints alone, and forgets"
-                );
-                mistakes.add(origin, "outbox.topic", problem);
+            Ok(filled) => {
+                let topic = (filled.literal(), origin);
+                check_topic(topic, "outbox.topic", checkpoint_topic, mistakes);
             }
-            Ok(_) => {}
         }
         check_headers(section, payload, mistakes);
         let columns = column_names(section);
@@ -181,6 +188,35 @@ fn outboxes(
         });
     }
     settings
+}
+
+fn routes(
+    sections: Vec<RouteSection>,
+    TopicName(checkpoint_topic): &TopicName,
+    mistakes: &mut Mistakes,
+) -> Vec<event::Route> {
+    let mut routes = Vec::new();
+    for RouteSection { r#type: event_type, topic: Located { value: topic, origin } } in sections {
+        check_topic((topic.literal(), &origin), "route.topic", checkpoint_topic, mistakes);
+        routes.push(event::Route { event_type, topic });
+    }
+    routes
+}
+
+/// Events must not go where checkpoints are.
+fn check_topic(
+    (topic, origin): (Option<&str>, &Origin),
+    key: &str,
+    checkpoint_topic: &str,
+    mistakes: &mut Mistakes,
+) {
+    if topic == Some(checkpoint_topic) {
+        let problem = format!(
+            "must be another topic than kafka.checkpoint_topic, \"{checkpoint_topic}\": that \
+             holds checkpoints alone, and forgets"
+        );
+        mistakes.add(origin, key, problem);
+    }
 }
 
 /// What the section says, else what its layout says.

@@ -69,7 +69,8 @@ topic = "{topic}.events"
         mistakes(text, &[]),
         [
             "line 1: source must not be empty",
-            "line 2: on_eror is not a setting; there are source, postgres, kafka, outbox, log",
+            "line 2: on_eror is not a setting; there are source, postgres, kafka, outbox, route, \
+             log",
             "line 5: postgres.url names no user, as in postgres://user@host/database",
             "line 6: postgres.slto is not a setting; the nearest is postgres.slot",
             "line 9: kafka.brokers must be a text in quotes, not a list",
@@ -327,6 +328,47 @@ fn a_layout_presets_what_the_section_does_not_say() {
     // The headers of a bare value are ours there.
     let text = format!("{FIRST_PIPELINE}layout = \"debezium\"\nheaders = {{ source = \"s\" }}\n");
     assert_eq!(mistakes(&text, &[]).len(), 1);
+}
+
+#[test]
+fn routes_are_checked_as_topics_and_patterns() {
+    let text = format!(
+        "{FIRST_PIPELINE}[[route]]\ntype = \"order.*\"\ntopic = \"orders\"\n[[route]]\ntype = \
+         \"*\"\ntopic = \"all.{{domain}}\"\n"
+    );
+    let event = read(&text, &[]).expect("settings").pipeline.event;
+    let found: Vec<_> = event
+        .routes
+        .iter()
+        .map(|route| (route.event_type.matches("order.placed"), route.topic.literal()))
+        .collect();
+    assert_eq!(found, [(true, Some("orders")), (true, None)]);
+    let text = format!(
+        "{FIRST_PIPELINE}[[route]]\ntype = \"order.[ab]\"\ntopic = \"my topic\"\n[[route]]\n\
+         topic = \"{{table}}\"\ntypes = \"a\"\n[[route]]\ntype = \"\"\ntopic = \
+         \"{{aggregate_type}}.events\"\n"
+    );
+    assert_eq!(
+        mistakes(&text, &[]),
+        [
+            "line 12: route.type is no pattern for types: it knows * for any characters and ? for \
+             one, not '['",
+            "line 13: route.topic is no topic template: topic \"my topic\" has a character other \
+             than a-z, A-Z, 0-9, '.', '_' and '-', which Kafka does not allow in a topic name",
+            "line 14: route.type is missing: a pattern for types, as \"order.*\"",
+            "line 15: route.topic is no topic template: topic \"{table}\" has {table}, which only \
+             rows of a table have: here it may have {type} and {domain}",
+            "line 16: route.types is not a setting; the nearest is route.type",
+            "line 18: route.type must not be empty",
+            "line 19: route.topic is no topic template: topic \"{aggregate_type}.events\" has \
+             {aggregate_type}, which only rows of a table have: here it may have {type} and \
+             {domain}",
+        ]
+    );
+    let text =
+        format!("{FIRST_PIPELINE}[[route]]\ntype = \"*\"\ntopic = \"__tailwater_checkpoints\"\n");
+    let found = mistakes(&text, &[]);
+    assert!(found[0].starts_with("line 13: route.topic must be another topic"), "{found:?}");
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use crate::{
     change::{Oid, Relation, RelationId, Transaction, Tuple},
     event::{
-        DatabaseIdentity, DomainEvent, EventError,
-        outbox::{self, Scratch, Table, Withheld},
+        DatabaseIdentity, DomainEvent, EventError, Route,
+        outbox::{self, Scratch, Shared, Table, Withheld},
     },
 };
 
@@ -15,6 +15,8 @@ pub struct Settings {
     pub source: String,
     /// The outbox tables.
     pub outboxes: Vec<outbox::Settings>,
+    /// Where events of some types go instead; the first one that matches counts.
+    pub routes: Vec<Route>,
 }
 
 /// From rows to events.
@@ -105,7 +107,8 @@ impl Mapping {
         let table = table.as_mut().map_err(|error| error.clone())?;
         table.observe_key(tuple);
         let table = &*table;
-        table.map(&settings.source, tuple, transaction, scratch).map(Some).map_err(|reason| {
+        let shared = Shared { source: &settings.source, routes: &settings.routes };
+        table.map(shared, tuple, transaction, scratch).map(Some).map_err(|reason| {
             EventError::Unmappable { row: table.locate(tuple, transaction), reason }
         })
     }

@@ -17,6 +17,7 @@ mod id;
 mod json;
 mod json_blocks;
 mod mapping;
+mod route;
 mod timestamp;
 mod topic;
 
@@ -31,4 +32,7 @@ pub use error::{ColumnProblem, EventError, FieldProblem, HeaderProblem, Reason, 
 pub use header::{CONFIGURED_HEADERS_MAX, EXTRA_HEADERS_MAX, HEADER_NAME_BYTES_MAX, OwnHeader};
 pub use id::DatabaseIdentity;
 pub use mapping::{Mapping, Settings};
-pub use topic::{TemplateError, TopicNameError, TopicTemplate, check_name as check_topic_name};
+pub use route::{GlobError, Route, TypeGlob};
+pub use topic::{
+    TemplateError, TopicNameError, TopicTemplate, TypeTemplate, check_name as check_topic_name,
+};

@@ -393,6 +393,37 @@ fn topics_are_made_of_columns_and_of_the_tables_name() {
     scene.refuse(row, "event_unmappable", &["{column:tenant}", "has a character other than"]);
 }
 
+#[test]
+fn routes_take_events_to_topics_of_their_own() {
+    let server = Server::start();
+    let scene = Scene::of_table(&server, BARE_MINIMUM, "");
+    let routes = format!(
+        "[[route]]\ntype = \"order.*\"\ntopic = \"{0}.orders\"\n[[route]]\ntype = \
+         \"*.placed\"\ntopic = \"{0}.{{domain}}\"\n[[outbox]]\n",
+        scene.topic
+    );
+    let scene = Scene { settings: scene.settings.replaced("[[outbox]]\n", &routes), ..scene };
+    let records = scene.records(
+        "INSERT INTO outbox_events SELECT gen_random_uuid(), 'a', type, '{}' FROM (VALUES \
+         ('order.placed'), ('invoice.placed'), ('invoice.paid')) row (type)",
+    );
+    let types = |records: &[Record]| -> Vec<(String, Option<String>)> {
+        let found = data_by_type(records).into_iter().map(|(name, _)| name);
+        let sequences = records.iter().map(|record| record.header("pg-seq").map(str::to_owned));
+        found.zip(sequences).collect()
+    };
+    let one = |name: &str, sequence: &str| [(name.to_owned(), Some(sequence.to_owned()))];
+    assert_eq!(types(&records), one("invoice.paid", "2"));
+    for (topic, name, sequence) in
+        [("orders", "order.placed", "0"), ("invoice", "invoice.placed", "1")]
+    {
+        let records = Broker::shared().read_committed(&format!("{}.{topic}", scene.topic));
+        assert_eq!(types(&records), one(name, sequence));
+    }
+    let row = "INSERT INTO outbox_events VALUES (gen_random_uuid(), 'a', 'a b.placed', '1')";
+    scene.refuse(row, "event_unmappable", &["{domain}", "has a character other than"]);
+}
+
 const DEBEZIUM: &str = "(id uuid PRIMARY KEY, aggregatetype varchar(255) NOT NULL, aggregateid \
                         varchar(255) NOT NULL, type varchar(255) NOT NULL, payload jsonb)";
 

@@ -11,7 +11,7 @@ mod topic_name;
 mod withheld;
 
 pub use columns::ColumnAt;
-pub(super) use row::Scratch;
+pub(super) use row::{Scratch, Shared};
 pub use settings::{ColumnName, ColumnNames, Layout, PayloadForm, Settings};
 pub(super) use table::Table;
 pub use withheld::Withheld;

@@ -3,7 +3,7 @@
 use crate::{
     change::{Transaction, Tuple},
     event::{
-        DomainEvent, ExtraHeaders, Field, FieldProblem, OwnHeader, Payload, Reason,
+        DomainEvent, ExtraHeaders, Field, FieldProblem, OwnHeader, Payload, Reason, Route,
         id::{self, ID_BYTES, KeyIds},
         outbox::{
             PayloadForm,
@@ -12,6 +12,7 @@ use crate::{
             header_object, payload,
             table::Table,
         },
+        route,
         timestamp::{self, INSTANT_BYTES, TimestampProblem},
     },
 };
@@ -22,6 +23,14 @@ const VERSION: &str = "1.0";
 /// What is kept of the memory for decoded payloads between rows, in bytes. A bytea may hold
 /// 1 GiB; typical payloads fit many times.
 const DECODED_BYTES_KEPT: usize = 1 << 20;
+
+/// What the settings say of all events.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shared<'a> {
+    /// The envelope's `source`.
+    pub(crate) source: &'a str,
+    pub(crate) routes: &'a [Route],
+}
 
 /// Memory for the texts that do not lie in a row's frame as they are needed. Reused by every row.
 #[derive(Debug)]
@@ -60,7 +69,7 @@ impl Table {
     /// The event of an inserted row.
     pub(crate) fn map<'a>(
         &'a self,
-        source: &'a str,
+        shared: Shared<'a>,
         tuple: Tuple<'a>,
         transaction: &Transaction,
         scratch: &'a mut Scratch,
@@ -101,7 +110,7 @@ impl Table {
             id,
             event_type,
             version: won_or_column(Field::Version, &columns.version)?.unwrap_or(VERSION),
-            source: won(Field::Source).unwrap_or(source),
+            source: won(Field::Source).unwrap_or(shared.source),
             correlation_id: won_or_column(Field::CorrelationId, &columns.correlation_id)?
                 .unwrap_or(id),
             causation_id,
@@ -111,7 +120,10 @@ impl Table {
             },
             traceparent,
             key: columns.aggregate_id.bytes(tuple)?,
-            topic: self.topic.resolve(event_type, tuple, topic)?,
+            topic: match route::find(shared.routes, event_type) {
+                Some(route) => route.topic.resolve(event_type, topic)?,
+                None => self.topic.resolve(event_type, tuple, topic)?,
+            },
             payload: match (self.form, envelope) {
                 (_, Some((text, envelope))) => to_payload(text, &envelope, causation_id),
                 (PayloadForm::Bare, None) => Payload::Bare(payload_text),
