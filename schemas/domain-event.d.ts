@@ -28,7 +28,7 @@ export interface DomainEventHeaders {
   'event-id': string
   'event-type': string
   'correlation-id': string
-  /** The W3C trace context, where the row carries one. */
+  /** The W3C trace context, where the row, or its transaction's context, carries one. */
   traceparent?: string
   /** The commit record of the event's transaction, as `16/B374D848`. */
   'pg-lsn': string

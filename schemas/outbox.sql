@@ -17,7 +17,7 @@ CREATE TABLE outbox_events (
     -- Each of these may be added:
     -- , aggregate_type text   -- for topic = "{aggregate_type}.events"
     -- , version        text   -- the version of the data's shape; "1.0" without it
-    -- , correlation_id text   -- what the event belongs to; its own id without it
+    -- , correlation_id text   -- what the event belongs to; else the transaction's context says it
     -- , causation_id   text   -- the event or command that caused it
     -- , traceparent    text   -- the W3C trace context, for the record's header
     -- , headers        jsonb  -- an object whose members become record headers

@@ -136,7 +136,7 @@ section! {
         created_at: Option<String>,
         /// The envelope's version. May be absent: then it is 1.0.
         version: Option<String>,
-        /// May be absent: then it is the event's id.
+        /// May be absent: then it is that of the transaction's context, else the event's id.
         correlation_id: Option<String>,
         /// May be absent.
         causation_id: Option<String>,

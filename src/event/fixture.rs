@@ -6,7 +6,8 @@ use crate::{
         ValueSlot, Xid,
     },
     event::{
-        DatabaseIdentity, DomainEvent, EventError, Mapping, Settings, TopicTemplate,
+        DatabaseIdentity, DomainEvent, EventError, Mapping, MessagePlace, Reason, Settings,
+        TopicTemplate,
         outbox::{self, ColumnNames, PayloadForm},
     },
     lsn::{CommitLsn, Lsn},
@@ -118,6 +119,14 @@ impl Outbox {
             columns: self.columns.iter().map(column).collect(),
         }
     }
+}
+
+/// The error of a message that cannot be mapped for that reason.
+pub(crate) fn message_error(reason: Reason) -> EventError {
+    let Transaction { commit_lsn, xid, .. } = transaction();
+    let (prefix, message_lsn) = ("outbox".to_owned(), None);
+    let message = Box::new(MessagePlace { prefix, message_lsn, commit_lsn, xid });
+    EventError::UnmappableMessage { message, reason }
 }
 
 /// The database of every row.

@@ -3,9 +3,11 @@
 use crate::{
     change::{Oid, Relation, RelationId, Transaction, Tuple},
     event::{
-        DatabaseIdentity, DomainEvent, EventError, Route,
+        CONTEXT_PREFIX, DatabaseIdentity, DomainEvent, EventError, MessagePlace, Reason, Route,
+        context::Context,
         outbox::{self, Scratch, Shared, Table, Withheld},
     },
+    lsn::Lsn,
 };
 
 /// What the events are made of.
@@ -17,6 +19,27 @@ pub struct Settings {
     pub outboxes: Vec<outbox::Settings>,
     /// Where events of some types go instead; the first one that matches counts.
     pub routes: Vec<Route>,
+}
+
+/// A transactional message of the stream.
+#[derive(Clone, Copy, Debug)]
+pub struct LogicalMessage<'a> {
+    /// Its prefix.
+    pub prefix: &'a str,
+    /// Its content.
+    pub content: &'a [u8],
+    /// Its place in the log, where the server says it.
+    pub message_lsn: Option<Lsn>,
+}
+
+impl LogicalMessage<'_> {
+    /// The error of this message.
+    fn locate(&self, transaction: &Transaction, reason: Reason) -> EventError {
+        let Transaction { commit_lsn, xid, .. } = *transaction;
+        let (prefix, message_lsn) = (self.prefix.to_owned(), self.message_lsn);
+        let message = Box::new(MessagePlace { prefix, message_lsn, commit_lsn, xid });
+        EventError::UnmappableMessage { message, reason }
+    }
 }
 
 /// From rows to events.
@@ -33,13 +56,21 @@ pub struct Mapping {
     /// One that cannot serve is refused by its next row, not by its description: a restart reads the
     /// descriptions of transactions that are published already, under shapes of then.
     tables: Vec<(RelationId, Result<Table, EventError>)>,
+    /// What the open transaction says of the events that follow.
+    context: Context,
     scratch: Scratch,
 }
 
 impl Mapping {
     /// A mapping that has seen no table yet.
     pub fn new(settings: Settings, identity: DatabaseIdentity) -> Self {
-        Self { settings, identity, tables: Vec::new(), scratch: Scratch::new() }
+        Self {
+            settings,
+            identity,
+            tables: Vec::new(),
+            context: Context::default(),
+            scratch: Scratch::new(),
+        }
     }
 
     /// Whether rows of that table become events.
@@ -88,10 +119,25 @@ impl Mapping {
         self.tables.push((relation.id, table));
     }
 
+    /// A transaction begins, of which nothing is known.
+    pub fn begin(&mut self) {
+        self.context.clear();
+    }
+
+    /// Takes note of what a message says of the events that follow in its transaction. Must see
+    /// each message, also of changes that are published already.
+    pub fn observe_message(&mut self, message: LogicalMessage<'_>, transaction: &Transaction) {
+        if message.prefix == CONTEXT_PREFIX {
+            let locate = |reason| message.locate(transaction, reason);
+            self.context.replace(message.content, locate);
+        }
+    }
+
     /// The event of an inserted row; none where its table is not configured.
     ///
     /// # Errors
-    /// [`EventError::Unmappable`] where the row cannot be an event, [`EventError::Column`] where no
+    /// [`EventError::Unmappable`] where the row cannot be an event, [`EventError::UnmappableMessage`]
+    /// where its transaction's context cannot be read, [`EventError::Column`] where no
     /// row of its table's present shape can.
     pub fn insert<'a>(
         &'a mut self,
@@ -102,12 +148,13 @@ impl Mapping {
         let Some(index) = self.tables.iter().position(|(id, _)| *id == relation) else {
             return Ok(None);
         };
-        let Self { settings, tables, scratch, .. } = self;
+        let Self { settings, tables, context, scratch, .. } = self;
         let Some((_, table)) = tables.get_mut(index) else { return Ok(None) };
         let table = table.as_mut().map_err(|error| error.clone())?;
+        context.check()?;
         table.observe_key(tuple);
         let table = &*table;
-        let shared = Shared { source: &settings.source, routes: &settings.routes };
+        let shared = Shared { source: &settings.source, routes: &settings.routes, context };
         table.map(shared, tuple, transaction, scratch).map(Some).map_err(|reason| {
             EventError::Unmappable { row: table.locate(tuple, transaction), reason }
         })

@@ -10,6 +10,7 @@
 //! Tuple ────► Mapping::insert ───────────► DomainEvent, or why it cannot be one
 //! ```
 
+mod context;
 mod domain_event;
 mod error;
 mod header;
@@ -27,11 +28,15 @@ pub(crate) mod fixture;
 // Outbox tables: each inserted row is an event.
 pub mod outbox;
 
+pub use context::CONTEXT_PREFIX;
 pub use domain_event::{DomainEvent, ExtraHeaders, Field, FieldSet, Payload};
-pub use error::{ColumnProblem, EventError, FieldProblem, HeaderProblem, Reason, Row};
+pub use error::{
+    ColumnProblem, EventError, FieldProblem, HeaderProblem, MessagePlace, MessageProblem, Reason,
+    Row,
+};
 pub use header::{CONFIGURED_HEADERS_MAX, EXTRA_HEADERS_MAX, HEADER_NAME_BYTES_MAX, OwnHeader};
 pub use id::DatabaseIdentity;
-pub use mapping::{Mapping, Settings};
+pub use mapping::{LogicalMessage, Mapping, Settings};
 pub use route::{GlobError, Route, TypeGlob};
 pub use topic::{
     TemplateError, TopicNameError, TopicTemplate, TypeTemplate, check_name as check_topic_name,

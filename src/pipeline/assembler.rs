@@ -27,7 +27,7 @@ use crate::{
     change::{Relation, RelationId, Transaction, Tuple},
     checkpoint::{CheckpointRecord, InProgress, LastTransaction, Tracker},
     encode::Encoder,
-    event::Mapping,
+    event::{LogicalMessage, Mapping},
     failure::Failure,
     lsn::{CommitLsn, EndLsn, Lsn},
     postgres::transaction::{ChangeDigest, ChangeKind, Place},
@@ -237,11 +237,12 @@ impl Assembler {
             Admission::Publish => Some(Published::new(None)),
             Admission::GoOn(part) => Some(Published::new(Some(part))),
         };
+        self.mapping.begin();
         self.open = Some(Open { transaction, published });
         Ok(())
     }
 
-    /// A change that is no insert: it only counts.
+    /// A change of rows that is no insert: it only counts.
     pub(super) fn pass_over(
         &mut self,
         place: Place,
@@ -286,6 +287,22 @@ impl Assembler {
         if let Some(Open { published: Some(published), .. }) = &mut self.open {
             published.pass(place, ChangeKind::Insert, Some(relation));
         }
+        Ok(())
+    }
+
+    /// A transactional message. What it says of the events that follow counts also where it is
+    /// skipped: they may not be.
+    pub(super) fn message(
+        &mut self,
+        place: Place,
+        message: LogicalMessage<'_>,
+    ) -> Result<(), Trouble> {
+        let Some(Open { transaction, published: Some(published) }) = &mut self.open else {
+            return Ok(());
+        };
+        published.is_due(place, transaction.commit_lsn)?;
+        self.mapping.observe_message(message, transaction);
+        published.pass(place, ChangeKind::Message, None);
         Ok(())
     }
 

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     checkpoint::{Fingerprint, Tracker},
+    event::LogicalMessage,
     failure::{Code, Failure},
     lsn::CommitLsn,
     postgres::{
@@ -262,12 +263,15 @@ impl<S: Sink> StreamLoop<S> {
                         (Change::Insert { new }, Some(relation)) => {
                             self.assembler.insert(place, relation, new, &mut self.tracker)?;
                         }
+                        (Change::Message { prefix, content, message_lsn }, _) => {
+                            let message = LogicalMessage { prefix, content, message_lsn };
+                            self.assembler.message(place, message)?;
+                        }
                         (
                             Change::Insert { .. }
                             | Change::Update { .. }
                             | Change::Delete { .. }
-                            | Change::Truncate
-                            | Change::Message { .. },
+                            | Change::Truncate,
                             _,
                         ) => self.assembler.pass_over(place, kind, relation)?,
                     },

@@ -109,6 +109,8 @@ pub enum Change<'a> {
         prefix: &'a str,
         /// The content.
         content: &'a [u8],
+        /// Where it stands in the log, as the message itself says.
+        message_lsn: Option<Lsn>,
     },
 }
 
@@ -189,8 +191,8 @@ impl TransactionReader {
             Message::Truncate { relation, .. } => {
                 (ChangeKind::Truncate, Some(relation), Change::Truncate)
             }
-            Message::Message { transactional: true, prefix, content, .. } => {
-                (ChangeKind::Message, None, Change::Message { prefix, content })
+            Message::Message { transactional: true, prefix, content, lsn: message_lsn } => {
+                (ChangeKind::Message, None, Change::Message { prefix, content, message_lsn })
             }
             Message::Message { transactional: false, .. } => {
                 return Ok(Step::NonTransactionalMessage);

@@ -424,6 +424,82 @@ fn routes_take_events_to_topics_of_their_own() {
     scene.refuse(row, "event_unmappable", &["{domain}", "has a character other than"]);
 }
 
+fn context(content: &str) -> String {
+    format!("SELECT pg_logical_emit_message(true, 'tailwater.context', '{content}');")
+}
+
+#[test]
+fn a_context_holds_for_later_events_of_its_transaction() {
+    let server = Server::start();
+    let table = "CREATE TABLE outbox_events (id uuid, aggregate_id text, event_type text, payload \
+                 jsonb, correlation_id text, causation_id text, traceparent text); CREATE TABLE \
+                 whole (id uuid, aggregate_id text, event_type text, payload jsonb)";
+    let sections =
+        ["table = \"public.outbox_events\"", "table = \"public.whole\"\npayload = \"envelope\""];
+    let scene = Scene::new(&server, table, &sections);
+    let row = |name: &str, columns: &str| {
+        format!(
+            "INSERT INTO outbox_events VALUES (gen_random_uuid(), 'a', '{name}', '1', {columns});"
+        )
+    };
+    let full =
+        context("{\"correlationId\": \"c\", \"causationId\": \"d\", \"traceparent\": \"t\"}");
+    let sql = [
+        "BEGIN;".to_owned(),
+        row("t.1", "NULL, NULL, NULL"),
+        full.clone(),
+        row("t.2", "NULL, NULL, NULL"),
+        row("t.3", "'mine', 'my cause', 'my trace'"),
+        "INSERT INTO whole VALUES (gen_random_uuid(), 'a', 't.4', '{\"data\": 1}'), \
+         (gen_random_uuid(), 'a', 't.5', '{\"data\": 1, \"correlationId\": \"mine\"}');"
+            .to_owned(),
+        format!("SAVEPOINT s; {} ROLLBACK TO s;", context("{\"correlationId\": \"gone\"}")),
+        row("t.6", "NULL, NULL, NULL"),
+        context("{\"correlationId\": \"e\"}"),
+        row("t.7", "NULL, NULL, NULL"),
+        "COMMIT;".to_owned(),
+        row("t.8", "NULL, NULL, NULL"),
+    ];
+    let records = scene.records(&sql.concat());
+    let found: Vec<_> = records
+        .iter()
+        .map(|record| {
+            let event = record.json();
+            event_schema().validate(&event).expect("an event of the schema");
+            let own =
+                |value: &Value| if *value == event["id"] { "own".into() } else { value.clone() };
+            assert_eq!(record.header("correlation-id"), event["correlationId"].as_str());
+            let trace = record.header("traceparent").unwrap_or("-").to_owned();
+            (own(&event["correlationId"]), event["causationId"].clone(), trace)
+        })
+        .collect();
+    let cause = || json!("d");
+    assert_eq!(
+        found,
+        [
+            (json!("own"), Value::Null, "-".to_owned()),
+            (json!("c"), cause(), "t".to_owned()),
+            (json!("mine"), json!("my cause"), "my trace".to_owned()),
+            (json!("c"), cause(), "t".to_owned()),
+            (json!("mine"), cause(), "t".to_owned()),
+            (json!("c"), cause(), "t".to_owned()),
+            (json!("e"), Value::Null, "-".to_owned()),
+            (json!("own"), Value::Null, "-".to_owned()),
+        ]
+    );
+    let malformed = format!(
+        "BEGIN; {} {} COMMIT",
+        context("{\"traceparent\": 1}"),
+        row("x", "NULL, NULL, NULL")
+    );
+    let words = [
+        "prefix \"tailwater.context\" at ",
+        "field \"traceparent\" is not a string",
+        "committed at",
+    ];
+    scene.refuse(&malformed, "event_unmappable", &words);
+}
+
 const DEBEZIUM: &str = "(id uuid PRIMARY KEY, aggregatetype varchar(255) NOT NULL, aggregateid \
                         varchar(255) NOT NULL, type varchar(255) NOT NULL, payload jsonb)";
 

@@ -54,7 +54,7 @@ fn rows(change: &Change<'_>) -> String {
         }
         Change::Delete { old } => old_row(old),
         Change::Truncate => String::new(),
-        Change::Message { prefix, content } => {
+        Change::Message { prefix, content, .. } => {
             format!(" {prefix:?} {:?}", String::from_utf8_lossy(content))
         }
     }

@@ -11,6 +11,7 @@ mod topic_name;
 mod withheld;
 
 pub use columns::ColumnAt;
+pub(super) use payload::read_json;
 pub(super) use row::{Scratch, Shared};
 pub use settings::{ColumnName, ColumnNames, Layout, PayloadForm, Settings};
 pub(super) use table::Table;

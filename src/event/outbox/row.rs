@@ -4,6 +4,7 @@ use crate::{
     change::{Transaction, Tuple},
     event::{
         DomainEvent, ExtraHeaders, Field, FieldProblem, OwnHeader, Payload, Reason, Route,
+        context::Context,
         id::{self, ID_BYTES, KeyIds},
         outbox::{
             PayloadForm,
@@ -24,12 +25,13 @@ const VERSION: &str = "1.0";
 /// 1 GiB; typical payloads fit many times.
 const DECODED_BYTES_KEPT: usize = 1 << 20;
 
-/// What the settings say of all events.
+/// What the settings, and the open transaction, say of all events.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shared<'a> {
     /// The envelope's `source`.
     pub(crate) source: &'a str,
     pub(crate) routes: &'a [Route],
+    pub(crate) context: &'a Context,
 }
 
 /// Memory for the texts that do not lie in a row's frame as they are needed. Reused by every row.
@@ -99,8 +101,11 @@ impl Table {
             None => optional_text(column, tuple),
         };
         let id = won(Field::Id).unwrap_or(row_id);
-        let causation_id = won_or_column(Field::CausationId, &columns.causation_id)?;
-        let traceparent = optional_text(&columns.traceparent, tuple)?;
+        let context = shared.context;
+        let causation_id = won_or_column(Field::CausationId, &columns.causation_id)?
+            .or_else(|| context.causation_id());
+        let traceparent =
+            optional_text(&columns.traceparent, tuple)?.or_else(|| context.traceparent());
         let is_own = |name: &str| {
             let own = OwnHeader::named(name);
             own.is_some_and(|own| is_carried(own, self.form, traceparent, causation_id))
@@ -112,6 +117,7 @@ impl Table {
             version: won_or_column(Field::Version, &columns.version)?.unwrap_or(VERSION),
             source: won(Field::Source).unwrap_or(shared.source),
             correlation_id: won_or_column(Field::CorrelationId, &columns.correlation_id)?
+                .or_else(|| context.correlation_id())
                 .unwrap_or(id),
             causation_id,
             occurred_at: match won(Field::OccurredAt) {

@@ -36,7 +36,9 @@ impl Withheld<'_> {
                 };
                 EventError::Column { table, column, problem }
             }
-            EventError::Column { .. } | EventError::Unmappable { .. } => error,
+            EventError::Column { .. }
+            | EventError::Unmappable { .. }
+            | EventError::UnmappableMessage { .. } => error,
         }
     }
 

@@ -9,6 +9,7 @@
 //! Everything runs in one thread whose clock is paused: it moves on whenever nobody has anything to
 //! do, so hours of silence cost nothing.
 
+mod context;
 mod history;
 mod idle_checkpoints;
 mod recording_sink;

@@ -80,7 +80,7 @@ fn lsn(position: u64) -> Lsn {
     Lsn::from_wire(position).expect("a position")
 }
 
-fn mapping() -> Mapping {
+pub(super) fn mapping() -> Mapping {
     let settings = Settings {
         source: "orders".to_owned(),
         outboxes: vec![outbox::Settings {
