@@ -29,6 +29,8 @@ section! {
         kafka: KafkaSection,
         /// The outbox tables.
         outbox: Vec<OutboxSection>,
+        /// The outboxes without a table.
+        message: Vec<MessageSection>,
         /// Topics by types.
         route: Vec<RouteSection>,
         /// The log, on standard error.
@@ -145,6 +147,17 @@ section! {
         /// A jsonb or json object, or a domain over one, whose members become record headers.
         /// May be absent.
         headers: Option<String>,
+    }
+}
+
+section! {
+    /// `[[message]]`
+    MessageSection {
+        /// The prefix of messages that are events: pg_logical_emit_message(true, prefix, content).
+        prefix: Located<String>,
+        /// Which topic an event goes to. A template: {type}, {domain} (the type up to its first
+        /// dot).
+        topic: Located<TypeTemplate> = "{domain}.events",
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 use super::{
     database_url::DatabaseUrl,
     document::{self, Node, Value, join},
-    file::{ColumnsSection, File, KafkaSection, OutboxSection, RouteSection},
+    file::{ColumnsSection, File, KafkaSection, MessageSection, OutboxSection, RouteSection},
     mistake::{Mistakes, Origin, SettingsError},
     scalar::{Count, Located, SecretFile, TopicName, TransactionInterval},
     section::Read,
@@ -80,8 +80,9 @@ impl Config {
     }
 
     fn assemble(file: File, mistakes: &mut Mistakes) -> Self {
-        let File { source, postgres, kafka, outbox, route, log } = file;
+        let File { source, postgres, kafka, outbox, message, route, log } = file;
         let outboxes = outboxes(&outbox, &kafka.checkpoint_topic, mistakes);
+        let messages = messages(message, &kafka.checkpoint_topic, mistakes);
         let routes = routes(route, &kafka.checkpoint_topic, mistakes);
         check_interval(&kafka, mistakes);
         Self {
@@ -92,7 +93,7 @@ impl Config {
                 publication: postgres.publication,
                 failover: postgres.failover,
                 tables: outbox.into_iter().map(|outbox| outbox.table.value).collect(),
-                event: event::Settings { source, outboxes, routes },
+                event: event::Settings { source, outboxes, messages, routes },
                 kafka: kafka_settings(kafka),
             },
             log: telemetry::Settings { format: log.format, filter: log.filter.0 },
@@ -103,9 +104,11 @@ impl Config {
 /// A file without anything to publish.
 fn check_origins(root: &Node, mistakes: &mut Mistakes) {
     let Value::Table(table) = &root.value else { return };
-    if !table.contains_key("outbox") {
-        let expected = <Vec<OutboxSection>>::expected("outbox");
-        mistakes.add(&Origin::Nowhere, "outbox", format!("is missing: {expected}"));
+    if !table.contains_key("outbox") && !table.contains_key("message") {
+        let outbox = <Vec<OutboxSection>>::expected("outbox");
+        let message = <Vec<MessageSection>>::expected("message");
+        let problem = format!("is missing: {outbox}, or {message}");
+        mistakes.add(&Origin::Nowhere, "outbox", problem);
     }
 }
 
@@ -186,6 +189,29 @@ fn outboxes(
             headers: headers(section, &columns),
             columns,
         });
+    }
+    settings
+}
+
+fn messages(
+    sections: Vec<MessageSection>,
+    TopicName(checkpoint_topic): &TopicName,
+    mistakes: &mut Mistakes,
+) -> Vec<event::outbox::MessageSettings> {
+    let mut settings: Vec<event::outbox::MessageSettings> = Vec::new();
+    for MessageSection { prefix, topic } in sections {
+        let Located { value: prefix, origin } = prefix;
+        if prefix == event::CONTEXT_PREFIX {
+            let problem = format!("cannot be \"{prefix}\", which gives a transaction its context");
+            mistakes.add(&origin, "message.prefix", problem);
+        }
+        if settings.iter().any(|other| other.prefix == prefix) {
+            let problem = format!("is named by two [[message]] sections: \"{prefix}\"");
+            mistakes.add(&origin, "message.prefix", problem);
+        }
+        let Located { value: topic, origin } = topic;
+        check_topic((topic.literal(), &origin), "message.topic", checkpoint_topic, mistakes);
+        settings.push(event::outbox::MessageSettings { prefix, topic });
     }
     settings
 }

@@ -69,8 +69,8 @@ topic = "{topic}.events"
         mistakes(text, &[]),
         [
             "line 1: source must not be empty",
-            "line 2: on_eror is not a setting; there are source, postgres, kafka, outbox, route, \
-             log",
+            "line 2: on_eror is not a setting; there are source, postgres, kafka, outbox, message, \
+             route, log",
             "line 5: postgres.url names no user, as in postgres://user@host/database",
             "line 6: postgres.slto is not a setting; the nearest is postgres.slot",
             "line 9: kafka.brokers must be a text in quotes, not a list",
@@ -106,7 +106,7 @@ fn what_is_missing_is_named_with_its_place_and_what_is_expected() {
         mistakes("source = \"s\"\n", &[("TAILWATER_POSTGRES__SLOT", "orders")]),
         [
             "kafka is missing: a section [kafka] with brokers",
-            "outbox is missing: a section [[outbox]] with table",
+            "outbox is missing: a section [[outbox]] with table, or a section [[message]] with prefix",
             "postgres.url is missing: a URL as \"postgres://user@host:5432/database\"",
         ]
     );
@@ -328,6 +328,46 @@ fn a_layout_presets_what_the_section_does_not_say() {
     // The headers of a bare value are ours there.
     let text = format!("{FIRST_PIPELINE}layout = \"debezium\"\nheaders = {{ source = \"s\" }}\n");
     assert_eq!(mistakes(&text, &[]).len(), 1);
+}
+
+#[test]
+fn messages_alone_are_a_pipeline() {
+    let (before, _) = FIRST_PIPELINE.split_once("[[outbox]]").expect("an outbox");
+    let text = format!(
+        "{before}[[message]]\nprefix = \"outbox\"\n[[message]]\nprefix = \"audit\"\ntopic = \"audit\"\n"
+    );
+    let pipeline = read(&text, &[]).expect("settings").pipeline;
+    assert!(pipeline.tables.is_empty() && pipeline.event.outboxes.is_empty());
+    let found: Vec<_> = pipeline
+        .event
+        .messages
+        .iter()
+        .map(|message| (message.prefix.as_str(), message.topic.literal()))
+        .collect();
+    assert_eq!(found, [("outbox", None), ("audit", Some("audit"))]);
+    let text = format!(
+        "{before}[[message]]\nprefix = \"tailwater.context\"\n[[message]]\nprefix = \"a\"\ntopic = \
+         \"__tailwater_checkpoints\"\n[[message]]\nprefix = \"a\"\ntopic = \"{{table}}\"\n[[message]]\n\
+         prefix = \"\"\n"
+    );
+    let found = mistakes(&text, &[]);
+    for (mistake, words) in found.iter().zip([
+        "line 16: message.topic is no topic template: topic \"{table}\" has {table}, which only",
+        "line 18: message.prefix must not be empty",
+    ]) {
+        assert!(mistake.starts_with(words), "{words}: {found:?}");
+    }
+    assert_eq!(found.len(), 2, "{found:?}");
+    let text = text.replace("{table}", "b").replace("\"\"", "\"c\"");
+    let found = mistakes(&text, &[]);
+    for (mistake, words) in found.iter().zip([
+        "line 10: message.prefix cannot be \"tailwater.context\", which gives a transaction",
+        "line 13: message.topic must be another topic than kafka.checkpoint_topic",
+        "line 15: message.prefix is named by two [[message]] sections: \"a\"",
+    ]) {
+        assert!(mistake.starts_with(words), "{words}: {found:?}");
+    }
+    assert_eq!(found.len(), 3, "{found:?}");
 }
 
 #[test]

@@ -83,8 +83,12 @@ impl Outbox {
     /// Maps the row, and hands the event over while the row is there.
     pub(crate) fn map<T>(&self, take: impl FnOnce(DomainEvent<'_>) -> T) -> Result<T, EventError> {
         let source = "order-service".to_owned();
-        let settings =
-            Settings { source, outboxes: vec![self.settings.clone()], routes: Vec::new() };
+        let settings = Settings {
+            source,
+            outboxes: vec![self.settings.clone()],
+            messages: Vec::new(),
+            routes: Vec::new(),
+        };
         let mut mapping = Mapping::new(settings, database());
         mapping.observe_relation(&self.relation());
         let (mut frame, mut slots) = (Vec::new(), Vec::new());

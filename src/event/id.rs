@@ -7,9 +7,14 @@
 //!
 //! - A key of an outbox row: `tailwater outbox key`, system id (decimal), database, schema, table,
 //!   and the text of the key as PostgreSQL writes it. The first 16 bytes are the UUID.
+//! - A message without an id: `tailwater message`, system id (decimal), and the positions of its
+//!   transaction's commit record and of itself, each a 64-bit big-endian number. The first 10 bytes
+//!   follow 6 bytes that hold the commit time in milliseconds since 1970, so that ids sort by time.
 
 use sha2::{Digest as _, Sha256};
 use uuid::{Builder, Uuid};
+
+use crate::{change::Transaction, lsn::Lsn};
 
 /// The database that rows and messages come from. A cluster's databases may have tables of the same
 /// names, so the system id alone would not do.
@@ -79,6 +84,34 @@ impl KeyIds {
     }
 }
 
+/// The id of a message that brings none. No two messages of a cluster have both positions.
+pub(super) fn of_message<'a>(
+    identity: &DatabaseIdentity,
+    transaction: &Transaction,
+    message_lsn: Option<Lsn>,
+    scratch: &'a mut [u8; ID_BYTES],
+) -> &'a str {
+    let mut hash = Sha256::new();
+    take_in(&mut hash, b"tailwater message");
+    take_in(&mut hash, identity.system_id.as_bytes());
+    for position in [Some(transaction.commit_lsn.lsn()), message_lsn] {
+        take_in(&mut hash, &position.map_or(0, Lsn::to_wire).to_be_bytes());
+    }
+    let digest: [u8; 32] = hash.finalize().into();
+    // Of the 64 bits the lower 48 are milliseconds up to the year 10889.
+    let [_, _, time @ ..] = transaction.committed_at.unix_milliseconds().to_be_bytes();
+    let mut bytes = [0; 16];
+    let (before, behind) = bytes.split_at_mut(time.len());
+    before.copy_from_slice(&time);
+    behind.copy_from_slice(digest.get(..10).expect("SHA-256 has 32 bytes"));
+    Builder::from_custom_bytes(bytes).into_uuid().hyphenated().encode_lower(scratch)
+}
+
+/// True for a UUID with hyphens, in capitals too.
+pub(super) fn is_hyphenated(text: &str) -> bool {
+    text.len() == ID_BYTES && Uuid::try_parse(text).is_ok()
+}
+
 fn take_in(hash: &mut Sha256, bytes: &[u8]) {
     hash.update((bytes.len() as u64).to_be_bytes());
     hash.update(bytes);
@@ -100,6 +133,7 @@ fn is_canonical(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::fixture::transaction;
 
     const CANONICAL: &str = "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11";
 
@@ -141,6 +175,21 @@ mod tests {
         ] {
             assert_ne!(id, other);
         }
+    }
+
+    /// Made by Python as above; the time is 2026-03-01 12:00:00.123 UTC.
+    #[test]
+    fn the_id_of_a_message_never_changes() {
+        let (system_id, database) = ("7".to_owned(), "shop".to_owned());
+        let identity = DatabaseIdentity { system_id, database };
+        let id = |message_lsn| {
+            let mut scratch = [0; ID_BYTES];
+            let message_lsn = Lsn::from_wire(message_lsn);
+            of_message(&identity, &transaction(), message_lsn, &mut scratch).to_owned()
+        };
+        assert_eq!(id(0x16_B374_D000), "019ca945-0a7b-870d-a72d-7d6cedb91c20");
+        assert_ne!(id(0x16_B374_D000), id(0x16_B374_D001));
+        assert_eq!(id(1).get(..14), id(2).get(..14));
     }
 
     #[test]

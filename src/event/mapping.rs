@@ -1,5 +1,7 @@
 //! Which tables are configured, how they stand in the stream, and what their rows become.
 
+use tracing::warn;
+
 use crate::{
     change::{Oid, Relation, RelationId, Transaction, Tuple},
     event::{
@@ -17,6 +19,8 @@ pub struct Settings {
     pub source: String,
     /// The outbox tables.
     pub outboxes: Vec<outbox::Settings>,
+    /// The outboxes without a table.
+    pub messages: Vec<outbox::MessageSettings>,
     /// Where events of some types go instead; the first one that matches counts.
     pub routes: Vec<Route>,
 }
@@ -42,7 +46,14 @@ impl LogicalMessage<'_> {
     }
 }
 
-/// From rows to events.
+/// What is warned of once for a prefix, not once for a message.
+#[derive(Clone, Copy, Default, Debug)]
+struct Warned {
+    of_null_key: bool,
+    of_non_transactional: bool,
+}
+
+/// From rows and messages to events.
 ///
 /// The stream describes a table before its first row and again after every change of it, so the
 /// column positions of the latest description always are those of the row at hand.
@@ -56,6 +67,9 @@ pub struct Mapping {
     /// One that cannot serve is refused by its next row, not by its description: a restart reads the
     /// descriptions of transactions that are published already, under shapes of then.
     tables: Vec<(RelationId, Result<Table, EventError>)>,
+    /// What was warned of, for each prefix of the settings.
+    warned: Vec<Warned>,
+    warned_of_lone_context: bool,
     /// What the open transaction says of the events that follow.
     context: Context,
     scratch: Scratch,
@@ -65,9 +79,11 @@ impl Mapping {
     /// A mapping that has seen no table yet.
     pub fn new(settings: Settings, identity: DatabaseIdentity) -> Self {
         Self {
+            warned: vec![Warned::default(); settings.messages.len()],
             settings,
             identity,
             tables: Vec::new(),
+            warned_of_lone_context: false,
             context: Context::default(),
             scratch: Scratch::new(),
         }
@@ -131,6 +147,52 @@ impl Mapping {
             let locate = |reason| message.locate(transaction, reason);
             self.context.replace(message.content, locate);
         }
+    }
+
+    /// The event of a message; none where its prefix is not configured.
+    ///
+    /// # Errors
+    /// [`EventError::UnmappableMessage`] where it cannot be an event, or its transaction's context
+    /// cannot be read.
+    pub fn message<'a>(
+        &'a mut self,
+        message: LogicalMessage<'a>,
+        transaction: &Transaction,
+    ) -> Result<Option<DomainEvent<'a>>, EventError> {
+        let Self { settings, identity, warned, context, scratch, .. } = self;
+        let mut configured = settings.messages.iter().zip(warned);
+        let found = configured.find(|(settings, _)| settings.prefix == message.prefix);
+        let Some((outbox, warned)) = found else { return Ok(None) };
+        context.check()?;
+        let shared = Shared { source: &settings.source, routes: &settings.routes, context };
+        let event =
+            outbox::map_message((&outbox.topic, identity), shared, message, transaction, scratch)
+                .map_err(|reason| message.locate(transaction, reason))?;
+        if event.key.is_none() && !std::mem::replace(&mut warned.of_null_key, true) {
+            warn!(
+                prefix = message.prefix,
+                "a message has no aggregateId: its event gets a null key, and no order with others"
+            );
+        }
+        Ok(Some(event))
+    }
+
+    /// A message outside of transactions, which is no event. Says whether one was expected of it.
+    pub fn observe_non_transactional(&mut self, prefix: &str) -> bool {
+        if prefix == CONTEXT_PREFIX && !std::mem::replace(&mut self.warned_of_lone_context, true) {
+            warn!(prefix, "a context outside of transactions has no effect");
+        }
+        let mut configured = self.settings.messages.iter().zip(&mut self.warned);
+        let found = configured.find(|(settings, _)| settings.prefix == prefix);
+        let Some((_, warned)) = found else { return false };
+        if !std::mem::replace(&mut warned.of_non_transactional, true) {
+            warn!(
+                prefix,
+                "a non-transactional message is not published: it is there even if the transaction \
+                 that wrote it rolls back; write it by pg_logical_emit_message(true, …)"
+            );
+        }
+        true
     }
 
     /// The event of an inserted row; none where its table is not configured.

@@ -25,7 +25,7 @@ mod topic;
 #[cfg(test)]
 pub(crate) mod fixture;
 
-// Outbox tables: each inserted row is an event.
+// Outboxes: each inserted row of a table, or each message of a prefix, is an event.
 pub mod outbox;
 
 pub use context::CONTEXT_PREFIX;

@@ -74,7 +74,8 @@ impl Settings {
             topic.literal().map(str::to_owned)
         });
         let routes = self.event.routes.iter().filter_map(|route| route.topic.literal());
-        known.chain(routes.map(str::to_owned)).collect()
+        let messages = self.event.messages.iter().filter_map(|message| message.topic.literal());
+        known.chain(messages.chain(routes).map(str::to_owned)).collect()
     }
 
     /// Kafka's settings for one database. Two clusters with default names share one Kafka without

@@ -265,7 +265,7 @@ impl<S: Sink> StreamLoop<S> {
                         }
                         (Change::Message { prefix, content, message_lsn }, _) => {
                             let message = LogicalMessage { prefix, content, message_lsn };
-                            self.assembler.message(place, message)?;
+                            self.assembler.message(place, message, &mut self.tracker)?;
                         }
                         (
                             Change::Insert { .. }
@@ -279,7 +279,10 @@ impl<S: Sink> StreamLoop<S> {
                         self.assembler.commit(end_lsn, &mut self.tracker)?;
                     }
                     Step::Relation(relation) => self.assembler.relation(&relation),
-                    Step::NonTransactionalMessage | Step::Nothing => {}
+                    Step::NonTransactionalMessage { prefix } => {
+                        self.assembler.non_transactional_message(prefix);
+                    }
+                    Step::Nothing => {}
                 }
                 if self.assembler.has_ready() {
                     self.send_ready();

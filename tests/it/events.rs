@@ -500,6 +500,145 @@ fn a_context_holds_for_later_events_of_its_transaction() {
     scene.refuse(&malformed, "event_unmappable", &words);
 }
 
+fn message(content: &str) -> String {
+    format!("SELECT pg_logical_emit_message(true, 'outbox', '{content}');")
+}
+
+/// A pipeline without a table: messages of prefix `outbox`.
+fn messages_alone(server: &Server) -> Scene {
+    let scene = Scene::of_table(server, "SELECT 1", "");
+    let outbox =
+        format!("[[outbox]]\ntopic = \"{}\"\ntable = \"public.outbox_events\"\n", scene.topic);
+    let messages = format!("[[message]]\nprefix = \"outbox\"\ntopic = \"{}\"\n", scene.topic);
+    Scene { settings: scene.settings.replaced(&outbox, &messages), ..scene }
+}
+
+#[test]
+fn messages_are_events_without_any_table() {
+    let server = Server::start();
+    let scene = messages_alone(&server);
+    let whole = format!(
+        "{{\"occurredAt\": \"2026-03-01T13:00:00+01:00\", \"id\": \"{ID}\", \"type\": \"order.placed\", \
+         \"version\": \"2.0\", \"source\": \"shop\", \"correlationId\": \"c\", \"causationId\": \"d\", \
+         \"data\": {{\"n\": 1.10}}, \"tenant\": \"x\", \"aggregateId\": \"order-7\"}}"
+    );
+    let sql = [
+        "BEGIN;".to_owned(),
+        message(
+            "{\"aggregateId\": \"order-7\", \"type\": \"order.placed\", \"data\": {\"n\": 1.10}, \"mine\": [1 , 2]}",
+        ),
+        message(&whole),
+        "COMMIT; BEGIN;".to_owned(),
+        context("{\"correlationId\": \"request-7\"}"),
+        message("{\"type\": \"order.paid\", \"data\": null, \"id\": null, \"aggregateId\": 7}"),
+        format!("SAVEPOINT s; {} ROLLBACK TO s;", message("{\"type\": \"gone\", \"data\": 1}")),
+        "SELECT pg_logical_emit_message(true, 'other', 'no json');".to_owned(),
+        message("{\"type\": \"order.paid\", \"data\": 2}"),
+        "COMMIT;".to_owned(),
+    ];
+    let records = scene.records(&sql.concat());
+    let of = |data: &Value| {
+        let found = records.iter().find(|record| record.json()["data"] == *data);
+        found.unwrap_or_else(|| panic!("{data}: {records:?}"))
+    };
+    assert_eq!(records.len(), 4, "{records:?}");
+    for record in &records {
+        event_schema().validate(&record.json()).expect("an event of the schema");
+    }
+    let keys =
+        |record: &Record| record.key.clone().map(|key| String::from_utf8(key).expect("text"));
+    let value =
+        |record: &Record| String::from_utf8(record.value.clone().expect("a value")).expect("UTF-8");
+    let placed: Vec<_> = records
+        .iter()
+        .filter(|record| record.header("event-type") == Some("order.placed"))
+        .collect();
+    let [first, second] = placed.as_slice() else { panic!("{placed:?}") };
+    let kept = "{\"aggregateId\": \"order-7\", \"type\": \"order.placed\", \"data\": {\"n\": 1.10}, \
+                \"mine\": [1 , 2],\"id\":\"";
+    assert!(value(first).starts_with(kept), "{}", value(first));
+    assert_eq!((value(second), second.header("event-id")), (whole, Some(ID)));
+    assert_eq!(
+        (keys(first), keys(second)),
+        (Some("order-7".to_owned()), Some("order-7".to_owned()))
+    );
+    let (seventh, keyless) = (of(&Value::Null), of(&json!(2)));
+    assert_eq!((keys(seventh), keys(keyless)), (Some("7".to_owned()), None));
+    assert_eq!(keyless.header("correlation-id"), Some("request-7"));
+    assert_eq!((seventh.header("pg-seq"), keyless.header("pg-seq")), (Some("0"), Some("1")));
+    let ids: std::collections::BTreeSet<_> =
+        records.iter().map(|record| record.header("event-id").expect("a header")).collect();
+    assert_eq!(ids.len(), 4);
+    assert_eq!(seventh.header("event-id").map(|id| id.as_bytes()[14]), Some(b'8'));
+    assert_eq!(
+        scene.session.value("SELECT count(*) FROM pg_publication_tables").as_deref(),
+        Some("0")
+    );
+}
+
+#[test]
+fn a_message_outside_of_transactions_is_warned_of_and_not_published() {
+    let server = Server::start();
+    let scene = messages_alone(&server);
+    init(&scene.settings);
+    let daemon = publishing(&scene.settings);
+    let content = "{\"type\": \"order.placed\", \"data\": 1}";
+    scene.session.run(&format!(
+        "SELECT pg_logical_emit_message(false, 'outbox', '{content}'); {}",
+        message(&content.replace('1', "2"))
+    ));
+    wait_until_published(&scene.session, &scene.topic);
+    wait_until("a warning", PATIENCE, || {
+        daemon.stderr().contains("a non-transactional message is not published")
+    });
+    stop(daemon);
+    let records = Broker::shared().read_committed(&scene.topic);
+    let [record] = records.as_slice() else { panic!("{records:?}") };
+    assert_eq!(record.json()["data"], 2);
+}
+
+#[test]
+fn a_message_that_is_no_event_stops_with_its_prefix_and_field() {
+    let server = Server::start();
+    for (content, words) in [
+        ("no json", "its content is not valid JSON"),
+        ("[1]", "its content is not a JSON object"),
+        ("{\"type\": \"a.b\"}", "its field \"data\" is missing"),
+        ("{\"data\": 1}", "its field \"type\" is missing"),
+        ("{\"type\": \"\", \"data\": 1}", "its field \"type\" is empty"),
+        ("{\"type\": \"a.b\", \"data\": 1, \"id\": \"42\"}", "its field \"id\" is not a UUID"),
+        ("{\"type\": \"a.b\", \"data\": 1, \"aggregateId\": [1]}", "\"aggregateId\" is neither"),
+    ] {
+        let scene = messages_alone(&server);
+        init(&scene.settings);
+        let words = ["the message of prefix \"outbox\" at ", "committed at", words];
+        scene.refuse(&message(content), "event_unmappable", &words);
+    }
+}
+
+#[test]
+fn messages_and_rows_share_a_transaction_and_its_order() {
+    let server = Server::start();
+    let scene = Scene::of_table(&server, BARE_MINIMUM, "");
+    let section =
+        format!("[[message]]\nprefix = \"outbox\"\ntopic = \"{}\"\n[[outbox]]\n", scene.topic);
+    let scene = Scene { settings: scene.settings.replaced("[[outbox]]\n", &section), ..scene };
+    let row = |data: u32| {
+        format!("INSERT INTO outbox_events VALUES (gen_random_uuid(), 'a', 'b.c', '{data}');")
+    };
+    let emitted = |data: u32| {
+        message(&format!("{{\"aggregateId\": \"a\", \"type\": \"b.c\", \"data\": {data}}}"))
+    };
+    let records =
+        scene.records(&["BEGIN;", &row(1), &emitted(2), &row(3), &emitted(4), "COMMIT"].concat());
+    let found: Vec<_> = records
+        .iter()
+        .map(|record| (record.json()["data"].as_u64(), record.header("pg-seq").map(str::to_owned)))
+        .collect();
+    let expected = [1, 2, 3, 4].map(|data: u64| (Some(data), Some((data - 1).to_string())));
+    assert_eq!(found, expected);
+}
+
 const DEBEZIUM: &str = "(id uuid PRIMARY KEY, aggregatetype varchar(255) NOT NULL, aggregateid \
                         varchar(255) NOT NULL, type varchar(255) NOT NULL, payload jsonb)";
 

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// The version of an event that says nothing of it.
-const VERSION: &str = "1.0";
+pub(super) const VERSION: &str = "1.0";
 
 /// What is kept of the memory for decoded payloads between rows, in bytes. A bytea may hold
 /// 1 GiB; typical payloads fit many times.
@@ -37,12 +37,12 @@ pub(crate) struct Shared<'a> {
 /// Memory for the texts that do not lie in a row's frame as they are needed. Reused by every row.
 #[derive(Debug)]
 pub(crate) struct Scratch {
-    id: [u8; ID_BYTES],
-    occurred_at: [u8; INSTANT_BYTES],
-    topic: String,
+    pub(super) id: [u8; ID_BYTES],
+    pub(super) occurred_at: [u8; INSTANT_BYTES],
+    pub(super) topic: String,
     /// A bytea payload.
     decoded: Vec<u8>,
-    envelope: envelope::Scratch,
+    pub(super) envelope: envelope::Scratch,
     headers: Vec<(String, String)>,
 }
 
@@ -59,7 +59,7 @@ impl Scratch {
     }
 
     /// One large row must not hold its room for ever.
-    fn shrink(&mut self) {
+    pub(super) fn shrink(&mut self) {
         if self.decoded.capacity() > DECODED_BYTES_KEPT {
             self.decoded = Vec::new();
         }
@@ -248,7 +248,7 @@ fn check_agreement(
     Ok(())
 }
 
-fn to_payload<'a>(
+pub(super) fn to_payload<'a>(
     text: &'a str,
     envelope: &Envelope<'a>,
     causation_id: Option<&str>,

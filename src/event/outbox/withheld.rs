@@ -95,7 +95,12 @@ mod tests {
 
     fn check(columns: &[(&str, crate::change::Oid)]) -> Result<(), EventError> {
         let source = "order-service".to_owned();
-        let settings = EventSettings { source, outboxes: vec![settings()], routes: Vec::new() };
+        let settings = EventSettings {
+            source,
+            outboxes: vec![settings()],
+            messages: Vec::new(),
+            routes: Vec::new(),
+        };
         let mapping = Mapping::new(settings, database());
         mapping.check_table("public", "outbox_events", columns, &WITHHELD)
     }

@@ -107,8 +107,13 @@ fn correlations(
     Ok(found)
 }
 
-fn message(assembler: &mut Assembler, ordinal: u64, content: &str) -> Result<(), String> {
-    let taken = assembler.message(place(ordinal), context(content));
+fn message(
+    assembler: &mut Assembler,
+    ordinal: u64,
+    content: &str,
+    tracker: &mut Tracker,
+) -> Result<(), String> {
+    let taken = assembler.message(place(ordinal), context(content), tracker);
     taken.map_err(|trouble| format!("{trouble:?}"))
 }
 
@@ -116,11 +121,11 @@ fn message(assembler: &mut Assembler, ordinal: u64, content: &str) -> Result<(),
 fn a_context_among_skipped_changes_counts_for_what_follows() {
     let skipped = [ChangeKind::Message, ChangeKind::Insert, ChangeKind::Message];
     let found = correlations(&skipped, |assembler, tracker| {
-        message(assembler, 0, r#"{"correlationId": "first"}"#)?;
+        message(assembler, 0, r#"{"correlationId": "first"}"#, tracker)?;
         insert(assembler, 1, tracker)?;
-        message(assembler, 2, r#"{"correlationId": "second"}"#)?;
+        message(assembler, 2, r#"{"correlationId": "second"}"#, tracker)?;
         insert(assembler, 3, tracker)?;
-        message(assembler, 4, r#"{"correlationId": "third"}"#)?;
+        message(assembler, 4, r#"{"correlationId": "third"}"#, tracker)?;
         insert(assembler, 5, tracker)
     });
     assert_eq!(found.expect("published"), ["second", "third"]);
@@ -128,16 +133,17 @@ fn a_context_among_skipped_changes_counts_for_what_follows() {
 
 #[test]
 fn a_context_that_cannot_be_read_halts_before_the_next_event_alone() {
-    let without_events = correlations(&[], |assembler, _| message(assembler, 0, "{"));
+    let without_events =
+        correlations(&[], |assembler, tracker| message(assembler, 0, "{", tracker));
     assert_eq!(without_events.expect("published"), [""; 0]);
     let replaced = correlations(&[], |assembler, tracker| {
-        message(assembler, 0, "{")?;
-        message(assembler, 1, r#"{"correlationId": "mended"}"#)?;
+        message(assembler, 0, "{", tracker)?;
+        message(assembler, 1, r#"{"correlationId": "mended"}"#, tracker)?;
         insert(assembler, 2, tracker)
     });
     assert_eq!(replaced.expect("published"), ["mended"]);
     let halted = correlations(&[], |assembler, tracker| {
-        message(assembler, 0, r#"{"correlationId": 7}"#)?;
+        message(assembler, 0, r#"{"correlationId": 7}"#, tracker)?;
         insert(assembler, 1, tracker)
     });
     let trouble = halted.expect_err("no event");

@@ -90,6 +90,7 @@ pub(super) fn mapping() -> Mapping {
             columns: outbox::ColumnNames::default(),
             headers: Vec::new(),
         }],
+        messages: Vec::new(),
         routes: Vec::new(),
     };
     let (system_id, database) = ("7".to_owned(), "shop".to_owned());
