@@ -402,8 +402,8 @@ fn mend(reason: &Reason) -> String {
         }
         // Rows have none.
         Reason::Message { .. } | Reason::MessageField { .. } => String::new(),
-        Reason::Topic { .. } => "Set a topic for this table's [[outbox]] that is made of what is \
-                                 always a topic name: a-z, A-Z, 0-9, '.', '_' and '-', at most \
+        Reason::Topic { .. } => "Set a topic for this table's [[outbox]], or for the [[route]] of \
+                                 this type, that is made of what is always a topic name: a-z, A-Z, 0-9, '.', '_' and '-', at most \
                                  249 of them."
             .to_owned(),
     }

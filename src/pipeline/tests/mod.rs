@@ -9,9 +9,9 @@
 //! Everything runs in one thread whose clock is paused: it moves on whenever nobody has anything to
 //! do, so hours of silence cost nothing.
 
-mod context;
 mod history;
 mod idle_checkpoints;
+mod messages;
 mod recording_sink;
 mod rig;
 mod simulation;

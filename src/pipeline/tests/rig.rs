@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     checkpoint::{CheckpointRecord, Tracker},
-    event::{DatabaseIdentity, Mapping, Settings, TopicTemplate, outbox},
+    event::{DatabaseIdentity, Mapping, Settings, TopicTemplate, TypeTemplate, outbox},
     failure::Failure,
     lsn::{EndLsn, Lsn},
     pipeline::{
@@ -19,6 +19,9 @@ use crate::{
     },
     postgres::replication::{TimelineHistory, scripted},
 };
+
+/// The prefix of messages that are events.
+pub(super) const MESSAGE_PREFIX: &str = "orders-outbox";
 
 /// A server and a topic, and what is said of them at each start.
 pub(super) struct Rig {
@@ -90,7 +93,10 @@ pub(super) fn mapping() -> Mapping {
             columns: outbox::ColumnNames::default(),
             headers: Vec::new(),
         }],
-        messages: Vec::new(),
+        messages: vec![outbox::MessageSettings {
+            prefix: MESSAGE_PREFIX.to_owned(),
+            topic: TypeTemplate::parse("{domain}.events").expect("a template"),
+        }],
         routes: Vec::new(),
     };
     let (system_id, database) = ("7".to_owned(), "shop".to_owned());

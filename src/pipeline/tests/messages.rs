@@ -1,4 +1,4 @@
-//! A context counts for events behind the place where publishing goes on.
+//! Messages around the place where publishing goes on.
 
 use crate::{
     change::{
@@ -11,7 +11,7 @@ use crate::{
     pipeline::{
         assembler::{Assembler, Bounds},
         resume::Resume,
-        tests::rig::mapping,
+        tests::rig::{MESSAGE_PREFIX, mapping},
     },
     postgres::transaction::{ChangeDigest, ChangeKind, Place},
     sink::Headers,
@@ -129,6 +129,24 @@ fn a_context_among_skipped_changes_counts_for_what_follows() {
         insert(assembler, 5, tracker)
     });
     assert_eq!(found.expect("published"), ["second", "third"]);
+}
+
+/// Messages are changes as rows are: those that are out are not published again.
+#[test]
+fn messages_that_are_out_are_skipped() {
+    let found = correlations(&[ChangeKind::Message, ChangeKind::Message], |assembler, tracker| {
+        for ordinal in 0..4 {
+            let content = format!(
+                "{{\"type\": \"a.b\", \"data\": 1, \"correlationId\": \"message {ordinal}\"}}"
+            );
+            let content = content.as_bytes();
+            let message = LogicalMessage { prefix: MESSAGE_PREFIX, content, message_lsn: None };
+            let taken = assembler.message(place(ordinal), message, tracker);
+            taken.map_err(|trouble| format!("{trouble:?}"))?;
+        }
+        Ok(())
+    });
+    assert_eq!(found.expect("published"), ["message 2", "message 3"]);
 }
 
 #[test]
