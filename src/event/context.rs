@@ -18,6 +18,10 @@ pub const CONTEXT_PREFIX: &str = "tailwater.context";
 /// The fields that it may have, in this order; others say nothing.
 const FIELDS: [&str; 3] = ["correlationId", "causationId", "traceparent"];
 
+/// What is kept of the memory for its texts, in bytes. A message may hold 1 GiB; a context fits many
+/// times.
+const TEXT_BYTES_KEPT: usize = 64 << 10;
+
 /// The context at one place of the stream.
 #[derive(Default, Debug)]
 pub(super) struct Context {
@@ -32,6 +36,7 @@ impl Context {
     /// Another transaction begins, or another context replaces this one.
     pub(super) fn clear(&mut self) {
         self.text.clear();
+        self.text.shrink_to(TEXT_BYTES_KEPT);
         self.fields = [const { None }; FIELDS.len()];
         self.problem = None;
     }

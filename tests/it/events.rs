@@ -9,6 +9,7 @@ use crate::support::{
     kafka::{Broker, Record},
     oracle::event_schema,
     postgres::{Server, Session},
+    reader::high_watermarks,
     scene::{init, publishing, stop, wait_until_published},
     settings::SettingsFile,
     wait_until,
@@ -614,6 +615,46 @@ fn a_message_that_is_no_event_stops_with_its_prefix_and_field() {
         let words = ["the message of prefix \"outbox\" at ", "committed at", words];
         scene.refuse(&message(content), "event_unmappable", &words);
     }
+}
+
+/// One large transaction, published in many parts, between kills. Its context stands in the first.
+#[test]
+fn messages_come_exactly_once_through_kills_inside_a_transaction() {
+    const MESSAGES: u64 = 30_000;
+    let server = Server::start();
+    let scene = messages_alone(&server);
+    let settings = scene.settings.with("[kafka]", "transaction_bytes = \"1MiB\"");
+    init(&settings);
+    scene.session.run(&format!(
+        "BEGIN; {} SELECT count(pg_logical_emit_message(true, 'outbox', jsonb_build_object('type', \
+         'a.b', 'aggregateId', n % 7, 'data', n, 'filler', repeat('x', 2000))::text)) FROM \
+         generate_series(0, {MESSAGES} - 1) n; COMMIT",
+        context("{\"correlationId\": \"whole\"}")
+    ));
+    let brokers = Broker::shared().brokers();
+    let published = || high_watermarks(&brokers, &scene.topic).iter().sum::<i64>();
+    for _ in 0..2 {
+        let before = published();
+        let daemon = publishing(&settings);
+        wait_until("more of the transaction", PATIENCE, || published() > before);
+        daemon.kill();
+    }
+    assert!(published() < i64::try_from(MESSAGES).expect("few"), "no kill came in the middle");
+    let daemon = publishing(&settings);
+    wait_until_published(&scene.session, &scene.topic);
+    stop(daemon);
+    let records = Broker::shared().read_committed(&scene.topic);
+    let mut found: Vec<_> = records
+        .iter()
+        .map(|record| {
+            assert_eq!(record.header("correlation-id"), Some("whole"));
+            let data = record.json()["data"].as_u64().expect("a number");
+            assert_eq!(record.header("pg-seq"), Some(data.to_string().as_str()));
+            data
+        })
+        .collect();
+    found.sort_unstable();
+    assert!(found.iter().copied().eq(0..MESSAGES), "{} events", found.len());
 }
 
 #[test]
