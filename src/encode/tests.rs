@@ -212,7 +212,7 @@ mod headers {
 mod envelopes {
     use super::*;
     use crate::event::{
-        fixture::{ID, JSON, TEXT},
+        fixture::{ID, INT8, JSON, TEXT},
         outbox::PayloadForm,
     };
 
@@ -375,6 +375,26 @@ mod envelopes {
             let text = format!("{{\"id\": \"{id}\", \"data\": 1}}");
             assert_eq!(completed(&text), format!("{{\"data\": 1{}}}", fields_but(&[])), "{id}");
         }
+    }
+
+    /// A key that is no UUID says nothing of the event's id, so that of the envelope wins.
+    #[test]
+    fn the_id_of_an_envelope_wins_over_one_made_of_a_key() {
+        let of_key = |payload: &str| {
+            let outbox = Outbox::of(PayloadForm::Envelope).with_column("payload", JSON, payload);
+            write(&outbox.with_column("id", INT8, "42"))
+        };
+        let made = of_key("{\"data\": 1}").expect("an event").headers_of("event-id").concat();
+        assert_eq!(made.as_bytes()[14], b'8');
+        for id in [ID.to_owned(), ID.to_uppercase(), ID.replace('-', "")] {
+            let written = of_key(&format!("{{\"id\": \"{id}\", \"data\": 1}}")).expect("an event");
+            let published = written.headers_of("event-id").concat();
+            assert_eq!(published.to_lowercase(), ID);
+            let value = written.value.expect("a value");
+            assert!(value.contains(&format!("\"{published}\"")), "{value}");
+        }
+        let error = of_key("{\"id\": \"42\", \"data\": 1}").expect_err("no UUID");
+        assert!(error.to_string().contains("field \"id\" is not a UUID"), "{error}");
     }
 
     #[test]

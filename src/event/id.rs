@@ -44,6 +44,23 @@ fn parse(text: &str) -> Option<Uuid> {
     Uuid::try_parse(text.trim_end_matches(' ')).ok()
 }
 
+/// A row's id.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum RowId<'a> {
+    /// The UUID that its key is.
+    Own(&'a str),
+    /// A UUID that was made of its key.
+    Made(&'a str),
+}
+
+impl<'a> RowId<'a> {
+    pub(super) fn text(self) -> &'a str {
+        match self {
+            Self::Own(text) | Self::Made(text) => text,
+        }
+    }
+}
+
 /// Makes ids of the keys of one table.
 #[derive(Clone, Debug)]
 pub(super) struct KeyIds {
@@ -62,17 +79,19 @@ impl KeyIds {
     }
 
     /// The id of the row with that key, which is no UUID.
-    pub(super) fn of_key<'a>(&self, key: &str, scratch: &'a mut [u8; ID_BYTES]) -> &'a str {
-        self.uuid_of(key).hyphenated().encode_lower(scratch)
+    pub(super) fn of_key<'a>(&self, key: &str, scratch: &'a mut [u8; ID_BYTES]) -> RowId<'a> {
+        RowId::Made(self.uuid_of(key).hyphenated().encode_lower(scratch))
     }
 
     /// The UUID that the key is, or else the id of the row with that key.
-    pub(super) fn of_text<'a>(&self, key: &'a str, scratch: &'a mut [u8; ID_BYTES]) -> &'a str {
+    pub(super) fn of_text<'a>(&self, key: &'a str, scratch: &'a mut [u8; ID_BYTES]) -> RowId<'a> {
         if is_canonical(key) {
-            return key;
+            return RowId::Own(key);
         }
-        let uuid = parse(key).unwrap_or_else(|| self.uuid_of(key));
-        uuid.hyphenated().encode_lower(scratch)
+        match parse(key) {
+            Some(uuid) => RowId::Own(uuid.hyphenated().encode_lower(scratch)),
+            None => self.of_key(key, scratch),
+        }
     }
 
     fn uuid_of(&self, key: &str) -> Uuid {
@@ -153,7 +172,7 @@ mod tests {
     fn key_id(system_id: &str, database: &str, table: &str, key: &str) -> String {
         let (system_id, database) = (system_id.to_owned(), database.to_owned());
         let ids = KeyIds::new(&DatabaseIdentity { system_id, database }, "public", table);
-        ids.of_key(key, &mut [0; ID_BYTES]).to_owned()
+        ids.of_key(key, &mut [0; ID_BYTES]).text().to_owned()
     }
 
     /// Python: hashlib.sha256(b"".join(len(s).to_bytes(8, "big") + s for s in [b"tailwater outbox
@@ -197,10 +216,11 @@ mod tests {
         let (system_id, database) = ("7".to_owned(), "shop".to_owned());
         let ids = KeyIds::new(&DatabaseIdentity { system_id, database }, "public", "outbox");
         let mut scratch = [0; ID_BYTES];
-        assert_eq!(ids.of_text(CANONICAL, &mut scratch), CANONICAL);
-        assert_eq!(ids.of_text(&CANONICAL.to_uppercase(), &mut scratch), CANONICAL);
+        assert_eq!(ids.of_text(CANONICAL, &mut scratch), RowId::Own(CANONICAL));
+        let capitals = CANONICAL.to_uppercase();
+        assert_eq!(ids.of_text(&capitals, &mut scratch), RowId::Own(CANONICAL));
         let hashed = key_id("7", "shop", "outbox", "42");
-        assert_eq!(ids.of_text("42", &mut scratch), hashed);
+        assert_eq!(ids.of_text("42", &mut scratch), RowId::Made(&hashed));
     }
 
     #[test]

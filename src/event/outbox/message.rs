@@ -10,7 +10,7 @@ use crate::{
         TypeTemplate, id,
         outbox::{
             Scratch, Shared, envelope, read_json,
-            row::{VERSION, to_payload},
+            row::{VERSION, own_id, to_payload},
         },
         route, timestamp,
     },
@@ -34,7 +34,7 @@ pub(in crate::event) fn map<'a>(
     scratch: &'a mut Scratch,
 ) -> Result<DomainEvent<'a>, Reason> {
     scratch.shrink();
-    let Scratch { id, occurred_at, topic: topic_name, envelope: walk, .. } = scratch;
+    let Scratch { id, envelope_id, occurred_at, topic: topic_name, envelope: walk, .. } = scratch;
     let refuse = |field: Field, problem| Reason::MessageField { name: field.name(), problem };
 
     let text = read_json(message.content)?;
@@ -44,12 +44,10 @@ pub(in crate::event) fn map<'a>(
         Some("") => return Err(refuse(Field::Type, FieldProblem::Empty)),
         Some(event_type) => event_type,
     };
-    let not_uuid = || refuse(Field::Id, FieldProblem::NotUuid);
-    let id = match (envelope.text(Field::Id), envelope.written(Field::Id)) {
-        (Some(kept), _) if id::is_hyphenated(kept) => kept,
-        (Some(_), _) => return Err(not_uuid()),
-        (None, Some(written)) => id::canonical(written, id).ok_or_else(not_uuid)?,
-        (None, None) => id::of_message(identity, transaction, message.message_lsn, id),
+    let own_id = own_id(&envelope, envelope_id);
+    let id = match own_id.map_err(|_| refuse(Field::Id, FieldProblem::NotUuid))? {
+        Some(own) => own,
+        None => id::of_message(identity, transaction, message.message_lsn, id),
     };
     let context = shared.context;
     let causation_id = envelope.text(Field::CausationId).or_else(|| context.causation_id());

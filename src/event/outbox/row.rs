@@ -5,7 +5,7 @@ use crate::{
     event::{
         DomainEvent, ExtraHeaders, Field, FieldProblem, OwnHeader, Payload, Reason, Route,
         context::Context,
-        id::{self, ID_BYTES, KeyIds},
+        id::{self, ID_BYTES, KeyIds, RowId},
         outbox::{
             PayloadForm,
             columns::{ColumnAt, Columns, IdText},
@@ -38,6 +38,8 @@ pub(crate) struct Shared<'a> {
 #[derive(Debug)]
 pub(crate) struct Scratch {
     pub(super) id: [u8; ID_BYTES],
+    /// The id that an envelope brings in another form.
+    pub(super) envelope_id: [u8; ID_BYTES],
     pub(super) occurred_at: [u8; INSTANT_BYTES],
     pub(super) topic: String,
     /// A bytea payload.
@@ -50,6 +52,7 @@ impl Scratch {
     pub(crate) fn new() -> Self {
         Self {
             id: [0; ID_BYTES],
+            envelope_id: [0; ID_BYTES],
             occurred_at: [0; INSTANT_BYTES],
             topic: String::new(),
             decoded: Vec::new(),
@@ -78,7 +81,8 @@ impl Table {
     ) -> Result<DomainEvent<'a>, Reason> {
         scratch.shrink();
         let columns = &self.columns;
-        let Scratch { id, occurred_at, topic, decoded, envelope: walk, headers } = scratch;
+        let Scratch { id, envelope_id, occurred_at, topic, decoded, envelope: walk, headers } =
+            scratch;
 
         let row_id = read_id(columns, &self.key_ids, tuple, id)?;
         let event_type = read_event_type(&columns.event_type, tuple)?;
@@ -100,7 +104,12 @@ impl Table {
             Some(text) => Ok(Some(text)),
             None => optional_text(column, tuple),
         };
-        let id = won(Field::Id).unwrap_or(row_id);
+        let id = match (row_id, &envelope) {
+            (RowId::Made(made), Some((_, envelope))) => {
+                own_id(envelope, envelope_id)?.unwrap_or(made)
+            }
+            (row_id, _) => won(Field::Id).unwrap_or(row_id.text()),
+        };
         let context = shared.context;
         let causation_id = won_or_column(Field::CausationId, &columns.causation_id)?
             .or_else(|| context.causation_id());
@@ -179,7 +188,7 @@ fn read_id<'a>(
     key_ids: &KeyIds,
     tuple: Tuple<'a>,
     scratch: &'a mut [u8; ID_BYTES],
-) -> Result<&'a str, Reason> {
+) -> Result<RowId<'a>, Reason> {
     let text = match columns.id.needed_text(tuple)? {
         "" => return Err(Reason::Empty { column: columns.id.owned_name() }),
         text => text,
@@ -220,10 +229,24 @@ fn read_occurred_at<'a>(
     timestamp::from_timestamp(transaction.committed_at, scratch).ok_or(Reason::CommitTimeOutOfRange)
 }
 
+/// The id that an envelope brings, which must be a UUID.
+pub(super) fn own_id<'a>(
+    envelope: &Envelope<'a>,
+    scratch: &'a mut [u8; ID_BYTES],
+) -> Result<Option<&'a str>, Reason> {
+    let not_uuid = || Reason::Field { field: Field::Id, problem: FieldProblem::NotUuid };
+    match (envelope.text(Field::Id), envelope.written(Field::Id)) {
+        (Some(kept), _) if id::is_hyphenated(kept) => Ok(Some(kept)),
+        (Some(_), _) => Err(not_uuid()),
+        (None, Some(written)) => id::canonical(written, scratch).ok_or_else(not_uuid).map(Some),
+        (None, None) => Ok(None),
+    }
+}
+
 /// Id and type must not contradict the columns: the record's key and topic follow those.
 fn check_agreement(
     envelope: &Envelope<'_>,
-    row_id: &str,
+    row_id: RowId<'_>,
     event_type: &str,
     columns: &Columns,
 ) -> Result<(), Reason> {
@@ -231,7 +254,8 @@ fn check_agreement(
         let problem = FieldProblem::Contradicts { column: column.owned_name() };
         Err(Reason::Field { field, problem })
     };
-    if let Some(id) = envelope.written(Field::Id)
+    // What is made of a key agrees with no id, and contradicts none.
+    if let (RowId::Own(row_id), Some(id)) = (row_id, envelope.written(Field::Id))
         && !id.eq_ignore_ascii_case(row_id)
     {
         let mut scratch = [0; ID_BYTES];
