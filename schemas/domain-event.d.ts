@@ -1,6 +1,6 @@
 /** What happened, as one Kafka record's value. The contract is domain-event.schema.json. */
 export interface DomainEvent<Type extends string = string, Data = unknown> {
-  /** Names the event for ever: the outbox row's id, a UUID. Remember it to act only once. */
+  /** Names the event for ever: the outbox row's id, or a UUID that is made of it. Remember it to act only once. */
   id: string
   /** What happened, as `order.placed`. */
   type: Type
@@ -28,7 +28,7 @@ export interface DomainEventHeaders {
   'event-id': string
   'event-type': string
   'correlation-id': string
-  /** The W3C trace context, where the row carries one. */
+  /** The W3C trace context, where the row, or its transaction's context, carries one. */
   traceparent?: string
   /** The commit record of the event's transaction, as `16/B374D848`. */
   'pg-lsn': string

@@ -1,7 +1,8 @@
 -- An outbox table as Tailwater reads it without further settings. Columns may have other names
 -- (`columns = { ... }`), and there may be more of them: they do not matter.
 CREATE TABLE outbox_events (
-    -- The event's id; names it for ever.
+    -- The event's id; names it for ever. A key of another kind, such as a bigserial, does as well:
+    -- the event's id is then a UUID that is made of it (schemas/README.md).
     id             uuid        PRIMARY KEY DEFAULT gen_random_uuid(),
     -- The record's key: events of one aggregate keep their order.
     aggregate_id   text,
@@ -16,7 +17,7 @@ CREATE TABLE outbox_events (
     -- Each of these may be added:
     -- , aggregate_type text   -- for topic = "{aggregate_type}.events"
     -- , version        text   -- the version of the data's shape; "1.0" without it
-    -- , correlation_id text   -- what the event belongs to; its own id without it
+    -- , correlation_id text   -- what the event belongs to; else the transaction's context says it
     -- , causation_id   text   -- the event or command that caused it
     -- , traceparent    text   -- the W3C trace context, for the record's header
     -- , headers        jsonb  -- an object whose members become record headers

@@ -49,7 +49,7 @@ fuzz_target!(|input: &[u8]| {
                     assert!(bytes <= frame.len());
                 }
             }
-            Step::Relation(_) | Step::NonTransactionalMessage | Step::Nothing => {}
+            Step::Relation(_) | Step::NonTransactionalMessage { .. } | Step::Nothing => {}
         }
     }
 });

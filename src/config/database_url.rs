@@ -126,18 +126,30 @@ impl DatabaseUrl {
     }
 }
 
-/// One port for each host, or one for all.
+/// One port for each host, or one for all. The parameter `host` holds several as libpq has it, in a
+/// list that its parser takes for one name.
 fn hosts(config: &tokio_postgres::Config) -> Result<Vec<Host>, String> {
-    let (hosts, ports) = (config.get_hosts(), config.get_ports());
-    if ports.len() > 1 && ports.len() != hosts.len() {
-        return Err(format!("has {} ports for {} hosts", ports.len(), hosts.len()));
+    let mut names = Vec::new();
+    for host in config.get_hosts() {
+        let text = match host {
+            UrlHost::Tcp(name) => name.as_str(),
+            UrlHost::Unix(folder) => folder.to_str().ok_or("names a folder that is not UTF-8")?,
+        };
+        names.extend(text.split(',').map(str::to_owned));
+    }
+    let ports = config.get_ports();
+    if ports.len() > 1 && ports.len() != names.len() {
+        return Err(format!("has {} ports for {} hosts", ports.len(), names.len()));
+    }
+    if names.iter().any(String::is_empty) {
+        return Err("has an empty name in its list of hosts".to_owned());
     }
     let port = |index: usize| ports.get(index).or(ports.first()).copied().unwrap_or(PORT);
-    let host = |(index, host): (usize, &UrlHost)| match host {
-        UrlHost::Tcp(name) => Host::Tcp { host: name.clone(), port: port(index) },
-        UrlHost::Unix(folder) => Host::Unix { folder: folder.clone(), port: port(index) },
+    let host = |(index, name): (usize, String)| match name.starts_with('/') {
+        true => Host::Unix { folder: name.into(), port: port(index) },
+        false => Host::Tcp { host: name, port: port(index) },
     };
-    Ok(hosts.iter().enumerate().map(host).collect())
+    Ok(names.into_iter().enumerate().map(host).collect())
 }
 
 impl Read for DatabaseUrl {
@@ -209,6 +221,7 @@ mod tests {
             ("postgres://db/shop", "no user"),
             ("postgres://user:secret@/shop", "no host"),
             ("postgres://user:secret@/shop?host=one,two,three&port=1,2", "2 ports for 3 hosts"),
+            ("postgres://user:secret@/shop?host=one,,two", "an empty name"),
             ("postgres://user:secret@db:port/shop", "must be a URL"),
             ("db.internal", "must be a URL"),
             ("host=db user=user password=secret", "must be a URL"),

@@ -9,7 +9,10 @@ use super::{
     section::section,
 };
 use crate::{
-    event::{TopicTemplate, outbox::PayloadForm},
+    event::{
+        TopicTemplate, TypeGlob, TypeTemplate,
+        outbox::{Layout, PayloadForm},
+    },
     postgres::{PublicationName, SlotName, TableName},
     sink::kafka::Partitioner,
     telemetry::LogFormat,
@@ -26,6 +29,10 @@ section! {
         kafka: KafkaSection,
         /// The outbox tables.
         outbox: Vec<OutboxSection>,
+        /// The outboxes without a table.
+        message: Vec<MessageSection>,
+        /// Topics by types.
+        route: Vec<RouteSection>,
         /// The log, on standard error.
         log: LogSection,
     }
@@ -97,12 +104,18 @@ section! {
     OutboxSection {
         /// The table with its schema, both as the catalog has them: without quotes.
         table: Located<TableName>,
+        /// Whose table it is: `tailwater`, where each column has the name of its purpose, or
+        /// `debezium`, the table of Debezium's EventRouter: the columns id, aggregatetype,
+        /// aggregateid, type and payload, the topic outbox.event.{aggregate_type}, the payload
+        /// `bare`, and the id in the header `id` too. Each of these can be set apart from it.
+        layout: Layout = "tailwater",
         /// Which topic an event goes to. A template: {type}, {domain} (the type up to its first
-        /// dot), {aggregate_type}, {column:NAME}, {schema}, {table}.
+        /// dot), {aggregate_type}, {column:NAME}, {schema}, {table}. The layout may have another
+        /// default.
         topic: Located<TopicTemplate> = "{domain}.events",
         /// What the payload column holds: the event's `data`, the whole `envelope`, or the `bare`
-        /// value of the record.
-        payload: PayloadForm = "data",
+        /// value of the record. The layout may have another default.
+        payload: Located<PayloadForm> = "data",
         /// Names of columns that are not called as their purpose.
         columns: ColumnsSection,
         /// More record headers: the header's name, and the column whose text it gets.
@@ -113,7 +126,8 @@ section! {
 section! {
     /// `columns` of an outbox
     ColumnsSection {
-        /// The event's id: uuid, or text that holds one.
+        /// The event's id: a uuid, or text that holds one. A key of another kind, such as a
+        /// bigserial, gives a UUID that is made of it.
         id: Option<String>,
         /// The record's key.
         aggregate_id: Option<String>,
@@ -127,7 +141,7 @@ section! {
         created_at: Option<String>,
         /// The envelope's version. May be absent: then it is 1.0.
         version: Option<String>,
-        /// May be absent: then it is the event's id.
+        /// May be absent: then it is that of the transaction's context, else the event's id.
         correlation_id: Option<String>,
         /// May be absent.
         causation_id: Option<String>,
@@ -136,6 +150,28 @@ section! {
         /// A jsonb or json object, or a domain over one, whose members become record headers.
         /// May be absent.
         headers: Option<String>,
+    }
+}
+
+section! {
+    /// `[[message]]`
+    MessageSection {
+        /// The prefix of messages that are events: pg_logical_emit_message(true, prefix, content).
+        prefix: Located<String>,
+        /// Which topic an event goes to. A template: {type}, {domain} (the type up to its first
+        /// dot).
+        topic: Located<TypeTemplate> = "{domain}.events",
+    }
+}
+
+section! {
+    /// `[[route]]`
+    RouteSection {
+        /// Which events: a pattern for their types, in which * stands for any characters and ? for
+        /// one. Of the routes that match, the first in the file counts.
+        r#type: TypeGlob,
+        /// Where they go instead of where their own section says. A template: {type}, {domain}.
+        topic: Located<TypeTemplate>,
     }
 }
 

@@ -9,16 +9,16 @@ use std::{
 
 use super::{
     database_url::DatabaseUrl,
-    document::{self, Node, join},
-    file::{ColumnsSection, File, KafkaSection, OutboxSection},
-    mistake::{Mistakes, SettingsError},
+    document::{self, Node, Value, join},
+    file::{ColumnsSection, File, KafkaSection, MessageSection, OutboxSection, RouteSection},
+    mistake::{Mistakes, Origin, SettingsError},
     scalar::{Count, Located, SecretFile, TopicName, TransactionInterval},
     section::Read,
 };
 use crate::{
     event::{
-        self, OwnHeader,
-        outbox::{ColumnName, ColumnNames},
+        self, OwnHeader, TopicTemplate,
+        outbox::{ColumnName, ColumnNames, PayloadForm},
     },
     failure::{Code, Failure, Recovery},
     pipeline, postgres,
@@ -71,6 +71,7 @@ impl Config {
         let mut mistakes = Mistakes::default();
         let root: Node = document::read(text, environment, &mut mistakes);
         let file = File::read(&root, "", &mut mistakes);
+        check_origins(&root, &mut mistakes);
         let config = file.map(|file| Self::assemble(file, &mut mistakes));
         match config {
             Some(config) if mistakes.is_empty() => Ok(config),
@@ -79,8 +80,10 @@ impl Config {
     }
 
     fn assemble(file: File, mistakes: &mut Mistakes) -> Self {
-        let File { source, postgres, kafka, outbox, log } = file;
+        let File { source, postgres, kafka, outbox, message, route, log } = file;
         let outboxes = outboxes(&outbox, &kafka.checkpoint_topic, mistakes);
+        let messages = messages(message, &kafka.checkpoint_topic, mistakes);
+        let routes = routes(route, &kafka.checkpoint_topic, mistakes);
         check_interval(&kafka, mistakes);
         Self {
             pipeline: pipeline::Settings {
@@ -90,11 +93,22 @@ impl Config {
                 publication: postgres.publication,
                 failover: postgres.failover,
                 tables: outbox.into_iter().map(|outbox| outbox.table.value).collect(),
-                event: event::Settings { source, outboxes },
+                event: event::Settings { source, outboxes, messages, routes },
                 kafka: kafka_settings(kafka),
             },
             log: telemetry::Settings { format: log.format, filter: log.filter.0 },
         }
+    }
+}
+
+/// A file without anything to publish.
+fn check_origins(root: &Node, mistakes: &mut Mistakes) {
+    let Value::Table(table) = &root.value else { return };
+    if !table.contains_key("outbox") && !table.contains_key("message") {
+        let outbox = <Vec<OutboxSection>>::expected("outbox");
+        let message = <Vec<MessageSection>>::expected("message");
+        let problem = format!("is missing: {outbox}, or {message}");
+        mistakes.add(&Origin::Nowhere, "outbox", problem);
     }
 }
 
@@ -161,36 +175,113 @@ fn outboxes(
             let problem = format!("is named by two [[outbox]] sections: \"{table}\"");
             mistakes.add(origin, "outbox.table", problem);
         }
-        let Located { value: topic, origin } = &section.topic;
+        let (topic, payload) = (topic(section), payload(section));
+        let origin = &section.topic.origin;
         match topic.for_table(&table.schema, &table.name) {
             Err(error) => {
                 mistakes.add(origin, "outbox.topic", format!("does not do for {table}: {error}"));
             }
-            Ok(filled) if filled.literal() == Some(checkpoint_topic.as_str()) => {
-                let problem = format!(
-                    "must be another topic than kafka.checkpoint_topic, \"{checkpoint_topic}\": \
-                     that holds checkpoints alone, and forgets"
-                );
-                mistakes.add(origin, "outbox.topic", problem);
+            Ok(filled) => {
+                let topic = (filled.literal(), origin);
+                check_topic(topic, "outbox.topic", checkpoint_topic, mistakes);
             }
-            Ok(_) => {}
         }
-        check_headers(section, mistakes);
+        check_headers(section, payload, mistakes);
+        let columns = column_names(section);
         settings.push(event::outbox::Settings {
             table: (table.schema.clone(), table.name.clone()),
-            topic: topic.clone(),
-            payload: section.payload,
-            columns: column_names(&section.columns),
-            headers: section.headers.texts().into_iter().collect(),
+            topic,
+            payload,
+            headers: headers(section, &columns),
+            columns,
         });
     }
     settings
 }
 
+fn messages(
+    sections: Vec<MessageSection>,
+    TopicName(checkpoint_topic): &TopicName,
+    mistakes: &mut Mistakes,
+) -> Vec<event::outbox::MessageSettings> {
+    let mut settings: Vec<event::outbox::MessageSettings> = Vec::new();
+    for MessageSection { prefix, topic } in sections {
+        let Located { value: prefix, origin } = prefix;
+        if prefix == event::CONTEXT_PREFIX {
+            let problem = format!("cannot be \"{prefix}\", which gives a transaction its context");
+            mistakes.add(&origin, "message.prefix", problem);
+        }
+        if settings.iter().any(|other| other.prefix == prefix) {
+            let problem = format!("is named by two [[message]] sections: \"{prefix}\"");
+            mistakes.add(&origin, "message.prefix", problem);
+        }
+        let Located { value: topic, origin } = topic;
+        check_topic((topic.literal(), &origin), "message.topic", checkpoint_topic, mistakes);
+        settings.push(event::outbox::MessageSettings { prefix, topic });
+    }
+    settings
+}
+
+fn routes(
+    sections: Vec<RouteSection>,
+    TopicName(checkpoint_topic): &TopicName,
+    mistakes: &mut Mistakes,
+) -> Vec<event::Route> {
+    let mut routes = Vec::new();
+    for RouteSection { r#type: event_type, topic: Located { value: topic, origin } } in sections {
+        check_topic((topic.literal(), &origin), "route.topic", checkpoint_topic, mistakes);
+        routes.push(event::Route { event_type, topic });
+    }
+    routes
+}
+
+/// Events must not go where checkpoints are.
+fn check_topic(
+    (topic, origin): (Option<&str>, &Origin),
+    key: &str,
+    checkpoint_topic: &str,
+    mistakes: &mut Mistakes,
+) {
+    if topic == Some(checkpoint_topic) {
+        let problem = format!(
+            "must be another topic than kafka.checkpoint_topic, \"{checkpoint_topic}\": that \
+             holds checkpoints alone, and forgets"
+        );
+        mistakes.add(origin, key, problem);
+    }
+}
+
+/// What the section says, else what its layout says.
+fn topic(section: &OutboxSection) -> TopicTemplate {
+    match &section.topic.origin {
+        Origin::Nowhere => {
+            TopicTemplate::parse(section.layout.topic()).expect("a layout's topic is a template")
+        }
+        Origin::Line(_) | Origin::Environment(_) => section.topic.value.clone(),
+    }
+}
+
+/// What the section says, else what its layout says.
+fn payload(section: &OutboxSection) -> PayloadForm {
+    match &section.payload.origin {
+        Origin::Nowhere => section.layout.payload(),
+        Origin::Line(_) | Origin::Environment(_) => section.payload.value,
+    }
+}
+
+/// The section's, and that of its layout, unless the section gives that name to another column.
+fn headers(section: &OutboxSection, columns: &ColumnNames) -> Vec<(String, String)> {
+    let mut headers = section.headers.texts();
+    if let Some(name) = section.layout.id_header() {
+        headers.entry(name.to_owned()).or_insert_with(|| columns.id.as_str().to_owned());
+    }
+    headers.into_iter().collect()
+}
+
 /// What no record can have, however its row looks.
-fn check_headers(section: &OutboxSection, mistakes: &mut Mistakes) {
+fn check_headers(section: &OutboxSection, payload: PayloadForm, mistakes: &mut Mistakes) {
     for (index, (name, origin)) in section.headers.places().enumerate() {
-        if OwnHeader::named(name).is_some_and(|own| own.belongs_to(section.payload)) {
+        if OwnHeader::named(name).is_some_and(|own| own.belongs_to(payload)) {
             let problem = "cannot be set: Tailwater writes this header itself, and a record must \
                            not have it twice";
             mistakes.add(origin, &join("outbox.headers", name), problem);
@@ -205,8 +296,8 @@ fn check_headers(section: &OutboxSection, mistakes: &mut Mistakes) {
     }
 }
 
-fn column_names(section: &ColumnsSection) -> ColumnNames {
-    let mut names = ColumnNames::default();
+fn column_names(section: &OutboxSection) -> ColumnNames {
+    let mut names = section.layout.columns();
     let ColumnsSection {
         id,
         aggregate_id,
@@ -219,7 +310,7 @@ fn column_names(section: &ColumnsSection) -> ColumnNames {
         causation_id,
         traceparent,
         headers,
-    } = section;
+    } = &section.columns;
     for (name, configured) in [
         (&mut names.id, id),
         (&mut names.aggregate_id, aggregate_id),

@@ -11,7 +11,10 @@ use super::{
     section::{Read, required_keys},
 };
 use crate::{
-    event::{TopicTemplate, check_topic_name, outbox::PayloadForm},
+    event::{
+        TopicTemplate, TypeGlob, TypeTemplate, check_topic_name,
+        outbox::{Layout, PayloadForm},
+    },
     postgres::{PublicationName, Secret, SlotName, TableName},
     sink::kafka::Partitioner,
     telemetry::LogFormat,
@@ -70,7 +73,7 @@ impl<T: Read> Read for Located<T> {
     }
 }
 
-/// A list that must hold something: `[[outbox]]`.
+/// A list of sections, as `[[outbox]]`; one that is there holds something.
 impl<T: Read> Read for Vec<T> {
     fn read(node: &Node, key: &str, mistakes: &mut Mistakes) -> Option<Self> {
         let Value::List(items) = &node.value else {
@@ -85,6 +88,10 @@ impl<T: Read> Read for Vec<T> {
         // All are read before any is missed, so that each one's mistakes are found.
         let read: Vec<Option<T>> = items.iter().map(|item| T::read(item, key, mistakes)).collect();
         read.into_iter().collect()
+    }
+
+    fn absent() -> Option<Self> {
+        Some(Vec::new())
     }
 
     fn expected(key: &str) -> String {
@@ -337,6 +344,14 @@ parsed! {
         table_name;
     TopicTemplate, "a topic template, as \"{domain}.events\"", json!({ "type": "string", "minLength": 1 }),
         |text| Self::parse(text).map_err(|error| format!("is no topic template: {error}"));
+    TypeTemplate, "a topic template, as \"{domain}.events\"", json!({ "type": "string", "minLength": 1 }),
+        |text| Self::parse(text).map_err(|error| format!("is no topic template: {error}"));
+    TypeGlob, "a pattern for types, as \"order.*\"", json!({ "type": "string", "minLength": 1 }),
+        |text| match Self::parse(text) {
+            _ if text.is_empty() => Err("must not be empty".to_owned()),
+            Ok(glob) => Ok(glob),
+            Err(error) => Err(format!("is no pattern for types: it {error}")),
+        };
     TopicName, "a topic's name", pattern("[a-zA-Z0-9._-]{1,249}"),
         |text| match check_topic_name(text) {
             Ok(()) => Ok(Self(text.to_owned())),
@@ -395,6 +410,7 @@ macro_rules! words {
 }
 
 words! {
+    Layout { "tailwater" => Tailwater, "debezium" => Debezium, }
     PayloadForm { "data" => Data, "envelope" => Envelope, "bare" => Bare, }
     Partitioner {
         "murmur2" => Murmur2,

@@ -9,6 +9,10 @@ pub fn json_schema() -> Json {
     let mut schema = File::schema();
     if let Some(members) = schema.as_object_mut() {
         members.insert("$schema".to_owned(), json!("https://json-schema.org/draft/2020-12/schema"));
+        members.insert(
+            "anyOf".to_owned(),
+            json!([{ "required": ["outbox"] }, { "required": ["message"] }]),
+        );
         members.insert("title".to_owned(), json!("Tailwater's settings"));
     }
     schema

@@ -70,6 +70,11 @@ pub(super) struct Place<'a> {
     pub(super) origin: &'a Origin,
 }
 
+/// The key of a field, which may be a word of Rust's: `r#type`.
+pub(super) fn key_name(field: &'static str) -> &'static str {
+    field.strip_prefix("r#").unwrap_or(field)
+}
+
 /// Reads one key of a table.
 pub(super) fn read_key<T: Read>(
     place: &Place<'_>,
@@ -168,13 +173,13 @@ macro_rules! section {
                     mistakes.add(&node.origin, key, problem);
                     return None;
                 };
-                let known = [$(stringify!($key)),+];
+                let known = [$($crate::config::section::key_name(stringify!($key))),+];
                 $crate::config::section::refuse_unknown(table, key, &known, mistakes);
                 let place =
                     $crate::config::section::Place { table, path: key, origin: &node.origin };
                 $(let $key = $crate::config::section::read_key::<$type>(
                     &place,
-                    stringify!($key),
+                    $crate::config::section::key_name(stringify!($key)),
                     None::<$crate::config::section::Literal>$(.or(Some($default.into())))?,
                     mistakes,
                 );)+
@@ -200,9 +205,10 @@ macro_rules! section {
                         concat!($($doc, "\n"),+),
                         None::<$crate::config::section::Literal>$(.or(Some($default.into())))?,
                     );
-                    properties.insert(stringify!($key).to_owned(), schema);
+                    let name = $crate::config::section::key_name(stringify!($key));
+                    properties.insert(name.to_owned(), schema);
                     if is_required {
-                        required.push(stringify!($key));
+                        required.push(name);
                     }
                 )+
                 serde_json::json!({

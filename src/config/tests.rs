@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use super::{Config, Environment, SettingsError};
-use crate::{postgres::Host, sink::kafka::Partitioner};
+use crate::{
+    event::outbox::{self, PayloadForm},
+    postgres::Host,
+    sink::kafka::Partitioner,
+};
 
 const FIRST_PIPELINE: &str = r#"source = "order-service"
 
@@ -65,7 +69,8 @@ topic = "{topic}.events"
         mistakes(text, &[]),
         [
             "line 1: source must not be empty",
-            "line 2: on_eror is not a setting; there are source, postgres, kafka, outbox, log",
+            "line 2: on_eror is not a setting; there are source, postgres, kafka, outbox, message, \
+             route, log",
             "line 5: postgres.url names no user, as in postgres://user@host/database",
             "line 6: postgres.slto is not a setting; the nearest is postgres.slot",
             "line 9: kafka.brokers must be a text in quotes, not a list",
@@ -101,7 +106,7 @@ fn what_is_missing_is_named_with_its_place_and_what_is_expected() {
         mistakes("source = \"s\"\n", &[("TAILWATER_POSTGRES__SLOT", "orders")]),
         [
             "kafka is missing: a section [kafka] with brokers",
-            "outbox is missing: a section [[outbox]] with table",
+            "outbox is missing: a section [[outbox]] with table, or a section [[message]] with prefix",
             "postgres.url is missing: a URL as \"postgres://user@host:5432/database\"",
         ]
     );
@@ -282,6 +287,128 @@ fn headers_that_are_ours_cannot_be_set() {
     // A bare value has the envelope's other fields in its headers.
     let text = format!("{text}payload = \"bare\"\n");
     assert_eq!(mistakes(&text, &[]), [ours("pg-lsn"), ours("source"), ours("traceparent")]);
+}
+
+#[test]
+fn a_layout_presets_what_the_section_does_not_say() {
+    let outbox = |lines: &str| {
+        let text = format!("{FIRST_PIPELINE}{lines}\n");
+        let settings = read(&text, &[]).expect("settings").pipeline.event.outboxes;
+        settings.into_iter().next().expect("an outbox")
+    };
+    let names = |outbox: &outbox::Settings| {
+        let names = &outbox.columns;
+        [&names.id, &names.aggregate_type, &names.aggregate_id, &names.event_type, &names.payload]
+            .map(|name| name.as_str().to_owned())
+    };
+    let plain = outbox("layout = \"tailwater\"");
+    assert_eq!(plain, outbox(""));
+    assert_eq!((plain.topic.as_str(), plain.payload), ("{domain}.events", PayloadForm::Data));
+    assert_eq!(plain.headers, []);
+    let preset = outbox("layout = \"debezium\"");
+    assert_eq!(names(&preset), ["id", "aggregatetype", "aggregateid", "type", "payload"]);
+    assert_eq!(preset.topic.as_str(), "outbox.event.{aggregate_type}");
+    assert_eq!(preset.payload, PayloadForm::Bare);
+    assert_eq!(preset.headers, [("id".to_owned(), "id".to_owned())]);
+    let renamed = outbox(
+        "layout = \"debezium\"\ntopic = \"{domain}.events\"\npayload = \"data\"\n\
+         columns = { id = \"key\", event_type = \"event\" }",
+    );
+    assert_eq!(names(&renamed), ["key", "aggregatetype", "aggregateid", "event", "payload"]);
+    assert_eq!((renamed.topic.as_str(), renamed.payload), ("{domain}.events", PayloadForm::Data));
+    assert_eq!(renamed.headers, [("id".to_owned(), "key".to_owned())]);
+    let own = outbox("layout = \"debezium\"\nheaders = { id = \"other\", x = \"y\" }");
+    let headers: Vec<_> = own.headers.iter().map(|(name, column)| (&**name, &**column)).collect();
+    assert_eq!(headers, [("id", "other"), ("x", "y")]);
+    let text = format!("{FIRST_PIPELINE}layout = \"eventrouter\"\n");
+    assert_eq!(
+        mistakes(&text, &[]),
+        ["line 11: outbox.layout must be one of \"tailwater\", \"debezium\", not \"eventrouter\""]
+    );
+    // The headers of a bare value are ours there.
+    let text = format!("{FIRST_PIPELINE}layout = \"debezium\"\nheaders = {{ source = \"s\" }}\n");
+    assert_eq!(mistakes(&text, &[]).len(), 1);
+}
+
+#[test]
+fn messages_alone_are_a_pipeline() {
+    let (before, _) = FIRST_PIPELINE.split_once("[[outbox]]").expect("an outbox");
+    let text = format!(
+        "{before}[[message]]\nprefix = \"outbox\"\n[[message]]\nprefix = \"audit\"\ntopic = \"audit\"\n"
+    );
+    let pipeline = read(&text, &[]).expect("settings").pipeline;
+    assert!(pipeline.tables.is_empty() && pipeline.event.outboxes.is_empty());
+    let found: Vec<_> = pipeline
+        .event
+        .messages
+        .iter()
+        .map(|message| (message.prefix.as_str(), message.topic.literal()))
+        .collect();
+    assert_eq!(found, [("outbox", None), ("audit", Some("audit"))]);
+    let text = format!(
+        "{before}[[message]]\nprefix = \"tailwater.context\"\n[[message]]\nprefix = \"a\"\ntopic = \
+         \"__tailwater_checkpoints\"\n[[message]]\nprefix = \"a\"\ntopic = \"{{table}}\"\n[[message]]\n\
+         prefix = \"\"\n"
+    );
+    let found = mistakes(&text, &[]);
+    for (mistake, words) in found.iter().zip([
+        "line 16: message.topic is no topic template: topic \"{table}\" has {table}, which only",
+        "line 18: message.prefix must not be empty",
+    ]) {
+        assert!(mistake.starts_with(words), "{words}: {found:?}");
+    }
+    assert_eq!(found.len(), 2, "{found:?}");
+    let text = text.replace("{table}", "b").replace("\"\"", "\"c\"");
+    let found = mistakes(&text, &[]);
+    for (mistake, words) in found.iter().zip([
+        "line 10: message.prefix cannot be \"tailwater.context\", which gives a transaction",
+        "line 13: message.topic must be another topic than kafka.checkpoint_topic",
+        "line 15: message.prefix is named by two [[message]] sections: \"a\"",
+    ]) {
+        assert!(mistake.starts_with(words), "{words}: {found:?}");
+    }
+    assert_eq!(found.len(), 3, "{found:?}");
+}
+
+#[test]
+fn routes_are_checked_as_topics_and_patterns() {
+    let text = format!(
+        "{FIRST_PIPELINE}[[route]]\ntype = \"order.*\"\ntopic = \"orders\"\n[[route]]\ntype = \
+         \"*\"\ntopic = \"all.{{domain}}\"\n"
+    );
+    let event = read(&text, &[]).expect("settings").pipeline.event;
+    let found: Vec<_> = event
+        .routes
+        .iter()
+        .map(|route| (route.event_type.matches("order.placed"), route.topic.literal()))
+        .collect();
+    assert_eq!(found, [(true, Some("orders")), (true, None)]);
+    let text = format!(
+        "{FIRST_PIPELINE}[[route]]\ntype = \"order.[ab]\"\ntopic = \"my topic\"\n[[route]]\n\
+         topic = \"{{table}}\"\ntypes = \"a\"\n[[route]]\ntype = \"\"\ntopic = \
+         \"{{aggregate_type}}.events\"\n"
+    );
+    assert_eq!(
+        mistakes(&text, &[]),
+        [
+            "line 12: route.type is no pattern for types: it knows * for any characters and ? for \
+             one, not '['",
+            "line 13: route.topic is no topic template: topic \"my topic\" has a character other \
+             than a-z, A-Z, 0-9, '.', '_' and '-', which Kafka does not allow in a topic name",
+            "line 14: route.type is missing: a pattern for types, as \"order.*\"",
+            "line 15: route.topic is no topic template: topic \"{table}\" has {table}, which only \
+             rows of a table have: here it may have {type} and {domain}",
+            "line 16: route.types is not a setting; the nearest is route.type",
+            "line 18: route.type must not be empty",
+            "line 19: route.topic is no topic template: topic \"{aggregate_type}.events\" has \
+             {aggregate_type}, which only rows of a table have: here it may have {type} and \
+             {domain}",
+        ]
+    );
+    let text =
+        format!("{FIRST_PIPELINE}[[route]]\ntype = \"*\"\ntopic = \"__tailwater_checkpoints\"\n");
+    let found = mistakes(&text, &[]);
+    assert!(found[0].starts_with("line 13: route.topic must be another topic"), "{found:?}");
 }
 
 #[test]

@@ -251,7 +251,12 @@ fn pipeline_settings(server: &Server, broker: &Broker) -> pipeline::Settings {
             TableName::try_from("public.outbox_events".to_owned())
                 .expect("the name is a known one"),
         ],
-        event: event::Settings { source, outboxes: vec![outbox] },
+        event: event::Settings {
+            source,
+            outboxes: vec![outbox],
+            messages: Vec::new(),
+            routes: Vec::new(),
+        },
         kafka: KafkaSettings {
             brokers: broker.address(),
             properties: BTreeMap::new(),

@@ -212,7 +212,7 @@ mod headers {
 mod envelopes {
     use super::*;
     use crate::event::{
-        fixture::{ID, JSON, TEXT},
+        fixture::{ID, INT8, JSON, TEXT},
         outbox::PayloadForm,
     };
 
@@ -377,6 +377,26 @@ mod envelopes {
         }
     }
 
+    /// A key that is no UUID says nothing of the event's id, so that of the envelope wins.
+    #[test]
+    fn the_id_of_an_envelope_wins_over_one_made_of_a_key() {
+        let of_key = |payload: &str| {
+            let outbox = Outbox::of(PayloadForm::Envelope).with_column("payload", JSON, payload);
+            write(&outbox.with_column("id", INT8, "42"))
+        };
+        let made = of_key("{\"data\": 1}").expect("an event").headers_of("event-id").concat();
+        assert_eq!(made.as_bytes()[14], b'8');
+        for id in [ID.to_owned(), ID.to_uppercase(), ID.replace('-', "")] {
+            let written = of_key(&format!("{{\"id\": \"{id}\", \"data\": 1}}")).expect("an event");
+            let published = written.headers_of("event-id").concat();
+            assert_eq!(published.to_lowercase(), ID);
+            let value = written.value.expect("a value");
+            assert!(value.contains(&format!("\"{published}\"")), "{value}");
+        }
+        let error = of_key("{\"id\": \"42\", \"data\": 1}").expect_err("no UUID");
+        assert!(error.to_string().contains("field \"id\" is not a UUID"), "{error}");
+    }
+
     #[test]
     fn another_id_contradicts_in_every_form() {
         let other = ID.replace("a11", "a12");
@@ -395,7 +415,7 @@ mod envelopes {
 mod payloads {
     use super::*;
     use crate::event::{
-        fixture::{BYTEA, ID, JSONB, TEXT, TIMESTAMP, TIMESTAMPTZ, USER_TYPE},
+        fixture::{BYTEA, ID, INT8, JSONB, NUMERIC, TEXT, TIMESTAMP, TIMESTAMPTZ, USER_TYPE},
         outbox::PayloadForm,
     };
 
@@ -473,13 +493,27 @@ mod payloads {
     }
 
     #[test]
+    fn a_key_that_is_no_uuid_becomes_one_that_is_made_of_it() {
+        let id_of = |type_oid, key: &str| {
+            let event = write(&data(JSONB, "1").with_column("id", type_oid, key));
+            event.expect("an event").headers_of("event-id").concat()
+        };
+        assert_eq!(id_of(INT8, "42"), id_of(TEXT, "42"));
+        assert_ne!(id_of(INT8, "42"), id_of(INT8, "43"));
+        // A number is never a UUID, however many digits it has.
+        let digits = "12345678901234567890123456789012";
+        assert_eq!(id_of(TEXT, digits).replace('-', ""), digits);
+        assert_ne!(id_of(NUMERIC, digits), id_of(TEXT, digits));
+    }
+
+    #[test]
     fn what_every_event_needs_cannot_be_null_or_empty() {
         assert_unmappable(&data(JSONB, "1").with_null("id"), "\"id\" is NULL");
         assert_unmappable(&data(JSONB, "1").with_null("event_type"), "\"event_type\" is NULL");
         let empty = data(JSONB, "1").with_column("event_type", TEXT, "");
         assert_unmappable(&empty, "\"event_type\" is empty");
-        let number = data(JSONB, "1").with_column("id", TEXT, "42");
-        assert_unmappable(&number, "\"id\" is not a UUID");
+        let empty = data(JSONB, "1").with_column("id", TEXT, "");
+        assert_unmappable(&empty, "\"id\" is empty");
         let plain = data(JSONB, "1").with_column("id", TEXT, &ID.replace('-', ""));
         assert_eq!(write(&plain).expect("an event").headers_of("event-id"), [ID]);
     }

@@ -1,10 +1,10 @@
-//! Why a row cannot be an event, and why a table cannot be an outbox.
+//! Why a row or a message cannot be an event, and why a table cannot be an outbox.
 
 use crate::{
     change::{Oid, Xid},
-    event::{EXTRA_HEADERS_MAX, Field, HEADER_NAME_BYTES_MAX, TopicNameError},
+    event::{CONTEXT_PREFIX, EXTRA_HEADERS_MAX, Field, HEADER_NAME_BYTES_MAX, TopicNameError},
     failure::{Code, Failure, Recovery},
-    lsn::CommitLsn,
+    lsn::{CommitLsn, Lsn},
 };
 
 /// A table or a row does not fit the settings.
@@ -28,6 +28,38 @@ pub enum EventError {
         /// Why.
         reason: Reason,
     },
+    /// The message cannot be an event, or no context of events.
+    #[error("cannot map {message} to an event: {reason}")]
+    UnmappableMessage {
+        /// Which message.
+        message: Box<MessagePlace>,
+        /// Why.
+        reason: Reason,
+    },
+}
+
+/// Where a logical message stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MessagePlace {
+    /// Its prefix.
+    pub prefix: String,
+    /// Its place in the log.
+    pub message_lsn: Option<Lsn>,
+    /// The commit record of its transaction.
+    pub commit_lsn: CommitLsn,
+    /// Its transaction.
+    pub xid: Xid,
+}
+
+impl std::fmt::Display for MessagePlace {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { prefix, message_lsn, commit_lsn, xid } = self;
+        write!(formatter, "the message of prefix \"{prefix}\"")?;
+        if let Some(message_lsn) = message_lsn {
+            write!(formatter, " at {message_lsn}")?;
+        }
+        write!(formatter, " in transaction {xid} committed at {commit_lsn}")
+    }
 }
 
 /// Where a row stands.
@@ -112,12 +144,6 @@ pub enum Reason {
         /// The column.
         column: String,
     },
-    /// An id that is no UUID.
-    #[error("column \"{column}\" is not a UUID")]
-    NotUuid {
-        /// The column.
-        column: String,
-    },
     /// `infinity` or `-infinity`.
     #[error("column \"{column}\" is infinite")]
     Infinite {
@@ -169,7 +195,21 @@ pub enum Reason {
         /// What is wrong with it.
         problem: FieldProblem,
     },
-    /// The topic template makes no topic name of this row.
+    /// The content of a message.
+    #[error("its content {problem}")]
+    Message {
+        /// What is wrong with it.
+        problem: MessageProblem,
+    },
+    /// A field of a message.
+    #[error("its field \"{name}\" {problem}")]
+    MessageField {
+        /// The field.
+        name: &'static str,
+        /// What is wrong with it.
+        problem: FieldProblem,
+    },
+    /// The topic template makes no topic name of this event.
     #[error("the name that topic template \"{template}\" makes for it {problem}")]
     Topic {
         /// The template.
@@ -196,6 +236,23 @@ pub enum HeaderProblem {
     TooMany,
 }
 
+/// What is wrong with a message's content.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum MessageProblem {
+    /// The bytes are no text.
+    #[error("is not valid UTF-8")]
+    NotUtf8,
+    /// The text is no JSON.
+    #[error("is not valid JSON ({detail})")]
+    NotJson {
+        /// What the parser says: a place, not a value.
+        detail: String,
+    },
+    /// It has no fields.
+    #[error("is not a JSON object")]
+    NotObject,
+}
+
 /// What is wrong with a field of an envelope.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum FieldProblem {
@@ -214,6 +271,12 @@ pub enum FieldProblem {
     /// An id that is no UUID.
     #[error("is not a UUID")]
     NotUuid,
+    /// The empty string.
+    #[error("is empty")]
+    Empty,
+    /// A key that is none.
+    #[error("is neither a string nor a number")]
+    NotKey,
     /// An instant that is none.
     #[error("is not an RFC 3339 instant of the years 0001 to 9999")]
     NotInstant,
@@ -229,7 +292,7 @@ impl Failure for EventError {
     fn code(&self) -> Option<Code> {
         Some(match self {
             Self::Column { .. } => Code::ColumnMissing,
-            Self::Unmappable { .. } => Code::EventUnmappable,
+            Self::Unmappable { .. } | Self::UnmappableMessage { .. } => Code::EventUnmappable,
         })
     }
 
@@ -254,6 +317,7 @@ impl Failure for EventError {
                  change the column's type by ALTER TABLE … ALTER COLUMN … TYPE …."
             ),
             Self::Unmappable { row, reason } => unmappable_hint(row, reason),
+            Self::UnmappableMessage { message, reason } => message_hint(message, reason),
         })
     }
 }
@@ -275,6 +339,33 @@ fn unmappable_hint(row: &Row, reason: &Reason) -> String {
     )
 }
 
+fn message_hint(message: &MessagePlace, reason: &Reason) -> String {
+    let MessagePlace { prefix, commit_lsn, .. } = message;
+    let mend = match reason {
+        Reason::Topic { .. } => {
+            "Set a topic for the [[message]] of this prefix, or the [[route]] of \
+                                 its type, that is always a topic name. A change of the settings \
+                                 holds for this message too."
+        }
+        _ if prefix == CONTEXT_PREFIX => {
+            "Let the application write a JSON object with correlationId, causationId and \
+             traceparent, each a string or left out. That holds for messages to come."
+        }
+        _ => {
+            "Let the application write a JSON object with a type that is not empty, data, and what \
+             else of an envelope it knows, under a prefix that holds nothing else. That holds for \
+             messages to come."
+        }
+    };
+    format!(
+        "{mend} The message stands in the WAL as it was written; advancing the slot is refused. To \
+         go on without it: set another postgres.slot, run tailwater init and start, which \
+         publishes what is committed from then on; drop the old slot with SELECT \
+         pg_drop_replication_slot('<old slot>'). Nothing that was committed from {commit_lsn} on \
+         until then is published, of \"{prefix}\" and of all tables: write what is missing anew."
+    )
+}
+
 fn mend(reason: &Reason) -> String {
     let envelope = "If the payload is not the whole envelope, set payload = \"data\" or \"bare\" \
                     for this table; else let the application write";
@@ -289,10 +380,6 @@ fn mend(reason: &Reason) -> String {
         Reason::NotUtf8 { column } => format!(
             "Let the application write \"{column}\" in UTF-8; a database with encoding SQL_ASCII \
              checks nothing."
-        ),
-        Reason::NotUuid { column } => format!(
-            "Name the column that holds a UUID under columns.id of this table's [[outbox]], or \
-             make \"{column}\" of type uuid."
         ),
         Reason::Infinite { column }
         | Reason::YearOutOfRange { column }
@@ -313,8 +400,10 @@ fn mend(reason: &Reason) -> String {
         Reason::Field { field, .. } => {
             format!("{envelope} a right \"{}\", once.", field.name())
         }
-        Reason::Topic { .. } => "Set a topic for this table's [[outbox]] that is made of what is \
-                                 always a topic name: a-z, A-Z, 0-9, '.', '_' and '-', at most \
+        // Rows have none.
+        Reason::Message { .. } | Reason::MessageField { .. } => String::new(),
+        Reason::Topic { .. } => "Set a topic for this table's [[outbox]], or for the [[route]] of \
+                                 this type, that is made of what is always a topic name: a-z, A-Z, 0-9, '.', '_' and '-', at most \
                                  249 of them."
             .to_owned(),
     }
@@ -350,6 +439,29 @@ mod tests {
         assert!(hint.contains("committed from 0/15A3F28 on"), "{hint}");
         assert!(hint.contains("set another postgres.slot"), "{hint}");
         assert!(hint.contains("UPDATE or DELETE of the row does not help"), "{hint}");
+    }
+
+    #[test]
+    fn an_unmappable_message_is_named_with_its_place() {
+        let place = |position| Lsn::from_wire(position).expect("a position");
+        let message = MessagePlace {
+            prefix: "outbox".to_owned(),
+            message_lsn: Some(place(0x15A_3E00)),
+            commit_lsn: CommitLsn(place(0x15A_3F28)),
+            xid: Xid(742),
+        };
+        let reason = Reason::MessageField { name: "type", problem: FieldProblem::Missing };
+        let error = EventError::UnmappableMessage { message: Box::new(message), reason };
+        assert_eq!(
+            error.to_string(),
+            "cannot map the message of prefix \"outbox\" at 0/15A3E00 in transaction 742 committed \
+             at 0/15A3F28 to an event: its field \"type\" is missing"
+        );
+        assert_eq!(error.code(), Some(Code::EventUnmappable));
+        assert_eq!(error.recovery(), Recovery::Stop);
+        let hint = error.hint().expect("a hint");
+        assert!(hint.contains("a type that is not empty"), "{hint}");
+        assert!(hint.contains("committed from 0/15A3F28 on"), "{hint}");
     }
 
     #[test]

@@ -6,7 +6,8 @@ use crate::{
         ValueSlot, Xid,
     },
     event::{
-        DomainEvent, EventError, Mapping, Settings, TopicTemplate,
+        DatabaseIdentity, DomainEvent, EventError, Mapping, MessagePlace, Reason, Settings,
+        TopicTemplate,
         outbox::{self, ColumnNames, PayloadForm},
     },
     lsn::{CommitLsn, Lsn},
@@ -23,6 +24,8 @@ pub(crate) const JSON: Oid = Oid(114);
 pub(crate) const TEXT: Oid = Oid(25);
 pub(crate) const BYTEA: Oid = Oid(17);
 pub(crate) const UUID: Oid = Oid(2950);
+pub(crate) const INT8: Oid = Oid(20);
+pub(crate) const NUMERIC: Oid = Oid(1700);
 pub(crate) const TIMESTAMP: Oid = Oid(1114);
 pub(crate) const TIMESTAMPTZ: Oid = Oid(1184);
 /// A domain: the stream names it by its own OID.
@@ -80,7 +83,13 @@ impl Outbox {
     /// Maps the row, and hands the event over while the row is there.
     pub(crate) fn map<T>(&self, take: impl FnOnce(DomainEvent<'_>) -> T) -> Result<T, EventError> {
         let source = "order-service".to_owned();
-        let mut mapping = Mapping::new(Settings { source, outboxes: vec![self.settings.clone()] });
+        let settings = Settings {
+            source,
+            outboxes: vec![self.settings.clone()],
+            messages: Vec::new(),
+            routes: Vec::new(),
+        };
+        let mut mapping = Mapping::new(settings, database());
         mapping.observe_relation(&self.relation());
         let (mut frame, mut slots) = (Vec::new(), Vec::new());
         for (_, _, value) in &self.columns {
@@ -114,6 +123,19 @@ impl Outbox {
             columns: self.columns.iter().map(column).collect(),
         }
     }
+}
+
+/// The error of a message that cannot be mapped for that reason.
+pub(crate) fn message_error(reason: Reason) -> EventError {
+    let Transaction { commit_lsn, xid, .. } = transaction();
+    let (prefix, message_lsn) = ("outbox".to_owned(), None);
+    let message = Box::new(MessagePlace { prefix, message_lsn, commit_lsn, xid });
+    EventError::UnmappableMessage { message, reason }
+}
+
+/// The database of every row.
+pub(crate) fn database() -> DatabaseIdentity {
+    DatabaseIdentity { system_id: "7".to_owned(), database: "shop".to_owned() }
 }
 
 /// The transaction of every row.

@@ -10,6 +10,7 @@
 //! Tuple ────► Mapping::insert ───────────► DomainEvent, or why it cannot be one
 //! ```
 
+mod context;
 mod domain_event;
 mod error;
 mod header;
@@ -17,17 +18,26 @@ mod id;
 mod json;
 mod json_blocks;
 mod mapping;
+mod route;
 mod timestamp;
 mod topic;
 
 #[cfg(test)]
 pub(crate) mod fixture;
 
-// Outbox tables: each inserted row is an event.
+// Outboxes: each inserted row of a table, or each message of a prefix, is an event.
 pub mod outbox;
 
+pub use context::CONTEXT_PREFIX;
 pub use domain_event::{DomainEvent, ExtraHeaders, Field, FieldSet, Payload};
-pub use error::{ColumnProblem, EventError, FieldProblem, HeaderProblem, Reason, Row};
+pub use error::{
+    ColumnProblem, EventError, FieldProblem, HeaderProblem, MessagePlace, MessageProblem, Reason,
+    Row,
+};
 pub use header::{CONFIGURED_HEADERS_MAX, EXTRA_HEADERS_MAX, HEADER_NAME_BYTES_MAX, OwnHeader};
-pub use mapping::{Mapping, Settings};
-pub use topic::{TemplateError, TopicNameError, TopicTemplate, check_name as check_topic_name};
+pub use id::DatabaseIdentity;
+pub use mapping::{LogicalMessage, Mapping, Settings};
+pub use route::{GlobError, Route, TypeGlob};
+pub use topic::{
+    TemplateError, TopicNameError, TopicTemplate, TypeTemplate, check_name as check_topic_name,
+};

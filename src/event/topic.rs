@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::event::Reason;
+
 /// The longest topic name that Kafka allows, in bytes.
 const NAME_BYTES_MAX: usize = 249;
 
@@ -42,6 +44,17 @@ pub enum TemplateError {
         /// The template.
         template: String,
         /// The word.
+        placeholder: String,
+    },
+    /// A place that only a table's rows fill.
+    #[error(
+        "topic \"{template}\" has {{{placeholder}}}, which only rows of a table have: here it may \
+         have {{type}} and {{domain}}"
+    )]
+    Place {
+        /// The template.
+        template: String,
+        /// What stands in the place.
         placeholder: String,
     },
     /// No row could make a name of it that Kafka allows.
@@ -184,6 +197,63 @@ impl Part {
             }
         })
     }
+
+    /// What stands in a place that only rows of a table fill.
+    fn of_rows(&self) -> Option<String> {
+        match self {
+            Self::Literal(_) | Self::Type | Self::Domain => None,
+            Self::AggregateType => Some("aggregate_type".to_owned()),
+            Self::Column(name) => Some(format!("column:{name}")),
+            Self::Schema => Some("schema".to_owned()),
+            Self::Table => Some("table".to_owned()),
+        }
+    }
+}
+
+/// A topic template for events of whatever origin: its places are filled by an event's type alone.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TypeTemplate(TopicTemplate);
+
+impl TypeTemplate {
+    /// Reads a template.
+    ///
+    /// # Errors
+    /// As [`TopicTemplate::parse`], and where it has other places than `{type}` and `{domain}`.
+    pub fn parse(text: &str) -> Result<Self, TemplateError> {
+        let template = TopicTemplate::parse(text)?;
+        match template.parts.iter().find_map(Part::of_rows) {
+            None => Ok(Self(template)),
+            Some(placeholder) => Err(TemplateError::Place { template: template.text, placeholder }),
+        }
+    }
+
+    /// The one name that it makes, where it has no places to fill.
+    pub fn literal(&self) -> Option<&str> {
+        self.0.literal()
+    }
+
+    /// Writes the topic of an event of that type into `name`.
+    pub(super) fn resolve<'a>(
+        &self,
+        event_type: &str,
+        name: &'a mut String,
+    ) -> Result<&'a str, Reason> {
+        name.clear();
+        for part in &self.0.parts {
+            name.push_str(match part {
+                Part::Literal(literal) => literal,
+                Part::Type => event_type,
+                Part::Domain => domain(event_type),
+                Part::AggregateType | Part::Column(_) | Part::Schema | Part::Table => {
+                    unreachable!("a template of types has no such places")
+                }
+            });
+        }
+        match check_name(name) {
+            Ok(()) => Ok(name),
+            Err(problem) => Err(Reason::Topic { template: self.0.text.clone(), problem }),
+        }
+    }
 }
 
 /// Neighbours are joined, so that a template without places is one literal.
@@ -274,6 +344,20 @@ mod tests {
         assert_eq!(filled.parts(), [Part::Literal("cdc.public.outbox_events".to_owned())]);
         let error = template.for_table("public", "out box").expect_err("a blank");
         assert!(matches!(error, TemplateError::Name { problem: TopicNameError::Character, .. }));
+    }
+
+    #[test]
+    fn a_template_of_types_has_no_places_of_rows() {
+        let mut name = String::new();
+        let template = TypeTemplate::parse("all.{domain}.{type}").expect("a template");
+        assert_eq!(template.resolve("a.b", &mut name), Ok("all.a.a.b"));
+        assert!(template.resolve("a b", &mut name).is_err());
+        assert_eq!(TypeTemplate::parse("audit").expect("a name").literal(), Some("audit"));
+        for place in ["{aggregate_type}", "{column:tenant id}", "{schema}", "{table}"] {
+            let error = TypeTemplate::parse(&format!("x.{place}")).expect_err(place).to_string();
+            assert!(error.contains(&format!("has {place}, which only rows")), "{error}");
+        }
+        assert!(TypeTemplate::parse("a b").is_err());
     }
 
     #[test]

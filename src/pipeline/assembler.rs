@@ -27,7 +27,7 @@ use crate::{
     change::{Relation, RelationId, Transaction, Tuple},
     checkpoint::{CheckpointRecord, InProgress, LastTransaction, Tracker},
     encode::Encoder,
-    event::Mapping,
+    event::{LogicalMessage, Mapping},
     failure::Failure,
     lsn::{CommitLsn, EndLsn, Lsn},
     postgres::transaction::{ChangeDigest, ChangeKind, Place},
@@ -119,6 +119,8 @@ pub(super) struct Counters {
     pub(super) events: u64,
     /// Transactions received whole, the skipped ones left out.
     pub(super) transactions: u64,
+    /// Messages outside of transactions that would have been events inside one.
+    pub(super) unpublished_messages: u64,
 }
 
 /// Gathers records into batches.
@@ -237,11 +239,12 @@ impl Assembler {
             Admission::Publish => Some(Published::new(None)),
             Admission::GoOn(part) => Some(Published::new(Some(part))),
         };
+        self.mapping.begin();
         self.open = Some(Open { transaction, published });
         Ok(())
     }
 
-    /// A change that is no insert: it only counts.
+    /// A change of rows that is no insert: it only counts.
     pub(super) fn pass_over(
         &mut self,
         place: Place,
@@ -287,6 +290,44 @@ impl Assembler {
             published.pass(place, ChangeKind::Insert, Some(relation));
         }
         Ok(())
+    }
+
+    /// A transactional message. What it says of the events that follow counts also where it is
+    /// skipped: they may not be.
+    pub(super) fn message(
+        &mut self,
+        place: Place,
+        message: LogicalMessage<'_>,
+        tracker: &mut Tracker,
+    ) -> Result<(), Trouble> {
+        let Some(Open { transaction, published: Some(published) }) = &mut self.open else {
+            return Ok(());
+        };
+        self.mapping.observe_message(message, transaction);
+        if published.is_due(place, transaction.commit_lsn)? {
+            let before = transaction.commit_lsn;
+            let event = self
+                .mapping
+                .message(message, transaction)
+                .map_err(|error| Trouble::Halt { before, failure: error.into() })?;
+            if let Some(event) = event {
+                self.encoder
+                    .encode(&event, transaction, published.events, &mut self.current)
+                    .map_err(|error| Trouble::Halt { before, failure: error.into() })?;
+                self.take_in_event(tracker);
+            }
+        }
+        if let Some(Open { published: Some(published), .. }) = &mut self.open {
+            published.pass(place, ChangeKind::Message, None);
+        }
+        Ok(())
+    }
+
+    /// A message outside of transactions: never an event.
+    pub(super) fn non_transactional_message(&mut self, prefix: &str) {
+        if self.mapping.observe_non_transactional(prefix) {
+            self.counters.unpublished_messages += 1;
+        }
     }
 
     /// A transaction ends. The tracker hears of it only where it is what was published of it.

@@ -57,13 +57,16 @@ fn judge_presence(
     }
 }
 
-/// Whether inserts are published.
+/// Whether inserts are published, where there are tables; messages come in any case.
 ///
 /// # Errors
 /// [`Refusal::PublicationGap`] where they are not.
 pub(super) fn judge_operations(settings: &Settings, found: &Publication) -> Result<(), Refusal> {
     let name = &settings.publication;
     let Some(alter_sql) = found.add_inserts_sql(name) else { return Ok(()) };
+    if settings.tables.is_empty() {
+        return Ok(());
+    }
     let tables = settings.tables.iter().map(TableName::to_string).collect::<Vec<_>>().join(", ");
     Err(Refusal::PublicationGap {
         publication: name.to_string(),
@@ -153,6 +156,10 @@ fn judge_identities(before: &Fingerprint, now: &Fingerprint) -> Result<(), Refus
         let mend = missing_rows_hint(tables);
         Err(Refusal::PublicationGap { publication: now.name.clone(), what, mend })
     };
+    // Messages come whatever the publication is.
+    if before.tables.is_empty() {
+        return Ok(());
+    }
     let all_tables = || before.tables.keys().cloned().collect::<Vec<_>>().join(", ");
     if !before.publishes_inserts() {
         return gap("it published no inserts at the last checkpoint".to_owned(), &all_tables());
@@ -277,6 +284,14 @@ mod tests {
         let refusal = judge_identities(&before, &now).expect_err("no inserts");
         assert_eq!(refusal.code(), Some(Code::PublicationGap));
         assert!(judge_identities(&now, &now).is_ok());
+    }
+
+    #[test]
+    fn a_checkpoint_of_messages_alone_has_no_gap() {
+        let now = fingerprint("p", 2, table(Some(1), None));
+        let (options, tables) = (String::new(), BTreeMap::new());
+        let before = Fingerprint { oid: Oid(1), options, tables, ..now.clone() };
+        assert!(judge_identities(&before, &now).is_ok());
     }
 
     #[test]

@@ -31,6 +31,17 @@ pub enum TableMistake {
         /// What it is instead.
         what: &'static str,
     },
+    /// Logical messages come in the database's own encoding, unlike rows.
+    #[error(
+        "database \"{database}\" is in {encoding}, and the content of a [[message]] comes in it as \
+         it is, not in UTF-8"
+    )]
+    Encoding {
+        /// Where messages would come from.
+        database: String,
+        /// As `server_encoding` has it.
+        encoding: String,
+    },
 }
 
 impl Failure for TableMistake {
@@ -54,6 +65,9 @@ impl Failure for TableMistake {
                      its capitals, without quotes, without the database.{nearest}"
                 )
             }
+            Self::Encoding { .. } => "Use an outbox table, whose values the server converts, or a \
+                                      database in UTF8."
+                .to_owned(),
             Self::Unfit { .. } => "Name an ordinary or partitioned table under outbox.table: one \
                                    that is logged, of a schema of its own, and no view."
                 .to_owned(),
@@ -66,6 +80,14 @@ pub(super) type Checked = Result<Result<(), TableMistake>, PostgresError>;
 
 /// Looks the configured tables up. The outer error is the connection's.
 pub(super) async fn check(settings: &Settings, sql: &Sql) -> Checked {
+    if !settings.event.messages.is_empty() {
+        let encoding = catalog::encoding(sql).await?;
+        // The other one is no encoding at all: bytes are what the application wrote.
+        if !["UTF8", "SQL_ASCII"].contains(&encoding.as_str()) {
+            let database = settings.postgres.database.clone();
+            return Ok(Err(TableMistake::Encoding { database, encoding }));
+        }
+    }
     for table in &settings.tables {
         match catalog::kind(sql, table).await? {
             Some(catalog::Kind::Publishable) => {}

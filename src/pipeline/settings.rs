@@ -64,7 +64,7 @@ impl Settings {
         settings
     }
 
-    /// The topics that are known before any row: those of templates without places to fill but the
+    /// The topics that are known before any event: those of templates without places to fill but a
     /// table's own.
     pub(super) fn known_topics(&self) -> BTreeSet<String> {
         let outboxes = self.event.outboxes.iter();
@@ -73,7 +73,9 @@ impl Settings {
             let topic = outbox.topic.for_table(schema, table).ok()?;
             topic.literal().map(str::to_owned)
         });
-        known.collect()
+        let routes = self.event.routes.iter().filter_map(|route| route.topic.literal());
+        let messages = self.event.messages.iter().filter_map(|message| message.topic.literal());
+        known.chain(messages.chain(routes).map(str::to_owned)).collect()
     }
 
     /// Kafka's settings for one database. Two clusters with default names share one Kafka without

@@ -34,7 +34,7 @@ use crate::{
         CheckpointKey, CheckpointRecord, Fingerprint, Tracker,
         store::{Look, Store},
     },
-    event::{Mapping, outbox::Withheld},
+    event::{DatabaseIdentity, Mapping, outbox::Withheld},
     failure::{Code, Failure},
     lsn::{CommitLsn, Lsn},
     postgres::{
@@ -306,7 +306,11 @@ async fn look(ground: &Ground<'_>, must_be_sure: bool) -> Result<(Kafka, Look), 
 /// made for them and before a row finds out.
 async fn check_tables(ground: &Ground<'_>) -> Result<Mapping, Failed> {
     let settings = ground.settings;
-    let mapping = Mapping::new(settings.event.clone());
+    let identity = DatabaseIdentity {
+        system_id: ground.server.identity.system_id.clone(),
+        database: settings.postgres.database.clone(),
+    };
+    let mapping = Mapping::new(settings.event.clone(), identity);
     for name in &settings.tables {
         let publication = &settings.publication;
         // One that is dropped at this moment is missed by the next look at the publication.

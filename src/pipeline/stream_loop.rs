@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     checkpoint::{Fingerprint, Tracker},
+    event::LogicalMessage,
     failure::{Code, Failure},
     lsn::CommitLsn,
     postgres::{
@@ -276,12 +277,15 @@ impl<S: Sink> StreamLoop<S> {
                         (Change::Insert { new }, Some(relation)) => {
                             self.assembler.insert(place, relation, new, &mut self.tracker)?;
                         }
+                        (Change::Message { prefix, content, message_lsn }, _) => {
+                            let message = LogicalMessage { prefix, content, message_lsn };
+                            self.assembler.message(place, message, &mut self.tracker)?;
+                        }
                         (
                             Change::Insert { .. }
                             | Change::Update { .. }
                             | Change::Delete { .. }
-                            | Change::Truncate
-                            | Change::Message { .. },
+                            | Change::Truncate,
                             _,
                         ) => self.assembler.pass_over(place, kind, relation)?,
                     },
@@ -289,7 +293,10 @@ impl<S: Sink> StreamLoop<S> {
                         self.assembler.commit(end_lsn, &mut self.tracker)?;
                     }
                     Step::Relation(relation) => self.assembler.relation(&relation),
-                    Step::NonTransactionalMessage | Step::Nothing => {}
+                    Step::NonTransactionalMessage { prefix } => {
+                        self.assembler.non_transactional_message(prefix);
+                    }
+                    Step::Nothing => {}
                 }
                 if self.assembler.has_ready() {
                     self.send_ready();

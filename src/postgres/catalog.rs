@@ -61,6 +61,16 @@ pub async fn server(sql: &Sql) -> Result<Server, PostgresError> {
     Ok(Server { wal_level: row.get(0), is_in_recovery: row.get(1) })
 }
 
+/// The database's encoding, as `server_encoding` has it.
+///
+/// # Errors
+/// Where the connection breaks.
+pub async fn encoding(sql: &Sql) -> Result<String, PostgresError> {
+    const SQL: &str = "SELECT current_setting('server_encoding')";
+    let rows = sql.rows("ask for the database's encoding", SQL, &[]).await?;
+    rows.first().map(|row| row.get(0)).ok_or_else(|| no_row("the database's encoding"))
+}
+
 /// Where the flushed WAL of a primary ends.
 ///
 /// # Errors

@@ -103,6 +103,12 @@ impl Encryption {
     pub(super) fn attempts(&self, host: &Host) -> &'static [Attempt] {
         match (host, self.mode) {
             (Host::Unix { .. }, _) | (Host::Tcp { .. }, SslMode::Disable) => &[Attempt::Clear],
+            // In the clear there is nothing to bind to.
+            (Host::Tcp { .. }, SslMode::Prefer)
+                if self.channel_binding == ChannelBinding::Require =>
+            {
+                &[Attempt::Tls]
+            }
             (Host::Tcp { .. }, SslMode::Allow) => &[Attempt::Clear, Attempt::Tls],
             (Host::Tcp { .. }, SslMode::Prefer) => &[Attempt::TlsIfOffered, Attempt::Clear],
             (Host::Tcp { .. }, SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull) => {

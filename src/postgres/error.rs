@@ -221,10 +221,11 @@ impl PostgresError {
     }
 
     /// True where the other way of `sslmode` may lead in: TLS in the place of the clear, or the
-    /// reverse. Not where what the settings name is unusable: that must not go unnoticed.
+    /// reverse. Not where what the settings name is unusable: that must not go unnoticed. Nor where
+    /// the connection merely broke: that is no reason to go on in the clear.
     pub(super) fn may_pass_otherwise(&self) -> bool {
         match self {
-            Self::Tls { fault, .. } => *fault != TlsFault::Files,
+            Self::Tls { fault, .. } => !matches!(fault, TlsFault::Files | TlsFault::Interrupted),
             other => other.sqlstate().is_some_and(|state| state.starts_with("28")),
         }
     }

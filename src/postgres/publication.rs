@@ -231,14 +231,17 @@ pub fn via_root_sql(publication: &PublicationName) -> String {
 }
 
 /// The SQL that makes a publication. Inserts alone are published: an outbox needs no more, and a
-/// table without a key in a publication with updates makes the application's own UPDATE fail.
+/// table without a key in a publication with updates makes the application's own UPDATE fail. Where
+/// there are only messages it has no tables: those come whatever it holds, but it must be there.
 pub fn create_sql(publication: &PublicationName, tables: &[TableName]) -> String {
     let tables: Vec<String> = tables.iter().map(TableName::quoted).collect();
+    let tables = match tables.as_slice() {
+        [] => String::new(),
+        tables => format!(" FOR TABLE {}", tables.join(", ")),
+    };
     format!(
-        "CREATE PUBLICATION {} FOR TABLE {} WITH (publish = 'insert', \
-         publish_via_partition_root = true)",
+        "CREATE PUBLICATION {}{tables} WITH (publish = 'insert', publish_via_partition_root = true)",
         quote_identifier(publication.as_str()),
-        tables.join(", ")
     )
 }
 

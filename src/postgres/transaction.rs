@@ -109,6 +109,8 @@ pub enum Change<'a> {
         prefix: &'a str,
         /// The content.
         content: &'a [u8],
+        /// Where it stands in the log, as the message itself says.
+        message_lsn: Option<Lsn>,
     },
 }
 
@@ -137,7 +139,10 @@ pub enum Step<'a> {
     Relation(Relation),
     /// A message that stands outside every transaction: it is there even if the transaction that
     /// wrote it rolls back.
-    NonTransactionalMessage,
+    NonTransactionalMessage {
+        /// Its prefix.
+        prefix: &'a str,
+    },
     /// Nothing to act upon: Origin, Type.
     Nothing,
 }
@@ -189,11 +194,11 @@ impl TransactionReader {
             Message::Truncate { relation, .. } => {
                 (ChangeKind::Truncate, Some(relation), Change::Truncate)
             }
-            Message::Message { transactional: true, prefix, content, .. } => {
-                (ChangeKind::Message, None, Change::Message { prefix, content })
+            Message::Message { transactional: true, prefix, content, lsn: message_lsn } => {
+                (ChangeKind::Message, None, Change::Message { prefix, content, message_lsn })
             }
-            Message::Message { transactional: false, .. } => {
-                return Ok(Step::NonTransactionalMessage);
+            Message::Message { transactional: false, prefix, .. } => {
+                return Ok(Step::NonTransactionalMessage { prefix });
             }
             Message::Begin(transaction) => return self.begin(transaction),
             Message::Commit { commit_lsn, end_lsn, .. } => return self.commit(commit_lsn, end_lsn),
@@ -331,10 +336,10 @@ mod tests {
     fn a_message_outside_of_transactions_is_no_change() {
         let mut reader = TransactionReader::new();
         let step = reader.accept(None, emitted(false));
-        assert!(matches!(step, Ok(Step::NonTransactionalMessage)));
+        assert!(matches!(step, Ok(Step::NonTransactionalMessage { prefix: "outbox" })));
         reader.accept(None, begin(100)).expect("begun");
         let step = reader.accept(None, emitted(false));
-        assert!(matches!(step, Ok(Step::NonTransactionalMessage)));
+        assert!(matches!(step, Ok(Step::NonTransactionalMessage { prefix: "outbox" })));
         let Ok(Step::Change { place, .. }) = reader.accept(None, truncate(1)) else {
             panic!("a change")
         };

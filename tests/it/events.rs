@@ -4,11 +4,12 @@ use serde_json::{Value, json};
 
 use crate::support::{
     PATIENCE,
-    daemon::{Daemon, Ended},
+    daemon::{Daemon, Ended, run},
     foreign,
     kafka::{Broker, Record},
     oracle::event_schema,
     postgres::{Server, Session},
+    reader::high_watermarks,
     scene::{init, publishing, stop, wait_until_published},
     settings::SettingsFile,
     wait_until,
@@ -280,6 +281,35 @@ fn what_a_row_does_not_say_is_filled_in() {
 }
 
 #[test]
+fn keys_that_are_no_uuids_give_ids_that_stay() {
+    let server = Server::start();
+    let table = "CREATE TABLE outbox_events (id bigserial PRIMARY KEY, aggregate_id text, \
+                 event_type text, payload jsonb)";
+    let scene = Scene::of_table(&server, table, "");
+    let row = |number: u32| {
+        format!("INSERT INTO outbox_events VALUES ({number}, 'a', 'b.{number}', '{number}');")
+    };
+    let id = |record: &Record| {
+        let id = record.json()["id"].as_str().expect("a text").to_owned();
+        assert_eq!((record.header("event-id"), id.as_bytes()[14]), (Some(id.as_str()), b'8'));
+        id
+    };
+    let records = scene.records(&(row(1) + &row(2)));
+    assert_eq!(data_by_type(&records).len(), 2);
+    // The same key in another transaction, after another start.
+    let records = scene.records(&format!("DELETE FROM outbox_events; {}", row(2)));
+    let ids: Vec<_> = records.iter().map(id).collect();
+    let [first, second, again] = ids.as_slice() else { panic!("{ids:?}") };
+    assert_eq!((first == second, second == again), (false, true));
+    // Another database may have the same keys.
+    let other = Scene::of_table(&server, &table.replace("bigserial", "text"), "");
+    let text = "INSERT INTO outbox_events VALUES ('order-7/1', 'a', 'b.c', '1')";
+    let records = other.records(&(row(2).replace("(2,", "('2',") + text));
+    let others: Vec<_> = records.iter().map(id).collect();
+    assert!(others.len() == 2 && others.iter().all(|id| !ids.contains(id)), "{others:?}");
+}
+
+#[test]
 fn a_time_without_a_zone_is_read_as_utc() {
     let server = Server::start();
     let table = "CREATE TABLE outbox_events (id uuid, aggregate_id text, event_type text, payload \
@@ -362,6 +392,406 @@ fn topics_are_made_of_columns_and_of_the_tables_name() {
     }
     let row = "INSERT INTO two VALUES (gen_random_uuid(), 'a', 'b.c', '{}', 'order', 'a b')";
     scene.refuse(row, "event_unmappable", &["{column:tenant}", "has a character other than"]);
+}
+
+#[test]
+fn routes_take_events_to_topics_of_their_own() {
+    let server = Server::start();
+    let scene = Scene::of_table(&server, BARE_MINIMUM, "");
+    let routes = format!(
+        "[[route]]\ntype = \"order.*\"\ntopic = \"{0}.orders\"\n[[route]]\ntype = \
+         \"*.placed\"\ntopic = \"{0}.{{domain}}\"\n[[outbox]]\n",
+        scene.topic
+    );
+    let scene = Scene { settings: scene.settings.replaced("[[outbox]]\n", &routes), ..scene };
+    let records = scene.records(
+        "INSERT INTO outbox_events SELECT gen_random_uuid(), 'a', type, '{}' FROM (VALUES \
+         ('order.placed'), ('invoice.placed'), ('invoice.paid')) row (type)",
+    );
+    let types = |records: &[Record]| -> Vec<(String, Option<String>)> {
+        let found = data_by_type(records).into_iter().map(|(name, _)| name);
+        let sequences = records.iter().map(|record| record.header("pg-seq").map(str::to_owned));
+        found.zip(sequences).collect()
+    };
+    let one = |name: &str, sequence: &str| [(name.to_owned(), Some(sequence.to_owned()))];
+    assert_eq!(types(&records), one("invoice.paid", "2"));
+    for (topic, name, sequence) in
+        [("orders", "order.placed", "0"), ("invoice", "invoice.placed", "1")]
+    {
+        let records = Broker::shared().read_committed(&format!("{}.{topic}", scene.topic));
+        assert_eq!(types(&records), one(name, sequence));
+    }
+    let row = "INSERT INTO outbox_events VALUES (gen_random_uuid(), 'a', 'a b.placed', '1')";
+    scene.refuse(row, "event_unmappable", &["{domain}", "has a character other than"]);
+}
+
+fn context(content: &str) -> String {
+    format!("SELECT pg_logical_emit_message(true, 'tailwater.context', '{content}');")
+}
+
+#[test]
+fn a_context_holds_for_later_events_of_its_transaction() {
+    let server = Server::start();
+    let table = "CREATE TABLE outbox_events (id uuid, aggregate_id text, event_type text, payload \
+                 jsonb, correlation_id text, causation_id text, traceparent text); CREATE TABLE \
+                 whole (id uuid, aggregate_id text, event_type text, payload jsonb)";
+    let sections =
+        ["table = \"public.outbox_events\"", "table = \"public.whole\"\npayload = \"envelope\""];
+    let scene = Scene::new(&server, table, &sections);
+    let row = |name: &str, columns: &str| {
+        format!(
+            "INSERT INTO outbox_events VALUES (gen_random_uuid(), 'a', '{name}', '1', {columns});"
+        )
+    };
+    let full =
+        context("{\"correlationId\": \"c\", \"causationId\": \"d\", \"traceparent\": \"t\"}");
+    let sql = [
+        "BEGIN;".to_owned(),
+        row("t.1", "NULL, NULL, NULL"),
+        full.clone(),
+        row("t.2", "NULL, NULL, NULL"),
+        row("t.3", "'mine', 'my cause', 'my trace'"),
+        "INSERT INTO whole VALUES (gen_random_uuid(), 'a', 't.4', '{\"data\": 1}'), \
+         (gen_random_uuid(), 'a', 't.5', '{\"data\": 1, \"correlationId\": \"mine\"}');"
+            .to_owned(),
+        format!("SAVEPOINT s; {} ROLLBACK TO s;", context("{\"correlationId\": \"gone\"}")),
+        row("t.6", "NULL, NULL, NULL"),
+        context("{\"correlationId\": \"e\"}"),
+        row("t.7", "NULL, NULL, NULL"),
+        "COMMIT;".to_owned(),
+        row("t.8", "NULL, NULL, NULL"),
+    ];
+    let records = scene.records(&sql.concat());
+    let found: Vec<_> = records
+        .iter()
+        .map(|record| {
+            let event = record.json();
+            event_schema().validate(&event).expect("an event of the schema");
+            let own =
+                |value: &Value| if *value == event["id"] { "own".into() } else { value.clone() };
+            assert_eq!(record.header("correlation-id"), event["correlationId"].as_str());
+            let trace = record.header("traceparent").unwrap_or("-").to_owned();
+            (own(&event["correlationId"]), event["causationId"].clone(), trace)
+        })
+        .collect();
+    let cause = || json!("d");
+    assert_eq!(
+        found,
+        [
+            (json!("own"), Value::Null, "-".to_owned()),
+            (json!("c"), cause(), "t".to_owned()),
+            (json!("mine"), json!("my cause"), "my trace".to_owned()),
+            (json!("c"), cause(), "t".to_owned()),
+            (json!("mine"), cause(), "t".to_owned()),
+            (json!("c"), cause(), "t".to_owned()),
+            (json!("e"), Value::Null, "-".to_owned()),
+            (json!("own"), Value::Null, "-".to_owned()),
+        ]
+    );
+    let malformed = format!(
+        "BEGIN; {} {} COMMIT",
+        context("{\"traceparent\": 1}"),
+        row("x", "NULL, NULL, NULL")
+    );
+    let words = [
+        "prefix \"tailwater.context\" at ",
+        "field \"traceparent\" is not a string",
+        "committed at",
+    ];
+    scene.refuse(&malformed, "event_unmappable", &words);
+}
+
+#[test]
+fn what_a_row_says_in_its_headers_wins_over_its_context() {
+    let server = Server::start();
+    let table = "CREATE TABLE outbox_events (id uuid, aggregate_id text, event_type text, payload \
+                 jsonb, headers jsonb)";
+    let section = "table = \"public.outbox_events\"\npayload = \"bare\"";
+    let scene = Scene::new(&server, table, &[section]);
+    let row = |headers: &str| {
+        format!("INSERT INTO outbox_events VALUES (gen_random_uuid(), 'a', 't', '1', {headers});")
+    };
+    let sql = [
+        "BEGIN;".to_owned(),
+        context("{\"causationId\": \"d\", \"traceparent\": \"t\"}"),
+        row("'{\"traceparent\": \"mine\"}'"),
+        row("'{\"causation-id\": \"mine\"}'"),
+        row("NULL"),
+        "COMMIT;".to_owned(),
+    ];
+    let said: Vec<_> = scene
+        .records(&sql.concat())
+        .iter()
+        .map(|record| {
+            let header = |name| record.header(name).unwrap_or("-").to_owned();
+            (header("traceparent"), header("causation-id"))
+        })
+        .collect();
+    let pair = |trace: &str, cause: &str| (trace.to_owned(), cause.to_owned());
+    assert_eq!(said, [pair("mine", "d"), pair("t", "mine"), pair("t", "d")]);
+}
+
+fn message(content: &str) -> String {
+    format!("SELECT pg_logical_emit_message(true, 'outbox', '{content}');")
+}
+
+/// A pipeline without a table: messages of prefix `outbox`.
+fn messages_alone(server: &Server) -> Scene {
+    let scene = Scene::of_table(server, "SELECT 1", "");
+    let outbox =
+        format!("[[outbox]]\ntopic = \"{}\"\ntable = \"public.outbox_events\"\n", scene.topic);
+    let messages = format!("[[message]]\nprefix = \"outbox\"\ntopic = \"{}\"\n", scene.topic);
+    Scene { settings: scene.settings.replaced(&outbox, &messages), ..scene }
+}
+
+#[test]
+fn messages_are_events_without_any_table() {
+    let server = Server::start();
+    let scene = messages_alone(&server);
+    let whole = format!(
+        "{{\"occurredAt\": \"2026-03-01T13:00:00+01:00\", \"id\": \"{ID}\", \"type\": \"order.placed\", \
+         \"version\": \"2.0\", \"source\": \"shop\", \"correlationId\": \"c\", \"causationId\": \"d\", \
+         \"data\": {{\"n\": 1.10}}, \"tenant\": \"x\", \"aggregateId\": \"order-7\"}}"
+    );
+    let sql = [
+        "BEGIN;".to_owned(),
+        message(
+            "{\"aggregateId\": \"order-7\", \"type\": \"order.placed\", \"data\": {\"n\": 1.10}, \"mine\": [1 , 2]}",
+        ),
+        message(&whole),
+        "COMMIT; BEGIN;".to_owned(),
+        context("{\"correlationId\": \"request-7\"}"),
+        message("{\"type\": \"order.paid\", \"data\": null, \"id\": null, \"aggregateId\": 7}"),
+        format!("SAVEPOINT s; {} ROLLBACK TO s;", message("{\"type\": \"gone\", \"data\": 1}")),
+        "SELECT pg_logical_emit_message(true, 'other', 'no json');".to_owned(),
+        message("{\"type\": \"order.paid\", \"data\": 2}"),
+        "COMMIT;".to_owned(),
+    ];
+    let records = scene.records(&sql.concat());
+    let of = |data: &Value| {
+        let found = records.iter().find(|record| record.json()["data"] == *data);
+        found.unwrap_or_else(|| panic!("{data}: {records:?}"))
+    };
+    assert_eq!(records.len(), 4, "{records:?}");
+    for record in &records {
+        event_schema().validate(&record.json()).expect("an event of the schema");
+    }
+    let keys =
+        |record: &Record| record.key.clone().map(|key| String::from_utf8(key).expect("text"));
+    let value =
+        |record: &Record| String::from_utf8(record.value.clone().expect("a value")).expect("UTF-8");
+    let placed: Vec<_> = records
+        .iter()
+        .filter(|record| record.header("event-type") == Some("order.placed"))
+        .collect();
+    let [first, second] = placed.as_slice() else { panic!("{placed:?}") };
+    let kept = "{\"aggregateId\": \"order-7\", \"type\": \"order.placed\", \"data\": {\"n\": 1.10}, \
+                \"mine\": [1 , 2],\"id\":\"";
+    assert!(value(first).starts_with(kept), "{}", value(first));
+    assert_eq!((value(second), second.header("event-id")), (whole, Some(ID)));
+    assert_eq!(
+        (keys(first), keys(second)),
+        (Some("order-7".to_owned()), Some("order-7".to_owned()))
+    );
+    let (seventh, keyless) = (of(&Value::Null), of(&json!(2)));
+    assert_eq!((keys(seventh), keys(keyless)), (Some("7".to_owned()), None));
+    assert_eq!(keyless.header("correlation-id"), Some("request-7"));
+    assert_eq!((seventh.header("pg-seq"), keyless.header("pg-seq")), (Some("0"), Some("1")));
+    let ids: std::collections::BTreeSet<_> =
+        records.iter().map(|record| record.header("event-id").expect("a header")).collect();
+    assert_eq!(ids.len(), 4);
+    assert_eq!(seventh.header("event-id").map(|id| id.as_bytes()[14]), Some(b'8'));
+    assert_eq!(
+        scene.session.value("SELECT count(*) FROM pg_publication_tables").as_deref(),
+        Some("0")
+    );
+}
+
+#[test]
+fn a_message_outside_of_transactions_is_warned_of_and_not_published() {
+    let server = Server::start();
+    let scene = messages_alone(&server);
+    init(&scene.settings);
+    let daemon = publishing(&scene.settings);
+    let content = "{\"type\": \"order.placed\", \"data\": 1}";
+    scene.session.run(&format!(
+        "SELECT pg_logical_emit_message(false, 'outbox', '{content}'); {}",
+        message(&content.replace('1', "2"))
+    ));
+    wait_until_published(&scene.session, &scene.topic);
+    wait_until("a warning", PATIENCE, || {
+        daemon.stderr().contains("a non-transactional message is not published")
+    });
+    stop(daemon);
+    let records = Broker::shared().read_committed(&scene.topic);
+    let [record] = records.as_slice() else { panic!("{records:?}") };
+    assert_eq!(record.json()["data"], 2);
+}
+
+/// The server does not convert a message's content, as it does with rows.
+#[test]
+fn messages_of_a_database_in_another_encoding_are_refused() {
+    let server = Server::start();
+    let scene = messages_alone(&server);
+    let sql = "CREATE DATABASE latin ENCODING LATIN1 LOCALE \"C\" TEMPLATE template0";
+    server.session("postgres").run(sql);
+    let settings = scene.settings.replaced(&server.url(&scene.topic), &server.url("latin"));
+    let ended = run(&["run"], &settings);
+    assert_eq!(ended.code, Some(2), "{}", ended.stderr);
+    assert!(ended.is_code("settings") && ended.stderr.contains("LATIN1"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_message_that_is_no_event_stops_with_its_prefix_and_field() {
+    let server = Server::start();
+    for (content, words) in [
+        ("no json", "its content is not valid JSON"),
+        ("[1]", "its content is not a JSON object"),
+        ("{\"type\": \"a.b\"}", "its field \"data\" is missing"),
+        ("{\"data\": 1}", "its field \"type\" is missing"),
+        ("{\"type\": \"\", \"data\": 1}", "its field \"type\" is empty"),
+        ("{\"type\": \"a.b\", \"data\": 1, \"id\": \"42\"}", "its field \"id\" is not a UUID"),
+        ("{\"type\": \"a.b\", \"data\": 1, \"aggregateId\": [1]}", "\"aggregateId\" is neither"),
+    ] {
+        let scene = messages_alone(&server);
+        init(&scene.settings);
+        let words = ["the message of prefix \"outbox\" at ", "committed at", words];
+        scene.refuse(&message(content), "event_unmappable", &words);
+    }
+}
+
+/// One large transaction, published in many parts, between kills. Its context stands in the first.
+#[test]
+fn messages_come_exactly_once_through_kills_inside_a_transaction() {
+    const MESSAGES: u64 = 30_000;
+    let server = Server::start();
+    let scene = messages_alone(&server);
+    let settings = scene.settings.with("[kafka]", "transaction_bytes = \"1MiB\"");
+    init(&settings);
+    scene.session.run(&format!(
+        "BEGIN; {} SELECT count(pg_logical_emit_message(true, 'outbox', jsonb_build_object('type', \
+         'a.b', 'aggregateId', n % 7, 'data', n, 'filler', repeat('x', 2000))::text)) FROM \
+         generate_series(0, {MESSAGES} - 1) n; COMMIT",
+        context("{\"correlationId\": \"whole\"}")
+    ));
+    let brokers = Broker::shared().brokers();
+    let published = || high_watermarks(&brokers, &scene.topic).iter().sum::<i64>();
+    for _ in 0..2 {
+        let before = published();
+        let daemon = publishing(&settings);
+        wait_until("more of the transaction", PATIENCE, || published() > before);
+        daemon.kill();
+    }
+    assert!(published() < i64::try_from(MESSAGES).expect("few"), "no kill came in the middle");
+    let daemon = publishing(&settings);
+    wait_until_published(&scene.session, &scene.topic);
+    stop(daemon);
+    let records = Broker::shared().read_committed(&scene.topic);
+    let mut found: Vec<_> = records
+        .iter()
+        .map(|record| {
+            assert_eq!(record.header("correlation-id"), Some("whole"));
+            let data = record.json()["data"].as_u64().expect("a number");
+            assert_eq!(record.header("pg-seq"), Some(data.to_string().as_str()));
+            data
+        })
+        .collect();
+    found.sort_unstable();
+    assert!(found.iter().copied().eq(0..MESSAGES), "{} events", found.len());
+}
+
+#[test]
+fn messages_and_rows_share_a_transaction_and_its_order() {
+    let server = Server::start();
+    let scene = Scene::of_table(&server, BARE_MINIMUM, "");
+    let section =
+        format!("[[message]]\nprefix = \"outbox\"\ntopic = \"{}\"\n[[outbox]]\n", scene.topic);
+    let scene = Scene { settings: scene.settings.replaced("[[outbox]]\n", &section), ..scene };
+    let row = |data: u32| {
+        format!("INSERT INTO outbox_events VALUES (gen_random_uuid(), 'a', 'b.c', '{data}');")
+    };
+    let emitted = |data: u32| {
+        message(&format!("{{\"aggregateId\": \"a\", \"type\": \"b.c\", \"data\": {data}}}"))
+    };
+    let records =
+        scene.records(&["BEGIN;", &row(1), &emitted(2), &row(3), &emitted(4), "COMMIT"].concat());
+    let found: Vec<_> = records
+        .iter()
+        .map(|record| (record.json()["data"].as_u64(), record.header("pg-seq").map(str::to_owned)))
+        .collect();
+    let expected = [1, 2, 3, 4].map(|data: u64| (Some(data), Some((data - 1).to_string())));
+    assert_eq!(found, expected);
+}
+
+const DEBEZIUM: &str = "(id uuid PRIMARY KEY, aggregatetype varchar(255) NOT NULL, aggregateid \
+                        varchar(255) NOT NULL, type varchar(255) NOT NULL, payload jsonb)";
+
+#[test]
+fn the_layout_debezium_gives_what_the_event_router_gave() {
+    let server = Server::start();
+    // The layout's topic has no name of the scene in it, so the aggregate's type has.
+    let outbox = "topic = \"TOPIC\"\nlayout = \"debezium\"";
+    let scene = Scene::of_table(&server, &format!("CREATE TABLE outbox_events {DEBEZIUM}"), outbox);
+    let line = format!("topic = \"{}\"\n", scene.topic);
+    let scene = Scene { settings: scene.settings.replaced(&line, ""), ..scene };
+    scene.publish(&format!(
+        "INSERT INTO outbox_events VALUES ('{ID}', '{}', 'order-7', 'OrderPlaced', \
+         '{{\"n\": 1.0}}'), (gen_random_uuid(), '{}', 'order-7', 'OrderGone', NULL)",
+        scene.topic, scene.topic
+    ));
+    let records = Broker::shared().read_committed(&format!("outbox.event.{}", scene.topic));
+    let [placed, gone] = records.as_slice() else { panic!("{records:?}") };
+    assert_eq!(placed.value.as_deref(), Some(&b"{\"n\": 1.0}"[..]));
+    assert_eq!(
+        (placed.key.as_deref(), gone.key.as_deref()),
+        (Some(&b"order-7"[..]), placed.key.as_deref())
+    );
+    assert_eq!((placed.header("id"), placed.header("event-id")), (Some(ID), Some(ID)));
+    assert_eq!(placed.header("event-type"), Some("OrderPlaced"));
+    assert_eq!(gone.value, None);
+    let (renamed, what) = (DEBEZIUM.replace(" type ", " event "), "\"type\" does not exist");
+    let scene = Scene::of_table(&server, &format!("CREATE TABLE outbox_events {renamed}"), outbox);
+    scene.refuse("SELECT 1", "column_missing", &[what, "columns.event_type"]);
+}
+
+#[test]
+fn outboxes_of_different_layouts_share_a_pipeline() {
+    let server = Server::start();
+    let scene = Scene::new(
+        &server,
+        &format!(
+            "CREATE TABLE routed {}; CREATE TABLE wrapped (id uuid, aggregate_id text, event_type \
+             text, payload jsonb); CREATE TABLE whole (LIKE wrapped)",
+            DEBEZIUM.replace(" aggregateid ", " key ")
+        ),
+        &[
+            "table = \"public.routed\"\nlayout = \"debezium\"\ncolumns = { aggregate_id = \"key\" }",
+            "table = \"public.wrapped\"",
+            "table = \"public.whole\"\npayload = \"envelope\"",
+        ],
+    );
+    let records = scene.records(&format!(
+        "BEGIN; INSERT INTO routed VALUES (gen_random_uuid(), 'order', 'a', 'of.routed', '1'); \
+         INSERT INTO wrapped VALUES (gen_random_uuid(), 'a', 'of.wrapped', '2'); \
+         INSERT INTO whole VALUES ('{ID}', 'a', 'of.whole', '{{\"data\": 3, \"id\": \"{ID}\"}}'); \
+         COMMIT"
+    ));
+    // One key, so one partition and the transaction's order.
+    let found: Vec<_> = records
+        .iter()
+        .map(|record| (record.header("event-type"), record.header("pg-seq")))
+        .collect();
+    assert_eq!(
+        found,
+        [
+            (Some("of.routed"), Some("0")),
+            (Some("of.wrapped"), Some("1")),
+            (Some("of.whole"), Some("2")),
+        ]
+    );
+    assert_eq!(records[0].value.as_deref(), Some(&b"1"[..]));
+    assert_eq!(data_by_type(&records[1..]).len(), 2);
+    assert_eq!((records[1].header("id"), records[2].json()["data"].as_i64()), (None, Some(3)));
 }
 
 #[test]

@@ -25,7 +25,7 @@ fn line(step: &Step<'_>) -> String {
             let relation = relation.map_or("-".to_owned(), |relation| relation.to_string());
             format!("  {} {kind:?} {relation}{}", place.ordinal, rows(change))
         }
-        Step::NonTransactionalMessage => "message outside of transactions".to_owned(),
+        Step::NonTransactionalMessage { .. } => "message outside of transactions".to_owned(),
         Step::Nothing => "nothing to act upon".to_owned(),
     }
 }
@@ -54,7 +54,7 @@ fn rows(change: &Change<'_>) -> String {
         }
         Change::Delete { old } => old_row(old),
         Change::Truncate => String::new(),
-        Change::Message { prefix, content } => {
+        Change::Message { prefix, content, .. } => {
             format!(" {prefix:?} {:?}", String::from_utf8_lossy(content))
         }
     }

@@ -15,7 +15,7 @@ use crate::support::{
     scaled,
     scene::{
         NO_FSYNC, SAMPLES_MIN, envelope_settings, freeze_in_transaction, init, judge, publishing,
-        shop, stop, under_load, wait_for_events, wait_until_published,
+        shop, stop, under_trickle, wait_for_events, wait_until_published,
     },
     settings::SettingsFile,
     wait_until,
@@ -48,7 +48,7 @@ fn one_that_stood_by_takes_over_and_a_former_leader_that_wakes_up_is_fenced() {
     let settings = envelope_settings(&server, &broker);
     init(&settings);
     let sampler = Sampler::start(&server, &broker);
-    let last = under_load(&[server.url("shop")], scaled(300_000), || {
+    let last = under_trickle(&server.url("shop"), || {
         wait_for_events_of(&settings, &broker);
         let mut first = publishing(&settings);
         for _ in 0..scaled(ROUNDS).max(2) {

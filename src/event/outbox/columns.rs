@@ -70,6 +70,15 @@ impl ColumnAt {
     }
 }
 
+/// What an id column's text is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum IdText {
+    /// It may be a UUID, which is then the event's id.
+    Uuid,
+    /// Never one, however many digits it has.
+    Other,
+}
+
 /// What a payload column's text is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum PayloadText {
@@ -105,6 +114,7 @@ pub(super) enum ObjectText {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Columns {
     pub(super) id: ColumnAt,
+    pub(super) id_text: IdText,
     pub(super) aggregate_id: ColumnAt,
     pub(super) aggregate_type: Option<ColumnAt>,
     pub(super) event_type: ColumnAt,
@@ -175,12 +185,13 @@ impl Listing<'_> {
 /// The first one that is missing or of a type that can never do.
 pub(crate) fn read(listing: Listing<'_>, settings: &Settings) -> Result<Columns, EventError> {
     let names = &settings.columns;
-    let id = read_id(listing, names)?;
+    let (id, id_text) = read_id(listing, names)?;
     let (payload, payload_text) = read_payload(listing, names)?;
     let optional =
         |name: &ColumnName, role| Ok(listing.optional(name, role)?.map(|(column, _)| column));
     Ok(Columns {
         id,
+        id_text,
         aggregate_id: listing.needed(names.aggregate_id.as_str(), "columns.aggregate_id")?.0,
         aggregate_type: optional(&names.aggregate_type, "columns.aggregate_type")?,
         event_type: listing.needed(names.event_type.as_str(), "columns.event_type")?.0,
@@ -219,14 +230,14 @@ fn read_header_object(
     Ok(Some(HeaderObject { column: found.0, text }))
 }
 
-fn read_id(listing: Listing<'_>, names: &ColumnNames) -> Result<ColumnAt, EventError> {
-    let role = "columns.id";
-    let found = listing.needed(names.id.as_str(), role)?;
-    match found.1 {
-        UUIDOID | TEXTOID | VARCHAROID | BPCHAROID => Ok(found.0),
-        Oid(user) if user >= FIRST_NORMAL_OBJECT_ID => Ok(found.0),
-        Oid(_) => Err(listing.type_error(&found, role, "uuid, or text that holds a UUID")),
-    }
+fn read_id(listing: Listing<'_>, names: &ColumnNames) -> Result<(ColumnAt, IdText), EventError> {
+    let (column, type_oid) = listing.needed(names.id.as_str(), "columns.id")?;
+    let text = match type_oid {
+        UUIDOID | TEXTOID | VARCHAROID | BPCHAROID => IdText::Uuid,
+        Oid(user) if user >= FIRST_NORMAL_OBJECT_ID => IdText::Uuid,
+        Oid(_) => IdText::Other,
+    };
+    Ok((column, text))
 }
 
 fn read_payload(

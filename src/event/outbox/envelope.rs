@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use crate::event::{
-    Field, FieldProblem, FieldSet, Reason,
+    Field, FieldProblem, FieldSet, MessageProblem, Reason,
     id::ID_BYTES,
     json::{self, Member, Members, StringAt, ValueAt},
     timestamp,
@@ -39,7 +39,25 @@ pub(super) struct Envelope<'a> {
     pub(super) closing_brace: usize,
     /// Fields that the payload does not have, or that are cut out of it.
     pub(super) missing: FieldSet,
+    /// The member `aggregateId` of a message.
+    pub(super) aggregate_id: Option<&'a str>,
 }
+
+/// Where the text of a message's key lies.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum KeyAt {
+    /// A row's payload has none: its column is the key.
+    Column,
+    /// It did not come by.
+    Absent,
+    Null,
+    InText(Range<usize>),
+    Unescaped(Range<usize>),
+}
+
+/// The member of a message that is the record's key. It stays in the value, as it is no field of the
+/// envelope.
+const AGGREGATE_ID: &str = "aggregateId";
 
 impl<'a> Envelope<'a> {
     /// The text of a field that stays; none for `data`.
@@ -59,6 +77,30 @@ pub(super) fn read<'a>(
     column: &str,
     scratch: &'a mut Scratch,
 ) -> Result<Envelope<'a>, Reason> {
+    read_with(KeyAt::Column, text, column, scratch)
+}
+
+/// Reads the envelope `text` of a message, which may have a key.
+pub(super) fn read_message<'a>(
+    text: &'a str,
+    scratch: &'a mut Scratch,
+) -> Result<Envelope<'a>, Reason> {
+    read_with(KeyAt::Absent, text, "", scratch).map_err(|reason| match reason {
+        Reason::Field { field, problem } => Reason::MessageField { name: field.name(), problem },
+        Reason::NotObject { .. } => Reason::Message { problem: MessageProblem::NotObject },
+        Reason::NotJson { detail, .. } => {
+            Reason::Message { problem: MessageProblem::NotJson { detail } }
+        }
+        other => other,
+    })
+}
+
+fn read_with<'a>(
+    key: KeyAt,
+    text: &'a str,
+    column: &str,
+    scratch: &'a mut Scratch,
+) -> Result<Envelope<'a>, Reason> {
     let Some(members) = Members::of(text) else {
         return Err(Reason::NotObject { column: column.to_owned() });
     };
@@ -70,19 +112,25 @@ pub(super) fn read<'a>(
         texts: [None; Field::ALL.len()],
         seen: FieldSet::default(),
         missing: FieldSet::ALL,
+        key,
         kept_one: false,
         open_cut: None,
         scratch,
     };
     let closing_brace = walk.run(members, column)?;
-    let Walk { mut texts, missing, scratch, .. } = walk;
+    let Walk { mut texts, missing, key, scratch, .. } = walk;
     let Scratch { unescaped, fields, cuts } = scratch;
     for (field, range) in fields.iter() {
         if let Some(text) = texts.get_mut(*field as usize) {
             *text = unescaped.get(range.clone());
         }
     }
-    let envelope = Envelope { texts, cuts, closing_brace, missing };
+    let aggregate_id = match key {
+        KeyAt::Column | KeyAt::Absent | KeyAt::Null => None,
+        KeyAt::InText(range) => text.get(range),
+        KeyAt::Unescaped(range) => unescaped.get(range),
+    };
+    let envelope = Envelope { texts, cuts, closing_brace, missing, aggregate_id };
     if missing.contains(Field::Data) {
         return Err(Reason::Field { field: Field::Data, problem: FieldProblem::Missing });
     }
@@ -100,6 +148,7 @@ struct Walk<'a> {
     seen: FieldSet,
     /// Known fields that did not come by, or are cut out.
     missing: FieldSet,
+    key: KeyAt,
     /// Some member before this one stays, so a cut takes the comma before its member.
     kept_one: bool,
     /// A cut that takes the comma behind its member, and so ends where the next one starts.
@@ -120,7 +169,10 @@ impl Walk<'_> {
             }
             let is_kept = match self.field_of(&member.name) {
                 Some(field) => self.observe(field, &member.value)?,
-                None => true,
+                None => {
+                    self.observe_other(&member)?;
+                    true
+                }
             };
             if is_kept {
                 self.kept_one = true;
@@ -137,6 +189,51 @@ impl Walk<'_> {
         } else {
             self.open_cut = Some(member.start());
         }
+    }
+
+    /// Notes the key of a message.
+    fn observe_other(&mut self, member: &Member) -> Result<(), Reason> {
+        if self.key == KeyAt::Column || !self.is_named(&member.name, AGGREGATE_ID) {
+            return Ok(());
+        }
+        let refuse = |problem| Err(Reason::MessageField { name: AGGREGATE_ID, problem });
+        if self.key != KeyAt::Absent {
+            return refuse(FieldProblem::Twice);
+        }
+        self.key = match &member.value {
+            ValueAt::Null => KeyAt::Null,
+            ValueAt::String(string) if string.has_escapes => {
+                let content = self.text.get(string.content.clone());
+                let content = content.expect("a string lies between its quotes");
+                let unescaped = &mut self.scratch.unescaped;
+                let start = unescaped.len();
+                if json::unescape(content, unescaped).is_err() {
+                    return refuse(FieldProblem::NotText);
+                }
+                KeyAt::Unescaped(start..unescaped.len())
+            }
+            ValueAt::String(string) => KeyAt::InText(string.content.clone()),
+            ValueAt::Other => {
+                let behind = self.text.get(member.name.content.end + 1..member.end);
+                let behind = behind.expect("a value ends behind its name");
+                let number = behind.trim_start_matches([' ', '\t', '\n', '\r', ':']);
+                if !number.starts_with(|first: char| first == '-' || first.is_ascii_digit()) {
+                    return refuse(FieldProblem::NotKey);
+                }
+                KeyAt::InText(member.end - number.len()..member.end)
+            }
+        };
+        Ok(())
+    }
+
+    fn is_named(&self, name: &StringAt, expected: &str) -> bool {
+        let content = self.text.get(name.content.clone());
+        let content = content.expect("a name lies between its quotes");
+        if !name.has_escapes {
+            return content == expected;
+        }
+        let mut text = String::new();
+        json::unescape(content, &mut text).is_ok() && text == expected
     }
 
     /// The known field of that name, which escapes may write in another way.

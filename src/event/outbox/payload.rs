@@ -5,7 +5,7 @@ use serde::de::IgnoredAny;
 use crate::{
     change::Tuple,
     event::{
-        Reason,
+        MessageProblem, Reason,
         outbox::columns::{Columns, PayloadText},
     },
 };
@@ -43,6 +43,14 @@ pub(super) fn read<'a>(
         }
     }
     Ok(Some(text))
+}
+
+/// A message's content as valid JSON.
+pub(in crate::event) fn read_json(content: &[u8]) -> Result<&str, Reason> {
+    let refuse = |problem| Reason::Message { problem };
+    let text = std::str::from_utf8(content).map_err(|_| refuse(MessageProblem::NotUtf8))?;
+    check_json(text).map_err(|detail| refuse(MessageProblem::NotJson { detail }))?;
+    Ok(text)
 }
 
 /// The parser's words name a place and a kind of mistake, never a value.

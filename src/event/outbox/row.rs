@@ -3,35 +3,48 @@
 use crate::{
     change::{Transaction, Tuple},
     event::{
-        DomainEvent, ExtraHeaders, Field, FieldProblem, OwnHeader, Payload, Reason,
-        id::{self, ID_BYTES},
+        DomainEvent, ExtraHeaders, Field, FieldProblem, OwnHeader, Payload, Reason, Route,
+        context::Context,
+        id::{self, ID_BYTES, KeyIds, RowId},
         outbox::{
             PayloadForm,
-            columns::{ColumnAt, Columns},
+            columns::{ColumnAt, Columns, IdText},
             envelope::{self, Envelope},
             header_object, payload,
             table::Table,
         },
+        route,
         timestamp::{self, INSTANT_BYTES, TimestampProblem},
     },
 };
 
 /// The version of an event that says nothing of it.
-const VERSION: &str = "1.0";
+pub(super) const VERSION: &str = "1.0";
 
 /// What is kept of the memory for decoded payloads between rows, in bytes. A bytea may hold
 /// 1 GiB; typical payloads fit many times.
 const DECODED_BYTES_KEPT: usize = 1 << 20;
 
+/// What the settings, and the open transaction, say of all events.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shared<'a> {
+    /// The envelope's `source`.
+    pub(crate) source: &'a str,
+    pub(crate) routes: &'a [Route],
+    pub(crate) context: &'a Context,
+}
+
 /// Memory for the texts that do not lie in a row's frame as they are needed. Reused by every row.
 #[derive(Debug)]
 pub(crate) struct Scratch {
-    id: [u8; ID_BYTES],
-    occurred_at: [u8; INSTANT_BYTES],
-    topic: String,
+    pub(super) id: [u8; ID_BYTES],
+    /// The id that an envelope brings in another form.
+    pub(super) envelope_id: [u8; ID_BYTES],
+    pub(super) occurred_at: [u8; INSTANT_BYTES],
+    pub(super) topic: String,
     /// A bytea payload.
     decoded: Vec<u8>,
-    envelope: envelope::Scratch,
+    pub(super) envelope: envelope::Scratch,
     headers: Vec<(String, String)>,
 }
 
@@ -39,6 +52,7 @@ impl Scratch {
     pub(crate) fn new() -> Self {
         Self {
             id: [0; ID_BYTES],
+            envelope_id: [0; ID_BYTES],
             occurred_at: [0; INSTANT_BYTES],
             topic: String::new(),
             decoded: Vec::new(),
@@ -48,7 +62,7 @@ impl Scratch {
     }
 
     /// One large row must not hold its room for ever.
-    fn shrink(&mut self) {
+    pub(super) fn shrink(&mut self) {
         if self.decoded.capacity() > DECODED_BYTES_KEPT {
             self.decoded = Vec::new();
         }
@@ -60,16 +74,17 @@ impl Table {
     /// The event of an inserted row.
     pub(crate) fn map<'a>(
         &'a self,
-        source: &'a str,
+        shared: Shared<'a>,
         tuple: Tuple<'a>,
         transaction: &Transaction,
         scratch: &'a mut Scratch,
     ) -> Result<DomainEvent<'a>, Reason> {
         scratch.shrink();
         let columns = &self.columns;
-        let Scratch { id, occurred_at, topic, decoded, envelope: walk, headers } = scratch;
+        let Scratch { id, envelope_id, occurred_at, topic, decoded, envelope: walk, headers } =
+            scratch;
 
-        let row_id = read_id(&columns.id, tuple, id)?;
+        let row_id = read_id(columns, &self.key_ids, tuple, id)?;
         let event_type = read_event_type(&columns.event_type, tuple)?;
         let payload_text = payload::read(columns, tuple, decoded)?;
         let envelope = match self.form {
@@ -89,7 +104,13 @@ impl Table {
             Some(text) => Ok(Some(text)),
             None => optional_text(column, tuple),
         };
-        let id = won(Field::Id).unwrap_or(row_id);
+        let id = match (row_id, &envelope) {
+            (RowId::Made(made), Some((_, envelope))) => {
+                own_id(envelope, envelope_id)?.unwrap_or(made)
+            }
+            (row_id, _) => won(Field::Id).unwrap_or(row_id.text()),
+        };
+        let context = shared.context;
         let causation_id = won_or_column(Field::CausationId, &columns.causation_id)?;
         let traceparent = optional_text(&columns.traceparent, tuple)?;
         let is_own = |name: &str| {
@@ -97,12 +118,25 @@ impl Table {
             own.is_some_and(|own| is_carried(own, self.form, traceparent, causation_id))
         };
         header_object::read(columns, tuple, is_own, headers)?;
+        // What the row says, in whatever way, wins over what its transaction says.
+        let is_member = |own| headers.iter().any(|(name, _)| OwnHeader::named(name) == Some(own));
+        let has_causation =
+            OwnHeader::CausationId.belongs_to(self.form) && is_member(OwnHeader::CausationId);
+        let causation_id = match causation_id {
+            None if !has_causation => context.causation_id(),
+            said => said,
+        };
+        let traceparent = match traceparent {
+            None if !is_member(OwnHeader::Traceparent) => context.traceparent(),
+            said => said,
+        };
         Ok(DomainEvent {
             id,
             event_type,
             version: won_or_column(Field::Version, &columns.version)?.unwrap_or(VERSION),
-            source: won(Field::Source).unwrap_or(source),
+            source: won(Field::Source).unwrap_or(shared.source),
             correlation_id: won_or_column(Field::CorrelationId, &columns.correlation_id)?
+                .or_else(|| context.correlation_id())
                 .unwrap_or(id),
             causation_id,
             occurred_at: match won(Field::OccurredAt) {
@@ -111,7 +145,10 @@ impl Table {
             },
             traceparent,
             key: columns.aggregate_id.bytes(tuple)?,
-            topic: self.topic.resolve(event_type, tuple, topic)?,
+            topic: match route::find(shared.routes, event_type) {
+                Some(route) => route.topic.resolve(event_type, topic)?,
+                None => self.topic.resolve(event_type, tuple, topic)?,
+            },
             payload: match (self.form, envelope) {
                 (_, Some((text, envelope))) => to_payload(text, &envelope, causation_id),
                 (PayloadForm::Bare, None) => Payload::Bare(payload_text),
@@ -155,13 +192,21 @@ fn optional_text<'a>(
     column.as_ref().map_or(Ok(None), |column| column.text(tuple))
 }
 
+/// The UUID that the column holds, or else the one that is made of the key.
 fn read_id<'a>(
-    column: &ColumnAt,
+    columns: &Columns,
+    key_ids: &KeyIds,
     tuple: Tuple<'a>,
     scratch: &'a mut [u8; ID_BYTES],
-) -> Result<&'a str, Reason> {
-    let text = column.needed_text(tuple)?;
-    id::canonical(text, scratch).ok_or_else(|| Reason::NotUuid { column: column.owned_name() })
+) -> Result<RowId<'a>, Reason> {
+    let text = match columns.id.needed_text(tuple)? {
+        "" => return Err(Reason::Empty { column: columns.id.owned_name() }),
+        text => text,
+    };
+    Ok(match columns.id_text {
+        IdText::Uuid => key_ids.of_text(text, scratch),
+        IdText::Other => key_ids.of_key(text, scratch),
+    })
 }
 
 fn read_event_type<'a>(column: &ColumnAt, tuple: Tuple<'a>) -> Result<&'a str, Reason> {
@@ -194,10 +239,24 @@ fn read_occurred_at<'a>(
     timestamp::from_timestamp(transaction.committed_at, scratch).ok_or(Reason::CommitTimeOutOfRange)
 }
 
+/// The id that an envelope brings, which must be a UUID.
+pub(super) fn own_id<'a>(
+    envelope: &Envelope<'a>,
+    scratch: &'a mut [u8; ID_BYTES],
+) -> Result<Option<&'a str>, Reason> {
+    let not_uuid = || Reason::Field { field: Field::Id, problem: FieldProblem::NotUuid };
+    match (envelope.text(Field::Id), envelope.written(Field::Id)) {
+        (Some(kept), _) if id::is_hyphenated(kept) => Ok(Some(kept)),
+        (Some(_), _) => Err(not_uuid()),
+        (None, Some(written)) => id::canonical(written, scratch).ok_or_else(not_uuid).map(Some),
+        (None, None) => Ok(None),
+    }
+}
+
 /// Id and type must not contradict the columns: the record's key and topic follow those.
 fn check_agreement(
     envelope: &Envelope<'_>,
-    row_id: &str,
+    row_id: RowId<'_>,
     event_type: &str,
     columns: &Columns,
 ) -> Result<(), Reason> {
@@ -205,7 +264,8 @@ fn check_agreement(
         let problem = FieldProblem::Contradicts { column: column.owned_name() };
         Err(Reason::Field { field, problem })
     };
-    if let Some(id) = envelope.written(Field::Id)
+    // What is made of a key agrees with no id, and contradicts none.
+    if let (RowId::Own(row_id), Some(id)) = (row_id, envelope.written(Field::Id))
         && !id.eq_ignore_ascii_case(row_id)
     {
         let mut scratch = [0; ID_BYTES];
@@ -222,7 +282,7 @@ fn check_agreement(
     Ok(())
 }
 
-fn to_payload<'a>(
+pub(super) fn to_payload<'a>(
     text: &'a str,
     envelope: &Envelope<'a>,
     causation_id: Option<&str>,

@@ -17,6 +17,57 @@ pub struct Settings {
     pub headers: Vec<(String, String)>,
 }
 
+/// Which columns an outbox table has, and what else follows from whom it was made for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Layout {
+    /// Every column has the name of what it is.
+    #[default]
+    Tailwater,
+    /// The table of Debezium's EventRouter: its columns, topics, values and its header `id`.
+    Debezium,
+}
+
+impl Layout {
+    /// Where events go unless the settings say otherwise.
+    pub fn topic(self) -> &'static str {
+        match self {
+            Self::Tailwater => "{domain}.events",
+            Self::Debezium => "outbox.event.{aggregate_type}",
+        }
+    }
+
+    /// What the payload is unless the settings say otherwise.
+    pub fn payload(self) -> PayloadForm {
+        match self {
+            Self::Tailwater => PayloadForm::Data,
+            Self::Debezium => PayloadForm::Bare,
+        }
+    }
+
+    /// How the columns are called unless the settings say otherwise.
+    pub fn columns(self) -> ColumnNames {
+        let names = ColumnNames::default();
+        let named = |name: &str| ColumnName::Default(name.to_owned());
+        match self {
+            Self::Tailwater => names,
+            Self::Debezium => ColumnNames {
+                aggregate_type: named("aggregatetype"),
+                aggregate_id: named("aggregateid"),
+                event_type: named("type"),
+                ..names
+            },
+        }
+    }
+
+    /// The header that every record gets the value of the id column in.
+    pub fn id_header(self) -> Option<&'static str> {
+        match self {
+            Self::Tailwater => None,
+            Self::Debezium => Some("id"),
+        }
+    }
+}
+
 /// What an outbox table's payload is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum PayloadForm {

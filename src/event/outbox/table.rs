@@ -5,7 +5,8 @@ use tracing::warn;
 use crate::{
     change::{Oid, Transaction, Tuple},
     event::{
-        EventError, Row,
+        DatabaseIdentity, EventError, Row,
+        id::KeyIds,
         outbox::{
             PayloadForm, Settings,
             columns::{self, Columns, Listing},
@@ -21,6 +22,7 @@ pub(crate) struct Table {
     name: String,
     pub(super) form: PayloadForm,
     pub(super) columns: Columns,
+    pub(super) key_ids: KeyIds,
     pub(super) topic: TopicName,
     /// Null keys are warned of once, not once a row.
     warned_of_null_key: bool,
@@ -30,14 +32,19 @@ impl Table {
     /// Compiles `settings` against the table's columns: name and type, in tuple order.
     pub(crate) fn compile(
         settings: &Settings,
+        identity: &DatabaseIdentity,
         columns: &[(&str, Oid)],
     ) -> Result<Self, EventError> {
         let (schema, table) = &settings.table;
         let name = format!("{schema}.{table}");
         let listing = Listing { table: &name, columns };
         let columns = columns::read(listing, settings)?;
-        let topic = TopicName::compile(&settings.topic.filled(schema, table), &columns, listing)?;
-        Ok(Self { form: settings.payload, columns, topic, warned_of_null_key: false, name })
+        let template = settings.topic.filled(schema, table);
+        let aggregate_type = settings.columns.aggregate_type.as_str();
+        let topic = TopicName::compile(&template, &columns, aggregate_type, listing)?;
+        let key_ids = KeyIds::new(identity, schema, table);
+        let form = settings.payload;
+        Ok(Self { form, columns, key_ids, topic, warned_of_null_key: false, name })
     }
 
     /// Carries over what the table's former shape knew.

@@ -25,9 +25,11 @@ enum Piece {
 }
 
 impl TopicName {
+    /// `aggregate_type` is the column of that purpose, should the template need it.
     pub(super) fn compile(
         template: &TopicTemplate,
         columns: &Columns,
+        aggregate_type: &str,
         listing: Listing<'_>,
     ) -> Result<Self, EventError> {
         let piece = |part: &Part| {
@@ -37,7 +39,7 @@ impl TopicName {
                 Part::Domain => Piece::Domain,
                 Part::AggregateType => Piece::Column(match &columns.aggregate_type {
                     Some(column) => column.clone(),
-                    None => listing.needed("aggregate_type", "columns.aggregate_type")?.0,
+                    None => listing.needed(aggregate_type, "columns.aggregate_type")?.0,
                 }),
                 Part::Column(name) => Piece::Column(listing.needed(name, "topic")?.0),
                 Part::Schema | Part::Table => {

@@ -36,7 +36,9 @@ impl Withheld<'_> {
                 };
                 EventError::Column { table, column, problem }
             }
-            EventError::Column { .. } | EventError::Unmappable { .. } => error,
+            EventError::Column { .. }
+            | EventError::Unmappable { .. }
+            | EventError::UnmappableMessage { .. } => error,
         }
     }
 
@@ -78,7 +80,7 @@ mod tests {
     use super::*;
     use crate::event::{
         Mapping, Settings as EventSettings,
-        fixture::{JSONB, Outbox, TEXT, UUID},
+        fixture::{JSONB, Outbox, TEXT, UUID, database},
         outbox::PayloadForm,
     };
 
@@ -93,7 +95,13 @@ mod tests {
 
     fn check(columns: &[(&str, crate::change::Oid)]) -> Result<(), EventError> {
         let source = "order-service".to_owned();
-        let mapping = Mapping::new(EventSettings { source, outboxes: vec![settings()] });
+        let settings = EventSettings {
+            source,
+            outboxes: vec![settings()],
+            messages: Vec::new(),
+            routes: Vec::new(),
+        };
+        let mapping = Mapping::new(settings, database());
         mapping.check_table("public", "outbox_events", columns, &WITHHELD)
     }
 

@@ -11,6 +11,7 @@
 
 mod history;
 mod idle_checkpoints;
+mod messages;
 mod recording_sink;
 mod rig;
 mod simulation;

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     checkpoint::{CheckpointRecord, Tracker},
-    event::{Mapping, Settings, TopicTemplate, outbox},
+    event::{DatabaseIdentity, Mapping, Settings, TopicTemplate, TypeTemplate, outbox},
     failure::Failure,
     lsn::{EndLsn, Lsn},
     pipeline::{
@@ -19,6 +19,9 @@ use crate::{
     },
     postgres::replication::{TimelineHistory, scripted},
 };
+
+/// The prefix of messages that are events.
+pub(super) const MESSAGE_PREFIX: &str = "orders-outbox";
 
 /// A server and a topic, and what is said of them at each start.
 pub(super) struct Rig {
@@ -80,8 +83,8 @@ fn lsn(position: u64) -> Lsn {
     Lsn::from_wire(position).expect("a position")
 }
 
-fn mapping() -> Mapping {
-    Mapping::new(Settings {
+pub(super) fn mapping() -> Mapping {
+    let settings = Settings {
         source: "orders".to_owned(),
         outboxes: vec![outbox::Settings {
             table: ("public".to_owned(), "outbox_events".to_owned()),
@@ -90,5 +93,12 @@ fn mapping() -> Mapping {
             columns: outbox::ColumnNames::default(),
             headers: Vec::new(),
         }],
-    })
+        messages: vec![outbox::MessageSettings {
+            prefix: MESSAGE_PREFIX.to_owned(),
+            topic: TypeTemplate::parse("{domain}.events").expect("a template"),
+        }],
+        routes: Vec::new(),
+    };
+    let (system_id, database) = ("7".to_owned(), "shop".to_owned());
+    Mapping::new(settings, DatabaseIdentity { system_id, database })
 }

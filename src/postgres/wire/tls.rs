@@ -29,6 +29,10 @@ use crate::postgres::{
     Encryption, Host, Roots, Secret, Source, SslMode, SslNegotiation, error::TlsFault,
 };
 
+/// Where systems keep their authorities: Debian, Red Hat, Alpine.
+const SYSTEM_ROOTS: [&str; 3] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+
 /// What is read from the socket at once: many records, each of which is one row under load, and
 /// would be two reads.
 const READ_BYTES: usize = 64 << 10;
@@ -119,6 +123,14 @@ fn trust(context: &mut SslContextBuilder, encryption: &Encryption) -> Result<boo
         Roots::System => {
             let loaded = context.set_default_verify_paths();
             loaded.map_err(|error| unusable("the system's root certificates", &error))?;
+            // An OpenSSL that was built with us does not know where this system keeps them.
+            let is_told =
+                ["SSL_CERT_FILE", "SSL_CERT_DIR"].map(std::env::var_os).iter().any(Option::is_some);
+            let bundle = SYSTEM_ROOTS.iter().map(Path::new).find(|path| path.is_file());
+            if let (false, Some(path)) = (is_told, bundle) {
+                let loaded = context.set_ca_file(path);
+                loaded.map_err(|error| unreadable("root certificate file", path, &error))?;
+            }
         }
         Roots::File(source) => match present("root certificate file", source)? {
             Some(path) => {
@@ -252,17 +264,20 @@ fn unusable(what: &str, error: &ErrorStack) -> Failed {
 
 /// Why no session came about.
 fn unagreed(verified: X509VerifyResult, error: ssl::Error, negotiation: SslNegotiation) -> Failed {
-    if verified != X509VerifyResult::OK {
+    let reason = error.ssl_error().map(reasons).unwrap_or_default();
+    // What was found of the certificate is there also where nothing was to be verified.
+    if verified != X509VerifyResult::OK && reason.contains("certificate verify failed") {
         let what = format!("the server's certificate is not trusted: {}", verified.error_string());
         return Failed::new(TlsFault::Untrusted, what);
     }
     if let Some(what) = error.ssl_error().and_then(refusal) {
         return Failed::new(TlsFault::Refused, what);
     }
+    // A postmaster that cannot start a process says so in the clear.
+    let is_clear = negotiation == SslNegotiation::Direct && reason.contains("wrong version number");
     match error.ssl_error() {
-        // Silence in the middle: a server that goes down, or one that does not know what this is.
-        Some(errors) if !reasons(errors).contains("unexpected eof") => {
-            Failed::new(TlsFault::Handshake, format!("no handshake: {}", reasons(errors)))
+        Some(_) if !may_pass(&reason) && !is_clear => {
+            Failed::new(TlsFault::Handshake, format!("no handshake: {reason}"))
         }
         _ => {
             let direct = match negotiation {
@@ -283,10 +298,17 @@ pub fn alert(error: &io::Error) -> Option<String> {
     refusal(error.get_ref()?.downcast_ref::<ssl::Error>()?.ssl_error()?)
 }
 
+/// Silence or noise in the middle: a server that goes down, has no memory, or a line that is bad.
+fn may_pass(reasons: &str) -> bool {
+    ["unexpected eof", "internal error", "bad record mac", "user cancel", "close notify"]
+        .iter()
+        .any(|passing| reasons.contains(passing))
+}
+
 /// An alert that the server sent. Its own failures may pass, and are none.
 fn refusal(errors: &ErrorStack) -> Option<String> {
     let reasons = reasons(errors);
-    let is_alert = reasons.contains(" alert ") && !reasons.contains("internal error");
+    let is_alert = reasons.contains(" alert ") && !may_pass(&reasons);
     is_alert.then(|| format!("the server refused the session: {reasons}"))
 }
 

@@ -92,19 +92,38 @@ impl ClientContext for Context {
 
     fn error(&self, error: ClientError, reason: &str) {
         debug!(%error, reason, "librdkafka");
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Authentication) {
+        let code = error.rdkafka_error_code();
+        // A broker that goes down in the middle of a login has not refused it.
+        if code == Some(RDKafkaErrorCode::Authentication)
+            && !reason.contains("handshake failed: Local:")
+        {
             self.authentication_failed.store(true, Ordering::Relaxed);
         }
-        // Other failures of a handshake may pass: a broker that goes down has them too.
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::SSL)
-            && reason.contains("certificate")
-        {
+        if is_certificate(code, reason) {
             self.certificate_failed.store(true, Ordering::Relaxed);
         }
         // "All brokers are down" follows the line that says why.
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
             *locked(&self.last_error) = Some(reason.to_owned());
         }
+    }
+}
+
+/// Whether one side did not take the other's certificate. Other failures of a handshake may pass: a
+/// broker that goes down has them too. By TLS 1.3 a broker says only after it that it does not take
+/// ours, which librdkafka reports as a transport failure.
+fn is_certificate(code: Option<RDKafkaErrorCode>, reason: &str) -> bool {
+    let is_theirs = reason.contains("certificate verify failed")
+        || reason.contains("verify broker certificate");
+    let is_ours = reason.contains("alert")
+        && ["certificate required", "bad certificate", "certificate unknown", "unknown ca"]
+            .iter()
+            .chain(&["certificate expired", "certificate revoked", "unsupported certificate"])
+            .any(|words| reason.contains(words));
+    match code {
+        Some(RDKafkaErrorCode::SSL) => is_theirs || is_ours,
+        Some(RDKafkaErrorCode::BrokerTransportFailure) => is_ours,
+        _ => false,
     }
 }
 

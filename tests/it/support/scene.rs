@@ -10,6 +10,7 @@ use super::{
     PATIENCE,
     daemon::{self, Daemon},
     kafka::Broker,
+    let_pass,
     oracle::{Oracle, Value},
     postgres::{Server, Session},
     producer_log::ProducerLog,
@@ -34,6 +35,10 @@ pub const SAMPLES_MIN: u64 = 10;
 
 /// How long everything that waits may take to be published.
 const DRAIN_MAX: Duration = Duration::from_secs(900);
+
+/// What is written between two pauses, and how long these are.
+const TRICKLE_ROWS: u64 = 20;
+const TRICKLE_PAUSE: Duration = Duration::from_millis(20);
 
 /// By then a broker has answered all that a process sent before it was stopped.
 const ANSWERED: Duration = Duration::from_millis(500);
@@ -85,6 +90,25 @@ pub fn under_load<T>(urls: &[String], rows_min: u64, work: impl FnOnce() -> T) -
         for writer in writers {
             writer.join().expect("the writers end");
         }
+        done
+    })
+}
+
+/// Does `work` while an application writes some hundred rows a second: little enough for the sockets
+/// of a stopped daemon to hold for a while. A walsender whose client reads nothing more cannot be
+/// terminated once its socket is full: it waits to say so.
+pub fn under_trickle<T>(url: &str, work: impl FnOnce() -> T) -> T {
+    let goes_on = AtomicBool::new(true);
+    thread::scope(|scope| {
+        let ends = Ends(&goes_on);
+        scope.spawn(|| {
+            while goes_on.load(Ordering::Relaxed) {
+                Workload::default().run_while(url, TRICKLE_ROWS, &goes_on);
+                let_pass(TRICKLE_PAUSE);
+            }
+        });
+        let done = work();
+        drop(ends);
         done
     })
 }
