@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    change::{Oid, RelationId, Xid},
+    change::{Oid, PgTimestamp, RelationId, Xid},
     lsn::{CommitLsn, EndLsn},
 };
 
@@ -95,6 +95,13 @@ pub struct LastTransaction {
     pub xid: Xid,
     /// Commit time: microseconds since 2000-01-01.
     pub commit_time: i64,
+}
+
+impl LastTransaction {
+    /// Seconds since it was committed; 0 where its clock is ahead of `now`.
+    pub fn age_seconds(self, now: PgTimestamp) -> f64 {
+        now.0.saturating_sub(self.commit_time).max(0) as f64 / 1e6
+    }
 }
 
 /// A transaction of which a part is published.

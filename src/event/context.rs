@@ -2,7 +2,8 @@
 //!
 //! `pg_logical_emit_message(true, 'tailwater.context', '{"correlationId": "…"}')` holds until the
 //! transaction ends, or until another one takes its place. One that a savepoint rolled back is never
-//! sent. A transaction without one costs a comparison; one with it no memory but what is kept.
+//! sent. A transaction without one costs a comparison; one with it no memory but what is kept, unless
+//! names are written with escapes.
 
 use std::ops::Range;
 
@@ -82,7 +83,7 @@ impl Context {
         let mut members = Members::of(text).ok_or(not_object.clone())?;
         let mut seen = [false; FIELDS.len()];
         while let Some(member) = members.next().map_err(|Malformed| not_object.clone())? {
-            let Some((index, name)) = self.field_of(text, &member.name) else { continue };
+            let Some((index, name)) = field_of(text, &member.name) else { continue };
             let refuse = |problem| Err(Reason::MessageField { name, problem });
             if std::mem::replace(&mut seen[index], true) {
                 return refuse(FieldProblem::Twice);
@@ -92,7 +93,7 @@ impl Context {
                 ValueAt::Other => return refuse(FieldProblem::NotString),
                 ValueAt::String(string) => {
                     let start = self.text.len();
-                    if self.append(text, &string).is_err() {
+                    if json::unescape(string.written(text), &mut self.text).is_err() {
                         return refuse(FieldProblem::NotText);
                     }
                     self.fields[index] = Some(start..self.text.len());
@@ -101,22 +102,13 @@ impl Context {
         }
         Ok(())
     }
+}
 
-    /// Which field has that name, which escapes may write in another way.
-    fn field_of(&mut self, text: &str, name: &StringAt) -> Option<(usize, &'static str)> {
-        let start = self.text.len();
-        // A name that is no text is none of ours.
-        let is_text = self.append(text, name).is_ok();
-        let written = self.text.get(start..).filter(|_| is_text);
-        let found = FIELDS.into_iter().enumerate().find(|(_, field)| written == Some(*field));
-        self.text.truncate(start);
-        found
-    }
-
-    fn append(&mut self, text: &str, string: &StringAt) -> Result<(), Malformed> {
-        let content = text.get(string.content.clone());
-        json::unescape(content.expect("a string lies between its quotes"), &mut self.text)
-    }
+/// Which field has that name, which escapes may write in another way.
+fn field_of(text: &str, name: &StringAt) -> Option<(usize, &'static str)> {
+    // A name that is no text is none of ours.
+    let name = name.text(text).ok()?;
+    FIELDS.into_iter().enumerate().find(|(_, field)| *field == name)
 }
 
 #[cfg(test)]

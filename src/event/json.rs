@@ -4,7 +4,7 @@
 //! looks for the marks that structure it. On other text it ends early or says [`Malformed`]; it
 //! never reads past the end.
 
-use std::ops::Range;
+use std::{borrow::Cow, ops::Range};
 
 use super::json_blocks::nested_end;
 
@@ -18,6 +18,24 @@ pub(super) struct StringAt {
     pub(super) content: Range<usize>,
     /// It holds a backslash, so its content is not yet its text.
     pub(super) has_escapes: bool,
+}
+
+impl StringAt {
+    /// Its content as `text`, in which it stands, has it.
+    pub(super) fn written<'t>(&self, text: &'t str) -> &'t str {
+        text.get(self.content.clone()).expect("a string lies between its quotes")
+    }
+
+    /// The text that it stands for; [`Malformed`] as of [`unescape`].
+    pub(super) fn text<'t>(&self, text: &'t str) -> Result<Cow<'t, str>, Malformed> {
+        let written = self.written(text);
+        if !self.has_escapes {
+            return Ok(Cow::Borrowed(written));
+        }
+        let mut plain = String::new();
+        unescape(written, &mut plain)?;
+        Ok(Cow::Owned(plain))
+    }
 }
 
 /// A member's value.
@@ -44,6 +62,13 @@ impl Member {
     /// Where its name's opening quote stands.
     pub(super) fn start(&self) -> usize {
         self.name.content.start - 1
+    }
+
+    /// Its value as `text`, in which it stands, has it.
+    pub(super) fn written_value<'t>(&self, text: &'t str) -> &'t str {
+        let behind = text.get(self.name.content.end + 1..self.end);
+        let behind = behind.expect("a value ends behind its name");
+        behind.trim_start_matches([' ', '\t', '\n', '\r', ':'])
     }
 }
 

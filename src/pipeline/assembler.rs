@@ -27,7 +27,7 @@ use crate::{
     change::{Relation, RelationId, Transaction, Tuple},
     checkpoint::{CheckpointRecord, InProgress, LastTransaction, Tracker},
     encode::Encoder,
-    event::{LogicalMessage, Mapping},
+    event::{DomainEvent, EventError, LogicalMessage, Mapping},
     failure::Failure,
     lsn::{CommitLsn, EndLsn, Lsn},
     postgres::transaction::{ChangeDigest, ChangeKind, Place},
@@ -275,20 +275,13 @@ impl Assembler {
             self.identities
                 .judge_row(relation)
                 .map_err(|refusal| Trouble::Halt { before, failure: refusal.into() })?;
-            let event = self
-                .mapping
-                .insert(relation, row, transaction)
-                .map_err(|error| Trouble::Halt { before, failure: error.into() })?;
-            if let Some(event) = event {
-                self.encoder
-                    .encode(&event, transaction, published.events, &mut self.current)
-                    .map_err(|error| Trouble::Halt { before, failure: error.into() })?;
+            let mapped = self.mapping.insert(relation, row, transaction);
+            let (encoder, batch) = (&mut self.encoder, &mut self.current);
+            if encode(encoder, batch, mapped, transaction, published.events)? {
                 self.take_in_event(tracker);
             }
         }
-        if let Some(Open { published: Some(published), .. }) = &mut self.open {
-            published.pass(place, ChangeKind::Insert, Some(relation));
-        }
+        self.pass(place, ChangeKind::Insert, Some(relation));
         Ok(())
     }
 
@@ -305,21 +298,13 @@ impl Assembler {
         };
         self.mapping.observe_message(message, transaction);
         if published.is_due(place, transaction.commit_lsn)? {
-            let before = transaction.commit_lsn;
-            let event = self
-                .mapping
-                .message(message, transaction)
-                .map_err(|error| Trouble::Halt { before, failure: error.into() })?;
-            if let Some(event) = event {
-                self.encoder
-                    .encode(&event, transaction, published.events, &mut self.current)
-                    .map_err(|error| Trouble::Halt { before, failure: error.into() })?;
+            let mapped = self.mapping.message(message, transaction);
+            let (encoder, batch) = (&mut self.encoder, &mut self.current);
+            if encode(encoder, batch, mapped, transaction, published.events)? {
                 self.take_in_event(tracker);
             }
         }
-        if let Some(Open { published: Some(published), .. }) = &mut self.open {
-            published.pass(place, ChangeKind::Message, None);
-        }
+        self.pass(place, ChangeKind::Message, None);
         Ok(())
     }
 
@@ -395,6 +380,13 @@ impl Assembler {
         self.cut(end, rest, Urgency::Group, tracker);
     }
 
+    /// A change of the open transaction came by.
+    fn pass(&mut self, place: Place, kind: ChangeKind, relation: Option<RelationId>) {
+        if let Some(Open { published: Some(published), .. }) = &mut self.open {
+            published.pass(place, kind, relation);
+        }
+    }
+
     /// The record that was just encoded belongs to the open transaction: splits that where it
     /// outgrew its bound, and hands over what is full.
     fn take_in_event(&mut self, tracker: &mut Tracker) {
@@ -450,6 +442,22 @@ impl Assembler {
         self.whole_records = 0;
         self.is_cut_due = false;
     }
+}
+
+/// Encodes what a change became, behind the records of `batch`. False where it became no event.
+fn encode(
+    encoder: &mut Encoder,
+    batch: &mut Batch,
+    mapped: Result<Option<DomainEvent<'_>>, EventError>,
+    transaction: &Transaction,
+    sequence: u64,
+) -> Result<bool, Trouble> {
+    let before = transaction.commit_lsn;
+    let halt = |failure| Trouble::Halt { before, failure };
+    let Some(event) = mapped.map_err(|error| halt(error.into()))? else { return Ok(false) };
+    let encoded = encoder.encode(&event, transaction, sequence, batch);
+    encoded.map_err(|error| halt(error.into()))?;
+    Ok(true)
 }
 
 impl Published {

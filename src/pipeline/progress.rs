@@ -118,8 +118,10 @@ fn lag(
     let bytes =
         end.map_or(0, |end| if end > position.flush { end.bytes_since(position.flush) } else { 0 });
     let is_behind = position.has_in_flight || end.is_some_and(|end| position.received < end);
-    let age = |last: LastTransaction| now.0.saturating_sub(last.commit_time).max(0) as f64 / 1e6;
-    Lag { bytes, seconds: if is_behind { last.map(age) } else { Some(0.0) } }
+    Lag {
+        bytes,
+        seconds: if is_behind { last.map(|last| last.age_seconds(now)) } else { Some(0.0) },
+    }
 }
 
 #[cfg(test)]

@@ -8,13 +8,14 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     chain,
+    judgement::judge_source,
     settings::Settings,
     shutdown::Shutdown,
     start::{Failed, Ground, peek},
 };
 use crate::{
     change::PgTimestamp,
-    checkpoint::{CheckpointRecord, store::Look},
+    checkpoint::store::Look,
     lsn::Lsn,
     postgres::{
         catalog,
@@ -98,7 +99,7 @@ pub async fn status(settings: &Settings, shutdown: &Shutdown) -> Result<Status, 
     let (ground, _) = Ground::enter(settings, shutdown).await?;
     let looked = peek(&ground).await;
     if let Ok(look) = &looked {
-        super::judgement::judge_source(settings, look)?;
+        judge_source(settings, look)?;
     }
     let (slot, end) = await_caught_up(&ground).await?;
     let holder = slot::holder(&ground.sql, &settings.slot).await?;
@@ -137,7 +138,8 @@ fn judge(settings: &Settings, findings: Findings, now: PgTimestamp) -> Status {
     let behind = |position: Option<Lsn>| position.map(|position| end.bytes_since(position));
     let confirmed_flush_lsn = slot.as_ref().and_then(|slot| slot.confirmed_flush);
     let lag_bytes = behind(confirmed_flush_lsn);
-    let age = look.checkpoint.as_ref().and_then(|record| age_seconds(record, now));
+    let last = look.checkpoint.as_ref().and_then(|record| record.last);
+    let age = last.map(|last| last.age_seconds(now));
     let lag_seconds = if lag_bytes == Some(0) { Some(0.) } else { age };
     let invalidation = slot.as_ref().and_then(Slot::invalidation);
     let state = match (&slot, &holder) {
@@ -171,9 +173,4 @@ fn judge(settings: &Settings, findings: Findings, now: PgTimestamp) -> Status {
         checkpoint_written_at: look.checkpoint.map(|record| record.written_at),
         kafka_error,
     }
-}
-
-fn age_seconds(record: &CheckpointRecord, now: PgTimestamp) -> Option<f64> {
-    let last = record.last?;
-    Some(now.0.saturating_sub(last.commit_time).max(0) as f64 / 1e6)
 }

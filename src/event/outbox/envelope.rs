@@ -193,7 +193,7 @@ impl Walk<'_> {
 
     /// Notes the key of a message.
     fn observe_other(&mut self, member: &Member) -> Result<(), Reason> {
-        if self.key == KeyAt::Column || !self.is_named(&member.name, AGGREGATE_ID) {
+        if self.key == KeyAt::Column || member.name.text(self.text).as_deref() != Ok(AGGREGATE_ID) {
             return Ok(());
         }
         let refuse = |problem| Err(Reason::MessageField { name: AGGREGATE_ID, problem });
@@ -203,20 +203,16 @@ impl Walk<'_> {
         self.key = match &member.value {
             ValueAt::Null => KeyAt::Null,
             ValueAt::String(string) if string.has_escapes => {
-                let content = self.text.get(string.content.clone());
-                let content = content.expect("a string lies between its quotes");
                 let unescaped = &mut self.scratch.unescaped;
                 let start = unescaped.len();
-                if json::unescape(content, unescaped).is_err() {
+                if json::unescape(string.written(self.text), unescaped).is_err() {
                     return refuse(FieldProblem::NotText);
                 }
                 KeyAt::Unescaped(start..unescaped.len())
             }
             ValueAt::String(string) => KeyAt::InText(string.content.clone()),
             ValueAt::Other => {
-                let behind = self.text.get(member.name.content.end + 1..member.end);
-                let behind = behind.expect("a value ends behind its name");
-                let number = behind.trim_start_matches([' ', '\t', '\n', '\r', ':']);
+                let number = member.written_value(self.text);
                 if !number.starts_with(|first: char| first == '-' || first.is_ascii_digit()) {
                     return refuse(FieldProblem::NotKey);
                 }
@@ -226,27 +222,10 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn is_named(&self, name: &StringAt, expected: &str) -> bool {
-        let content = self.text.get(name.content.clone());
-        let content = content.expect("a name lies between its quotes");
-        if !name.has_escapes {
-            return content == expected;
-        }
-        let mut text = String::new();
-        json::unescape(content, &mut text).is_ok() && text == expected
-    }
-
     /// The known field of that name, which escapes may write in another way.
     fn field_of(&self, name: &StringAt) -> Option<Field> {
-        let content = self.text.get(name.content.clone());
-        let content = content.expect("a name lies between its quotes");
-        if !name.has_escapes {
-            return Field::named(content);
-        }
-        let mut text = String::new();
         // A name that is no text is none of ours.
-        json::unescape(content, &mut text).ok()?;
-        Field::named(&text)
+        Field::named(&name.text(self.text).ok()?)
     }
 
     /// Notes a known field, and says whether it stays.
@@ -286,8 +265,7 @@ impl Walk<'_> {
     }
 
     fn take_text(&mut self, field: Field, string: &StringAt) -> Result<(), json::Malformed> {
-        let content = self.text.get(string.content.clone());
-        let content = content.expect("a string lies between its quotes");
+        let content = string.written(self.text);
         if string.has_escapes {
             let Scratch { unescaped, fields, .. } = &mut *self.scratch;
             let start = unescaped.len();

@@ -3,13 +3,13 @@
 //! A string becomes its text, null no header, anything else its JSON text. A row without such a
 //! column costs nothing here; one with it an allocation a member.
 
-use std::collections::HashSet;
+use std::{borrow::Cow, collections::HashSet};
 
 use crate::{
     change::Tuple,
     event::{
         EXTRA_HEADERS_MAX, HEADER_NAME_BYTES_MAX, HeaderProblem, Reason,
-        json::{self, Malformed, Members, StringAt, ValueAt},
+        json::{Malformed, Members, StringAt, ValueAt},
         outbox::{
             columns::{Columns, HeaderObject, ObjectText},
             payload,
@@ -70,11 +70,7 @@ fn read_members(kind: ObjectText, text: &str) -> Result<Vec<Member>, HeaderProbl
         let value = match &member.value {
             ValueAt::Null => None,
             ValueAt::String(string) => Some(plain(text, string)?),
-            ValueAt::Other => {
-                let behind = text.get(member.name.content.end + 1..member.end);
-                let behind = behind.expect("a value ends behind its name");
-                Some(behind.trim_start_matches([' ', '\t', '\n', '\r', ':']).to_owned())
-            }
+            ValueAt::Other => Some(member.written_value(text).to_owned()),
         };
         found.push((plain(text, &member.name)?, value));
     }
@@ -105,13 +101,7 @@ fn check_text(kind: ObjectText, text: &str) -> Result<(), HeaderProblem> {
 
 /// A string's text.
 fn plain(text: &str, string: &StringAt) -> Result<String, HeaderProblem> {
-    let content = text.get(string.content.clone()).expect("a string lies between its quotes");
-    if !string.has_escapes {
-        return Ok(content.to_owned());
-    }
-    let mut plain = String::new();
-    json::unescape(content, &mut plain).map_err(|Malformed| HeaderProblem::NotText)?;
-    Ok(plain)
+    string.text(text).map(Cow::into_owned).map_err(|Malformed| HeaderProblem::NotText)
 }
 
 #[cfg(test)]

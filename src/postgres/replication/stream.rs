@@ -123,10 +123,10 @@ impl ReplicationStream {
     pub async fn read_chunk(&mut self) -> Result<(), PostgresError> {
         if self.pacing.has_backlog() {
             let socket = self.channel.stream();
-            match (socket.has_window(), socket.is_near()) {
-                (true, true) => self.pause().await,
-                (true, false) => {}
-                (false, _) => self.pause_briefly(),
+            if !socket.has_window() {
+                self.pause_briefly();
+            } else if socket.is_near() {
+                self.pause().await;
             }
         }
         let filled = {

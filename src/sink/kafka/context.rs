@@ -103,7 +103,7 @@ impl ClientContext for Context {
             self.certificate_failed.store(true, Ordering::Relaxed);
         }
         // "All brokers are down" follows the line that says why.
-        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
+        if code != Some(RDKafkaErrorCode::AllBrokersDown) {
             *locked(&self.last_error) = Some(reason.to_owned());
         }
     }
