@@ -31,8 +31,8 @@ const FENCED_INTERVAL: Duration = Duration::from_secs(60);
 struct Carried {
     backoff: Option<Duration>,
     fenced_at: Option<Instant>,
-    /// Said of our producer by the brokers when the connection to the server broke. Who took its
-    /// place shows when the slot is asked for.
+    /// Said of our producer by the brokers. Whether somebody took its place shows when the slot is
+    /// asked for.
     fenced: Option<Box<dyn Failure>>,
     halt: Option<Halt>,
 }
@@ -167,6 +167,7 @@ impl Carried {
         }
         self.fenced_at = Some(Instant::now());
         warn!(error = %failure, "the broker gave up our transaction; starting over");
+        self.fenced = Some(failure);
         Verdict::TryAgain
     }
 
@@ -196,6 +197,7 @@ mod tests {
     fn fenced_twice_in_a_minute_gives_up_wherever_it_was_seen() {
         let mut carried = Carried::default();
         assert!(matches!(carried.judge(fenced()), Verdict::TryAgain));
+        assert!(carried.fenced.is_some(), "the slot's holder, if there is another one, did it");
         assert!(matches!(carried.judge(fenced()), Verdict::GiveUp(_)));
         let mut carried = Carried::default();
         assert!(matches!(carried.judge_fenced(fenced(), true), Verdict::TryAgain));
