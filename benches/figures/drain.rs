@@ -9,7 +9,7 @@ use std::{
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use crate::{
-    median,
+    DELIVERIES, median,
     process_times::cpu_seconds,
     row,
     support::{
@@ -82,18 +82,24 @@ pub fn measure(rows: u64, rounds: u64) {
     // The broker compiles its hot methods during the first drains.
     for socket in [false, true] {
         bench.receive(socket);
-        bench.publish(socket);
+        for delivery in DELIVERIES {
+            bench.publish(socket, delivery);
+        }
     }
     for socket in [false, true] {
-        let (mut receives, mut publishes) = (Vec::new(), Vec::new());
+        let (mut receives, mut publishes) = (Vec::new(), [(); 2].map(|()| Vec::new()));
         for _ in 0..rounds {
             receives.push(bench.receive(socket));
-            publishes.push(bench.publish(socket));
+            for (drains, delivery) in publishes.iter_mut().zip(DELIVERIES) {
+                drains.push(bench.publish(socket, delivery));
+            }
         }
         let place = if socket { "unix socket" } else { "TCP" };
         let anchor = median(receives.iter().map(|drain| drain.seconds).collect());
         bench.print(&format!("pg_recvlogical, {place}"), &receives, anchor);
-        bench.print(&format!("tailwater, {place}"), &publishes, anchor);
+        for (drains, delivery) in publishes.iter().zip(DELIVERIES) {
+            bench.print(&format!("tailwater, {delivery}, {place}"), drains, anchor);
+        }
     }
     println!();
 }
@@ -141,9 +147,10 @@ impl Bench {
         drain
     }
 
-    fn publish(&mut self, socket: bool) -> Drain {
+    fn publish(&mut self, socket: bool, delivery: &str) -> Drain {
         let (slot, end) = (self.copy_slot(), self.end());
-        let settings = self.settings(&slot, socket);
+        let settings =
+            self.settings(&slot, socket).with("[kafka]", &format!("delivery = \"{delivery}\""));
         self.write_intent(&slot);
         let broker_before = cpu_seconds(self.broker.pid());
         let started = Instant::now();

@@ -18,6 +18,7 @@ use rdkafka::{
 };
 
 use crate::{
+    DELIVERIES,
     process_times::cpu_seconds,
     row,
     support::{
@@ -40,11 +41,23 @@ const WARM_UP: Duration = Duration::from_secs(20);
 type Sent = Mutex<HashMap<String, Instant>>;
 
 pub fn measure(seconds: u64) {
+    println!("## Commit to visible, {RATE} single-row transactions a second\n");
+    row(&["", "events", "p50 ms", "p90 ms", "p99 ms", "max ms", "CPU s a minute"]
+        .map(str::to_owned));
+    println!("|---|---|---|---|---|---|---|");
+    for delivery in DELIVERIES {
+        measure_one(seconds, delivery);
+    }
+    println!();
+}
+
+fn measure_one(seconds: u64, delivery: &str) {
     let server = Server::start_with(&[("shared_buffers", "256MB"), ("max_wal_size", "8GB")]);
     let broker = Broker::start();
     let session = server.create_database("shop");
     workload::create_tables(&session);
-    let settings = SettingsFile::new(&server, &broker, "shop");
+    let settings = SettingsFile::new(&server, &broker, "shop")
+        .with("[kafka]", &format!("delivery = \"{delivery}\""));
     broker.create_topic("order.events", 1, &[]);
     let daemon = Daemon::start(&settings);
     daemon.wait_for("publishing");
@@ -69,7 +82,7 @@ pub fn measure(seconds: u64) {
         ended.store(true, Ordering::Relaxed);
         (reading.join().expect("the reader ends"), commits, cpu)
     });
-    print(latencies, commits, cpu * 60. / duration.as_secs_f64());
+    print(delivery, latencies, commits, cpu * 60. / duration.as_secs_f64());
 }
 
 /// Returns how long each INSERT took by itself.
@@ -131,15 +144,12 @@ fn read(broker: &Broker, sent: &Sent, ended: &AtomicBool) -> Vec<Duration> {
     latencies
 }
 
-fn print(latencies: Vec<Duration>, commits: Vec<Duration>, cpu_a_minute: f64) {
-    println!("## Commit to visible, {RATE} single-row transactions a second\n");
-    row(&["", "events", "p50 ms", "p90 ms", "p99 ms", "max ms", "CPU s a minute"]
-        .map(str::to_owned));
-    println!("|---|---|---|---|---|---|---|");
+fn print(delivery: &str, latencies: Vec<Duration>, commits: Vec<Duration>, cpu_a_minute: f64) {
     for (name, mut times, cpu) in [
         ("INSERT sent → visible", latencies, format!("{cpu_a_minute:.1}")),
         ("of it: INSERT sent → answered", commits, "–".to_owned()),
     ] {
+        let name = format!("{delivery}: {name}");
         times.sort_unstable();
         let at = |part: f64| {
             let index = (times.len() as f64 * part) as usize;
@@ -147,7 +157,6 @@ fn print(latencies: Vec<Duration>, commits: Vec<Duration>, cpu_a_minute: f64) {
             format!("{:.1}", time.as_secs_f64() * 1e3)
         };
         let count = times.len().to_string();
-        row(&[name.to_owned(), count, at(0.5), at(0.9), at(0.99), at(1.), cpu]);
+        row(&[name, count, at(0.5), at(0.9), at(0.99), at(1.), cpu]);
     }
-    println!();
 }

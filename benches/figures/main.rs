@@ -10,6 +10,9 @@ mod latency;
 mod process_times;
 mod start;
 
+/// Both guarantees, as settings have them.
+const DELIVERIES: [&str; 2] = ["exactly-once", "at-least-once"];
+
 /// Prints a table's row.
 fn row(cells: &[String]) {
     println!("| {} |", cells.join(" | "));

@@ -14,7 +14,7 @@ use crate::{
         outbox::{Layout, PayloadForm},
     },
     postgres::{PublicationName, SlotName, TableName},
-    sink::kafka::Partitioner,
+    sink::kafka::{Delivery, Partitioner},
     telemetry::LogFormat,
 };
 
@@ -61,6 +61,9 @@ section! {
     KafkaSection {
         /// Addresses to begin with: host:port, separated by commas.
         brokers: String,
+        /// The guarantee: `exactly-once`, or `at-least-once`, whose events are visible without
+        /// waiting for a transaction, and come again after a crash.
+        delivery: Delivery = "exactly-once",
         /// The compacted topic of the checkpoints. Many pipelines share it.
         checkpoint_topic: TopicName = "__tailwater_checkpoints",
         /// How long a Kafka transaction gathers under load. Longer costs latency under load and

@@ -134,6 +134,7 @@ fn kafka_settings(section: KafkaSection) -> pipeline::KafkaSettings {
         brokers: section.brokers,
         properties,
         checkpoint_topic: section.checkpoint_topic.0,
+        delivery: section.delivery,
         partitioner: section.partitioner,
         transaction_interval: section.transaction_interval.value.0,
         transaction_bytes: section.transaction_bytes.0,

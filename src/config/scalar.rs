@@ -16,7 +16,7 @@ use crate::{
         outbox::{Layout, PayloadForm},
     },
     postgres::{PublicationName, Secret, SlotName, TableName},
-    sink::kafka::Partitioner,
+    sink::kafka::{Delivery, Partitioner},
     telemetry::LogFormat,
 };
 
@@ -418,5 +418,6 @@ words! {
         "crc32" => Crc32,
         "fnv1a" => Fnv1a,
     }
+    Delivery { "exactly-once" => ExactlyOnce, "at-least-once" => AtLeastOnce, }
     LogFormat { "text" => Text, "json" => Json, }
 }

@@ -25,7 +25,7 @@ use crate::{
     event::{self, TopicTemplate, outbox},
     pipeline::{self, KafkaSettings, Shutdown, ShutdownTrigger},
     postgres::{PublicationName, SlotName, TableName},
-    sink::kafka::{Partitioner, TopicSettings},
+    sink::kafka::{Delivery, Partitioner, TopicSettings},
 };
 
 /// How long orders come in where nothing else is asked for.
@@ -262,6 +262,7 @@ fn pipeline_settings(server: &Server, broker: &Broker) -> pipeline::Settings {
             properties: BTreeMap::new(),
             checkpoint_topic: "__tailwater_checkpoints".to_owned(),
             partitioner: Partitioner::Murmur2,
+            delivery: Delivery::ExactlyOnce,
             transaction_interval: Duration::from_millis(50),
             transaction_bytes: 8 << 20,
             create_topics: true,

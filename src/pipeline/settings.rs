@@ -8,7 +8,7 @@ use std::{
 use crate::{
     event, postgres,
     postgres::{PublicationName, SlotName, TableName},
-    sink::kafka::{self, Administration, Partitioner, TopicSettings},
+    sink::kafka::{self, Administration, Delivery, Partitioner, TopicSettings},
 };
 
 /// A pipeline's settings.
@@ -39,6 +39,8 @@ pub struct KafkaSettings {
     pub brokers: String,
     /// librdkafka properties, screened.
     pub properties: BTreeMap<String, String>,
+    /// How often each event is there.
+    pub delivery: Delivery,
     /// The compacted topic.
     pub checkpoint_topic: String,
     /// How a key becomes a partition.
@@ -90,6 +92,7 @@ impl Settings {
                 "tailwater-{system_id}-{}-{}",
                 self.postgres.database, self.slot
             ),
+            delivery: self.kafka.delivery,
             partitioner: self.kafka.partitioner,
             transaction_interval: self.kafka.transaction_interval,
             transaction_bytes: self.kafka.transaction_bytes,

@@ -24,7 +24,7 @@ use tailwater::{
     sink::{
         Batch, Checkpoint, Cut, CutSequence, Headers, Record, Report, Sink, TopicId, Urgency,
         kafka::{
-            Administration, Cancel, Kafka, KafkaError, KafkaSink, Partitioner, Settings,
+            Administration, Cancel, Delivery, Kafka, KafkaError, KafkaSink, Partitioner, Settings,
             StoredRecord, TopicSettings,
         },
     },
@@ -58,6 +58,7 @@ impl Scene {
             brokers: self.brokers.clone(),
             properties: BTreeMap::new(),
             transactional_id: self.name.clone(),
+            delivery: Delivery::ExactlyOnce,
             checkpoint_topic: format!("{}.checkpoints", self.name),
             partitioner: Partitioner::Murmur2,
             transaction_interval: Duration::from_millis(200),

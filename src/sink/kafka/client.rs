@@ -14,7 +14,7 @@ use crate::sink::{
         producer::{Parts, Producer, Refusal, Turn},
         properties::{self, ProducerProperties},
         reader::Reader,
-        settings::Settings,
+        settings::{Delivery, Settings},
     },
 };
 
@@ -29,7 +29,11 @@ const CONNECT_ATTEMPT: Duration = Duration::from_millis(500);
 
 /// Connected to Kafka, in no transaction. Nobody is fenced until [`Kafka::fence`].
 pub struct Kafka {
+    /// Both are fenced and one of them writes checkpoints, whatever the guarantee is: a predecessor
+    /// may have had the other one.
     pub(super) producers: [Producer; Turn::COUNT],
+    /// Produces events where that takes no transaction.
+    pub(super) events: Option<Producer>,
     pub(super) settings: Arc<Settings>,
     pub(super) properties: ProducerProperties,
     pub(super) cancel: Cancel,
@@ -42,10 +46,15 @@ impl Kafka {
     /// [`KafkaError::Unreachable`] after 5 s, with what librdkafka said last: call again.
     pub fn connect(settings: Settings, cancel: Cancel) -> Result<Self, KafkaError> {
         let properties = properties::producer(&settings);
-        let producer = |turn| Producer::new(turn, &settings, &properties);
+        let producer = |turn| Producer::transactional(turn, &settings, &properties);
         let producers = [producer(Turn::First)?, producer(Turn::Second)?];
-        let kafka = Self { producers, settings: Arc::new(settings), properties, cancel };
-        kafka.producers.iter().try_for_each(|producer| kafka.await_answer(producer))?;
+        let events = match settings.delivery {
+            Delivery::ExactlyOnce => None,
+            Delivery::AtLeastOnce => Some(Producer::idempotent(&settings, &properties)?),
+        };
+        let kafka = Self { producers, events, settings: Arc::new(settings), properties, cancel };
+        let mut all = kafka.producers.iter().chain(&kafka.events);
+        all.try_for_each(|producer| kafka.await_answer(producer))?;
         Ok(kafka)
     }
 

@@ -18,6 +18,7 @@
 //!   the checkpoint, so a transaction of unknown outcome is decided by reading it.
 
 mod administration;
+mod at_least_once;
 mod cancel;
 mod client;
 mod committer;
@@ -30,6 +31,7 @@ mod partitioner;
 mod producer;
 mod properties;
 mod reader;
+mod records;
 mod settings;
 mod sink;
 mod topics;
@@ -41,5 +43,5 @@ pub use error::{KafkaError, SizeLimit};
 pub use partitioner::Partitioner;
 pub use properties::PROTECTED_PROPERTIES;
 pub use reader::{Offsets, Reader, StoredRecord};
-pub use settings::{Administration, Settings, TopicSettings};
+pub use settings::{Administration, Delivery, Settings, TopicSettings};
 pub use sink::{BATCHES_MAX, KafkaSink};

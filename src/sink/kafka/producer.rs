@@ -7,6 +7,7 @@ use std::{
 };
 
 use rdkafka::{
+    ClientConfig,
     config::FromClientConfigAndContext,
     error::RDKafkaErrorCode,
     producer::{BaseProducer, Producer as _, PurgeConfig},
@@ -20,7 +21,7 @@ use crate::sink::{
         administration::{self, milliseconds},
         context::{Context, FailedDelivery, FailedEvent},
         native::{self, CallError, HeaderList, Topic},
-        properties::ProducerProperties,
+        properties::{self, ProducerProperties},
         settings::Settings,
     },
 };
@@ -51,6 +52,14 @@ impl Turn {
         match self {
             Self::First => Self::Second,
             Self::Second => Self::First,
+        }
+    }
+
+    /// Its place among both.
+    pub(super) fn index(self) -> usize {
+        match self {
+            Self::First => 0,
+            Self::Second => 1,
         }
     }
 
@@ -99,16 +108,18 @@ pub(super) enum Refusal {
     Broken(RDKafkaErrorCode),
 }
 
-/// A producer with a transactional id.
+/// A producer.
 pub(super) struct Producer {
     base: BaseProducer<Context>,
-    transactional_id: String,
+    /// None where it has no transactions.
+    transactional_id: Option<String>,
     brokers: String,
     transaction_timeout: Duration,
 }
 
 impl Producer {
-    pub(super) fn new(
+    /// A producer with a transactional id.
+    pub(super) fn transactional(
         turn: Turn,
         settings: &Settings,
         properties: &ProducerProperties,
@@ -116,7 +127,29 @@ impl Producer {
         let transactional_id = turn.transactional_id(&settings.transactional_id);
         let mut config = properties.config.clone();
         config.set("transactional.id", &transactional_id);
-        let base = BaseProducer::from_config_and_context(&config, Context::default())
+        Self::new(&config, Some(transactional_id), settings, properties)
+    }
+
+    /// A producer without transactions: what it delivers is visible at once.
+    pub(super) fn idempotent(
+        settings: &Settings,
+        properties: &ProducerProperties,
+    ) -> Result<Self, KafkaError> {
+        Self::new(
+            &properties::without_transactions(properties, settings),
+            None,
+            settings,
+            properties,
+        )
+    }
+
+    fn new(
+        config: &ClientConfig,
+        transactional_id: Option<String>,
+        settings: &Settings,
+        properties: &ProducerProperties,
+    ) -> Result<Self, KafkaError> {
+        let base = BaseProducer::from_config_and_context(config, Context::default())
             .map_err(|error| KafkaError::Settings { what: error.to_string() })?;
         Ok(Self {
             base,
@@ -301,7 +334,11 @@ impl Producer {
     /// What ended the transaction before the failing call did: being fenced, then the first record
     /// that was not taken.
     fn root_cause(&self, action: &str, bytes: usize) -> Option<KafkaError> {
-        if let Some((code, reason)) = self.fatal_error() {
+        let fatal = self.fatal_error();
+        if let Some((code, reason)) = fatal
+            // Where a record that was not taken ended it, the record says why.
+            && code != RDKafkaErrorCode::GaplessGuarantee
+        {
             return Some(self.classify(action, code, reason, bytes));
         }
         let failed = self.client().context().failed_delivery()?;
@@ -336,29 +373,30 @@ impl Producer {
         reason: String,
         bytes: usize,
     ) -> KafkaError {
-        match code {
-            RDKafkaErrorCode::Fenced
-            | RDKafkaErrorCode::ProducerFenced
-            | RDKafkaErrorCode::InvalidProducerEpoch => {
-                KafkaError::Fenced { transactional_id: self.transactional_id.clone(), bytes }
-            }
-            RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed => {
+        match (code, &self.transactional_id) {
+            (
+                RDKafkaErrorCode::Fenced
+                | RDKafkaErrorCode::ProducerFenced
+                | RDKafkaErrorCode::InvalidProducerEpoch,
+                Some(transactional_id),
+            ) => KafkaError::Fenced { transactional_id: transactional_id.clone(), bytes },
+            (RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed, _) => {
                 KafkaError::Authentication { brokers: self.brokers.clone(), reason }
             }
-            RDKafkaErrorCode::MessageTimedOut => KafkaError::TimedOut {
+            (RDKafkaErrorCode::MessageTimedOut, _) => KafkaError::TimedOut {
                 action: action.to_owned(),
                 limit: self.transaction_timeout,
                 bytes,
                 reason: self.client().context().last_error_or(&reason),
             },
-            RDKafkaErrorCode::InvalidTransactionTimeout => KafkaError::Settings {
+            (RDKafkaErrorCode::InvalidTransactionTimeout, _) => KafkaError::Settings {
                 what: format!(
                     "the brokers allow no transaction.timeout.ms of {}; their bound is \
                      transaction.max.timeout.ms",
                     self.transaction_timeout.as_millis()
                 ),
             },
-            code if administration::is_denial(code) => {
+            (code, _) if administration::is_denial(code) => {
                 KafkaError::Denied { action: action.to_owned(), reason }
             }
             _ => KafkaError::Call { action: action.to_owned(), reason },

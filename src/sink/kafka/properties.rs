@@ -25,6 +25,9 @@ pub const PROTECTED_PROPERTIES: &[(&str, &str)] = &[
     ),
     ("retries", "a record given up is a transaction lost"),
     ("message.send.max.retries", "a record given up is a transaction lost"),
+    ("message.timeout.ms", "a record given up is a transaction lost"),
+    ("delivery.timeout.ms", "a record given up is a transaction lost"),
+    ("enable.gapless.guarantee", "behind a record that was not taken none may be"),
     ("partitioner", "it is kafka.partitioner"),
     ("isolation.level", "a checkpoint is read committed, or events are lost"),
     ("auto.offset.reset", "a checkpoint that is skipped doubles events"),
@@ -50,6 +53,10 @@ const BATCH_BYTES: usize = 1_000_000;
 /// After this long a broker aborts an open transaction (Kafka's own default). A predecessor's is
 /// aborted at our start at once, so it need not be short for our sake.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a record waits for others, at least once: nothing but this and the broker's answer lies
+/// between a row and its reader. Under load requests fill up while others are under way.
+const LINGER_MS_AT_LEAST_ONCE: &str = "0.5";
 
 /// The largest `message.max.bytes` that librdkafka takes.
 const MESSAGE_BYTES_MAX: usize = 1_000_000_000;
@@ -125,6 +132,26 @@ pub(super) fn producer(settings: &Settings) -> ProducerProperties {
         batch_bytes,
         limits: RecordLimits { queue_bytes, message_bytes },
     }
+}
+
+/// The configuration of a producer without transactions, beside those that have them.
+pub(super) fn without_transactions(
+    transactional: &ProducerProperties,
+    settings: &Settings,
+) -> ClientConfig {
+    let mut config = transactional.config.clone();
+    if !["linger.ms", "queue.buffering.max.ms"]
+        .iter()
+        .any(|name| settings.properties.contains_key(*name))
+    {
+        config.set("linger.ms", LINGER_MS_AT_LEAST_ONCE);
+    }
+    // A record that is given up while those behind it are delivered comes behind them when it is
+    // sent anew. So none is given up alone: neither by its age …
+    config.set("message.timeout.ms", "0");
+    // … nor by being refused: that ends the producer, with all that it holds.
+    config.set("enable.gapless.guarantee", "true");
+    config
 }
 
 pub(super) fn reader(settings: &Settings) -> ClientConfig {

@@ -14,6 +14,8 @@ pub struct Settings {
     pub properties: BTreeMap<String, String>,
     /// One per slot: whoever initialises it last fences all others.
     pub transactional_id: String,
+    /// How often each event is there.
+    pub delivery: Delivery,
     /// Where checkpoint records go: partition 0 of it.
     pub checkpoint_topic: String,
     /// Which partition a key belongs to.
@@ -28,6 +30,17 @@ pub struct Settings {
     pub topic: TopicSettings,
     /// Whether the brokers can be administered.
     pub administration: Administration,
+}
+
+/// The guarantee.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Delivery {
+    /// Events and their checkpoint become visible in one Kafka transaction.
+    #[default]
+    ExactlyOnce,
+    /// An event becomes visible as soon as the brokers have it; what is behind the latest checkpoint
+    /// comes again after a crash.
+    AtLeastOnce,
 }
 
 /// How missing topics are made; the broker's defaults where not said.

@@ -15,7 +15,10 @@ use crate::{
     failure::{Code, Failure},
     sink::{
         Batch, Report, Sink,
-        kafka::{Cancel, Kafka, KafkaError, inbox::Inbox, last_call::LastCall, worker::Worker},
+        kafka::{
+            Cancel, Kafka, KafkaError, at_least_once::AtLeastOnce, inbox::Inbox,
+            last_call::LastCall, worker::Worker,
+        },
     },
 };
 
@@ -26,7 +29,7 @@ pub const BATCHES_MAX: usize = 64;
 /// How long the thread may take to end.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 
-/// Publishes to Kafka, in transactions of its own thread.
+/// Publishes to Kafka, by a thread of its own.
 ///
 /// Dropping it ends the thread within about a second; an open transaction is aborted.
 #[derive(Debug)]
@@ -46,14 +49,33 @@ impl KafkaSink {
         let closing = Cancel::default();
         let last_call = Arc::new(LastCall::default());
         let inbox = Inbox::new(incoming, Arc::clone(&last_call));
-        let worker = Worker::new(kafka, inbox, outgoing, closing.clone())?;
-        let started = thread::Builder::new().name("kafka".to_owned()).spawn(move || worker.run());
+        let work = work(kafka, inbox, outgoing, closing.clone())?;
+        let started = thread::Builder::new().name("kafka".to_owned()).spawn(work);
         let thread = started.map_err(|error| KafkaError::Call {
             action: "start the thread that produces".to_owned(),
             reason: error.to_string(),
         })?;
         Ok(Self { batches, reports, closing, last_call, worker: thread.thread().clone() })
     }
+}
+
+/// What the thread does, by the guarantee.
+fn work(
+    mut kafka: Kafka,
+    inbox: Inbox,
+    reports: mpsc::Sender<Report>,
+    closing: Cancel,
+) -> Result<Box<dyn FnOnce() + Send>, KafkaError> {
+    Ok(match kafka.events.take() {
+        None => {
+            let worker = Worker::new(kafka, inbox, reports, closing)?;
+            Box::new(move || worker.run())
+        }
+        Some(events) => {
+            let worker = AtLeastOnce::new(kafka, events, inbox, reports, closing)?;
+            Box::new(move || worker.run())
+        }
+    })
 }
 
 impl Sink for KafkaSink {

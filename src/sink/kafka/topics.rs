@@ -14,7 +14,7 @@ use crate::sink::{
         Cancel, Kafka, KafkaError,
         administration::{Brokers, NewTopic},
         native::Topic,
-        producer::{Producer, Turn},
+        producer::Producer,
         settings::Settings,
     },
 };
@@ -25,8 +25,8 @@ const MESSAGE_BYTES_MAX: usize = 1_048_588;
 /// A topic that records can be produced to.
 #[derive(Debug)]
 pub(super) struct KnownTopic {
-    /// A handle of each producer's.
-    pub(super) handles: [Topic; Turn::COUNT],
+    /// A handle of each producer's, in their order.
+    pub(super) handles: Vec<Topic>,
     pub(super) name: Arc<str>,
     pub(super) partitions: u32,
     /// Its `max.message.bytes`.
@@ -36,17 +36,20 @@ pub(super) struct KnownTopic {
     pub(super) unanswered_bytes: usize,
 }
 
-#[derive(Debug)]
+/// A topic by its caller's number.
+#[derive(Clone, Debug)]
 enum Entry {
     Unannounced,
     Announced(Arc<str>),
-    Known(KnownTopic),
+    /// Its place among those that are known.
+    Known(usize),
 }
 
 /// All topics of a sink, by the numbers that its caller gave them.
 #[derive(Debug, Default)]
 pub(super) struct Topics {
     entries: Vec<Entry>,
+    known: Vec<KnownTopic>,
 }
 
 impl Topics {
@@ -54,7 +57,7 @@ impl Topics {
     pub(super) fn announce(&mut self, id: TopicId, name: &Arc<str>) {
         let index = id.0 as usize;
         if self.entries.len() <= index {
-            self.entries.resize_with(index + 1, || Entry::Unannounced);
+            self.entries.resize(index + 1, Entry::Unannounced);
         }
         if let Some(entry @ Entry::Unannounced) = self.entries.get_mut(index) {
             *entry = Entry::Announced(Arc::clone(name));
@@ -65,31 +68,43 @@ impl Topics {
     pub(super) fn known(
         &mut self,
         id: TopicId,
-        producers: &[Producer; Turn::COUNT],
+        producers: &[Producer],
         settings: &Settings,
         cancel: &Cancel,
     ) -> Result<&mut KnownTopic, KafkaError> {
-        let entry = self
-            .entries
-            .get_mut(id.0 as usize)
-            .expect("a topic is announced before its first record");
-        if let Entry::Announced(name) = entry {
-            *entry = Entry::Known(look_up(name, producers, settings, cancel)?);
-        }
-        match entry {
-            Entry::Known(topic) => Ok(topic),
-            Entry::Unannounced | Entry::Announced(_) => {
-                unreachable!("a topic is announced before its first record")
+        const ANNOUNCED: &str = "a topic is announced before its first record";
+        let entry = self.entries.get(id.0 as usize).expect(ANNOUNCED).clone();
+        let place = match entry {
+            Entry::Unannounced => unreachable!("{ANNOUNCED}"),
+            Entry::Known(place) => place,
+            Entry::Announced(name) => {
+                let place = self.place(&name, producers, settings, cancel)?;
+                *self.entries.get_mut(id.0 as usize).expect(ANNOUNCED) = Entry::Known(place);
+                place
             }
+        };
+        Ok(self.known.get_mut(place).expect("places are of known topics"))
+    }
+
+    /// Where the topic of that name lies among those that are known.
+    fn place(
+        &mut self,
+        name: &Arc<str>,
+        producers: &[Producer],
+        settings: &Settings,
+        cancel: &Cancel,
+    ) -> Result<usize, KafkaError> {
+        if let Some(place) = self.known.iter().position(|known| known.name == *name) {
+            return Ok(place);
         }
+        self.known.push(look_up(name, producers, settings, cancel)?);
+        Ok(self.known.len() - 1)
     }
 
     /// Everything was answered.
     pub(super) fn all_answered(&mut self) {
-        for entry in &mut self.entries {
-            if let Entry::Known(topic) = entry {
-                topic.unanswered_bytes = 0;
-            }
+        for topic in &mut self.known {
+            topic.unanswered_bytes = 0;
         }
     }
 }
@@ -115,12 +130,11 @@ impl Kafka {
 
 fn look_up(
     name: &Arc<str>,
-    producers: &[Producer; Turn::COUNT],
+    producers: &[Producer],
     settings: &Settings,
     cancel: &Cancel,
 ) -> Result<KnownTopic, KafkaError> {
-    let [first, second] = producers;
-    let client = first.client();
+    let client = producers.first().expect("a sink has a producer").client();
     let brokers = Brokers { client, cancel, administration: settings.administration };
     let partitions = match brokers.partitions(name)? {
         Some(partitions) => partitions,
@@ -131,7 +145,7 @@ fn look_up(
         .and_then(|entries| entries.get("max.message.bytes")?.parse().ok())
         .unwrap_or(MESSAGE_BYTES_MAX);
     let handle = |producer: &Producer| Topic::new(producer.client().native_ptr(), name);
-    let handles = [handle(first)?, handle(second)?];
+    let handles = producers.iter().map(handle).collect::<Result<_, _>>()?;
     let name = Arc::clone(name);
     Ok(KnownTopic { handles, name, partitions, bytes_max, unanswered_bytes: 0 })
 }

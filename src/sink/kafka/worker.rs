@@ -32,18 +32,15 @@ use std::{
 use tokio::sync::mpsc;
 
 use crate::sink::{
-    Batch, Checkpoint, Cut, CutSequence, Headers, Record, Report, Urgency,
+    Batch, Checkpoint, Cut, CutSequence, Report, Urgency,
     kafka::{
-        Cancel, Kafka, KafkaError,
-        client::{self, QUEUE_PAUSE},
+        Cancel, Kafka, KafkaError, client,
         committer::{Committer, Order},
-        error::SizeLimit,
         inbox::{Inbox, Next},
         native::Topic,
-        producer::{Parts, Producer, Refusal, Turn},
-        properties::RecordLimits,
+        producer::{Producer, Turn},
+        records::{Outlet, Records},
         settings::Settings,
-        topics::{KnownTopic, Topics},
     },
 };
 
@@ -69,10 +66,6 @@ const IDLE_POLL: Duration = Duration::from_millis(100);
 /// How long an orderly end may take to abort an open transaction.
 const ABORT_LIMIT: Duration = Duration::from_millis(700);
 
-/// What a record costs in a batch beside key, value and headers: the batch's own 61 bytes and at
-/// most 36 of the record.
-const FRAMING_BYTES: usize = 97;
-
 /// A Kafka transaction that is open.
 struct Transaction {
     opened_at: Instant,
@@ -88,12 +81,10 @@ struct Transaction {
 
 /// All that the thread owns. Fields are dropped in this order: topics before their clients.
 pub(super) struct Worker {
-    topics: Topics,
+    records: Records,
     checkpoint_topics: [Topic; Turn::COUNT],
     producers: Arc<[Producer; Turn::COUNT]>,
     settings: Arc<Settings>,
-    batch_bytes: usize,
-    limits: RecordLimits,
     inbox: Inbox,
     committer: Committer,
     reports: mpsc::Sender<Report>,
@@ -117,13 +108,11 @@ impl Worker {
             Topic::new(producer.client().native_ptr(), &kafka.settings.checkpoint_topic)
         };
         Ok(Self {
-            topics: Topics::default(),
+            records: Records::new(Arc::clone(&kafka.settings), &kafka.properties),
             checkpoint_topics: [checkpoint_topic(first)?, checkpoint_topic(second)?],
             committer: Committer::start(Arc::clone(&producers), reports.clone(), closing.clone())?,
             producers,
             settings: kafka.settings,
-            batch_bytes: kafka.properties.batch_bytes,
-            limits: kafka.properties.limits,
             inbox,
             reports,
             closing,
@@ -228,11 +217,10 @@ impl Worker {
 
     /// Produces a batch and gives it back.
     fn take(&mut self, batch: Batch) -> Result<(), KafkaError> {
-        for (id, name) in batch.new_topics() {
-            self.topics.announce(*id, name);
-        }
+        self.records.announce(&batch);
+        let outlet = Outlet { producers: &*self.producers, index: self.turn.index() };
         for record in batch.records() {
-            self.produce(&batch, record)?;
+            self.records.produce(outlet, &batch, record, &self.closing)?;
         }
         self.producer().poll(Duration::ZERO, self.open_bytes() + batch.bytes())?;
         let Some(transaction) = &mut self.open else {
@@ -253,51 +241,6 @@ impl Worker {
 
     fn open_bytes(&self) -> usize {
         self.open.as_ref().map_or(0, |transaction| transaction.bytes)
-    }
-
-    fn produce(&mut self, batch: &Batch, record: &Record) -> Result<(), KafkaError> {
-        let producer = self.turn.of(&self.producers);
-        let topic =
-            self.topics.known(record.topic, &self.producers, &self.settings, &self.closing)?;
-        let bytes = record.bytes() + FRAMING_BYTES;
-        let (bytes_max, limit) = self.limits.smallest(topic.bytes_max);
-        if bytes > bytes_max {
-            return Err(too_large(batch, record, topic, (bytes_max, limit)));
-        }
-        if topic.bytes_max < self.batch_bytes {
-            // librdkafka does not know of topics' limits: a batch that grew past this one would
-            // be refused, and it does not split them.
-            if topic.unanswered_bytes + bytes > topic.bytes_max {
-                producer.flush(0, &self.closing)?;
-                topic.unanswered_bytes = 0;
-            }
-            topic.unanswered_bytes += bytes;
-        }
-        let key = record.key.map(|span| batch.slice(span));
-        let hashed = key.unwrap_or_else(|| batch.slice(record.event_id));
-        let parts = Parts {
-            partition: self.settings.partitioner.partition(hashed, topic.partitions),
-            key,
-            value: record.value.map(|span| batch.slice(span)),
-            headers: Headers::new(batch.slice(record.headers)),
-            header_count: record.header_count,
-            timestamp_ms: record.timestamp_ms,
-        };
-        loop {
-            match producer.produce(self.turn.of(&topic.handles), &parts) {
-                Ok(()) => return Ok(()),
-                // This record and no other: behind it in its partition none may come first.
-                Err(Refusal::QueueFull) => {
-                    self.closing.check()?;
-                    producer.poll(QUEUE_PAUSE, 0)?;
-                }
-                Err(Refusal::TooLarge) => {
-                    let limit = (self.limits.message_bytes, SizeLimit::Message);
-                    return Err(too_large(batch, record, topic, limit));
-                }
-                Err(Refusal::Broken(code)) => return Err(producer.broken(code, 0)),
-            }
-        }
     }
 
     /// Whether to commit at this cut rather than to go on to the next. Nothing behind the cut was
@@ -337,7 +280,7 @@ impl Worker {
         let order = Order { turn: self.turn, sequence: cut.sequence, bytes: *bytes };
         // Not before it is whole: where the flush was called off, it is aborted.
         let ended = self.open.take();
-        self.topics.all_answered();
+        self.records.all_answered();
         self.committer.commit(order)?;
         self.turn = self.turn.next();
         let emptied = ended.into_iter().flat_map(|transaction| transaction.emptied);
@@ -368,20 +311,4 @@ fn last_cut_of_few<'a>(batches: impl Iterator<Item = &'a Batch>) -> Option<&'a C
         }
     }
     last
-}
-
-fn too_large(
-    batch: &Batch,
-    record: &Record,
-    topic: &KnownTopic,
-    (bytes_max, limit): (usize, SizeLimit),
-) -> KafkaError {
-    KafkaError::EventTooLarge {
-        topic: topic.name.to_string(),
-        bytes: record.bytes() + FRAMING_BYTES,
-        bytes_max,
-        limit,
-        commit_lsn: record.commit_lsn,
-        event_id: String::from_utf8_lossy(batch.slice(record.event_id)).into_owned(),
-    }
 }

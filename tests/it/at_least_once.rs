@@ -1,0 +1,155 @@
+//! The other guarantee: each committed row is on Kafka, in the order of commits per aggregate; what
+//! came again after a crash came as it was.
+
+use std::{thread, time::Duration};
+
+use crate::support::{
+    PATIENCE,
+    daemon::Daemon,
+    kafka::Broker,
+    let_pass,
+    oracle::{Oracle, Value, Verdict},
+    postgres::{Server, Session},
+    proof_scale,
+    sampler::Sampler,
+    scaled,
+    scene::{
+        NO_FSYNC, PARTITIONS, SAMPLES_MIN, TOPICS, envelope_settings, init, publishing, shop, stop,
+        under_load, under_trickle, wait_for_events, wait_until_published,
+    },
+    settings::SettingsFile,
+    wait_until,
+    workload::Workload,
+};
+
+fn at_least_once(server: &Server, broker: &Broker) -> SettingsFile {
+    envelope_settings(server, broker).with("[kafka]", "delivery = \"at-least-once\"")
+}
+
+fn verdict(broker: &Broker, session: &Session) -> Verdict {
+    let mut oracle = Oracle::new(session, Value::Envelope, PARTITIONS);
+    for topic in TOPICS {
+        broker.for_each_committed(topic, |record| oracle.take(&record));
+    }
+    oracle.verdict_without_transactions()
+}
+
+#[test]
+fn kill_9_loses_nothing_and_only_it_makes_anything_come_again() {
+    let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
+    let session = shop(&server);
+    let settings = at_least_once(&server, &broker);
+    init(&settings);
+    let kills = (30. * proof_scale().max(0.2)) as u64;
+    let sampler = Sampler::start(&server, &broker);
+    let mut daemon = publishing(&settings);
+    under_load(&[server.url("shop")], scaled(1_000_000), || {
+        for _ in 0..kills {
+            let_pass(Duration::from_millis(fastrand::u64(50..3_000)));
+            daemon.kill_and_restart(&settings);
+            assert!(daemon.is_running(), "{}", daemon.stderr());
+        }
+    });
+    wait_until_published(&session, "tailwater");
+    stop(daemon);
+    sampler.finish(SAMPLES_MIN);
+    verdict(&broker, &session).assert_at_least_once(kills);
+}
+
+/// Brokers and databases that die are waited out by the producer, or by a start from a checkpoint
+/// that holds all that was sent.
+#[test]
+fn a_broker_that_dies_makes_nothing_come_out_of_order() {
+    let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
+    let session = shop(&server);
+    let settings = at_least_once(&server, &broker);
+    init(&settings);
+    let daemon = publishing(&settings);
+    under_load(&[server.url("shop")], scaled(200_000), || {
+        for _ in 0..2 {
+            let_pass(Duration::from_millis(fastrand::u64(500..2_000)));
+            broker.restart();
+            wait_until_published(&session, "tailwater");
+        }
+    });
+    wait_until_published(&session, "tailwater");
+    let starts = daemon.stderr().matches("publishing").count();
+    stop(daemon);
+    verdict(&broker, &session).assert_at_least_once(starts as u64 - 1);
+}
+
+#[test]
+fn sigterm_and_a_database_that_restarts_double_nothing() {
+    let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
+    shop(&server);
+    let settings = at_least_once(&server, &broker);
+    init(&settings);
+    let url = server.url("shop");
+    thread::scope(|scope| {
+        let writing = scope.spawn(|| Workload::default().run(&url, scaled(300_000).max(60_000)));
+        let mut rounds = 0;
+        while !writing.is_finished() {
+            let daemon = publishing(&settings);
+            let_pass(Duration::from_millis(fastrand::u64(100..1_500)));
+            if rounds == 1 {
+                let sql = "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots";
+                server.session("shop").run(sql);
+                let_pass(Duration::from_millis(fastrand::u64(500..1_500)));
+            }
+            stop(daemon);
+            rounds += 1;
+        }
+    });
+    let session = server.session("shop");
+    let daemon = publishing(&settings);
+    wait_until_published(&session, "tailwater");
+    stop(daemon);
+    let verdict = verdict(&broker, &session);
+    verdict.assert_at_least_once(0);
+    verdict.assert_exact();
+}
+
+fn holder(session: &Session) -> Option<String> {
+    session.value("SELECT active_pid FROM pg_replication_slots WHERE slot_name = 'tailwater'")
+}
+
+/// Whoever had the slot before and wakes up under a successor, of whichever guarantee both are.
+#[test]
+fn a_predecessor_that_wakes_up_is_fenced_in_either_mode() {
+    let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
+    let session = shop(&server);
+    let (once, at_least) = (envelope_settings(&server, &broker), at_least_once(&server, &broker));
+    init(&once);
+    let turns = [&at_least, &once, &at_least, &at_least, &once];
+    let last = under_trickle(&server.url("shop"), || {
+        let mut first = publishing(turns[0]);
+        wait_for_events(&broker, "order.events");
+        for settings in &turns[1..] {
+            let second = Daemon::start(settings);
+            second.wait_for("the slot is in use by process");
+            freeze_with_something_under_way(&first, &broker);
+            let former = holder(&session).expect("the slot is held");
+            session.run(&format!("SELECT pg_terminate_backend({former})"));
+            second.wait_for("publishing");
+            wait_until_published(&session, "tailwater");
+            first.signal(libc::SIGCONT);
+            let ended = first.wait(PATIENCE);
+            assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+            assert!(ended.is_code("fenced"), "{}", ended.stderr);
+            first = second;
+        }
+        first
+    });
+    wait_until_published(&session, "tailwater");
+    stop(last);
+    // Each predecessor may have sent something that its successor sends too.
+    verdict(&broker, &session).assert_at_least_once(2 * turns.len() as u64);
+}
+
+/// Stops a daemon between two checkpoints or commits, with events behind the latest.
+fn freeze_with_something_under_way(daemon: &Daemon, broker: &Broker) {
+    let ends = || crate::support::reader::high_watermarks(&broker.brokers(), "order.events");
+    let before = ends();
+    wait_until("events behind a checkpoint", PATIENCE, || ends() != before);
+    daemon.signal(libc::SIGSTOP);
+}
