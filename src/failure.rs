@@ -85,12 +85,16 @@ codes! {
     KafkaDenied = "kafka_denied",
     /// Another instance took over.
     Fenced = "fenced",
+    /// Kafka gave up the same transaction twice.
+    TransactionTooSlow = "transaction_too_slow",
     /// The partly published transaction came back changed.
     TransactionChanged = "transaction_changed",
     /// A row cannot be made an event.
     EventUnmappable = "event_unmappable",
     /// An event is larger than its topic allows.
     EventTooLarge = "event_too_large",
+    /// A dead letter is larger than its topic allows.
+    DeadLetterTooLarge = "dead_letter_too_large",
 }
 
 impl fmt::Display for Code {

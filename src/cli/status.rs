@@ -40,7 +40,12 @@ pub(super) fn in_words(status: &Status) -> String {
     line(
         "WAL kept",
         status.retained_wal_bytes.map(|bytes| {
-            format!("{} ({})", size(bytes), status.wal_status.as_deref().unwrap_or("unknown"))
+            let wal_status = status.wal_status.as_deref().unwrap_or("unknown");
+            let bound = status.retained_wal_bytes_max.filter(|bytes_max| bytes > *bytes_max);
+            let above = bound.map_or(String::new(), |bytes_max| {
+                format!(", more than postgres.retained_wal_max, {}", size(bytes_max))
+            });
+            format!("{} ({wal_status}){above}", size(bytes))
         }),
     );
     line("Kafka", status.kafka_error.clone());

@@ -4,7 +4,8 @@ use super::{
     database_url::DatabaseUrl,
     names::{Names, Properties},
     scalar::{
-        Count, Located, LogFilter, SecretFile, TopicName, TransactionBytes, TransactionInterval,
+        Count, DeadLetterTopic, Located, LogFilter, OnError, OutageGrace, SecretFile, TopicName,
+        TransactionBytes, TransactionInterval, WalSize,
     },
     section::section,
 };
@@ -13,6 +14,7 @@ use crate::{
         TopicTemplate, TypeGlob, TypeTemplate,
         outbox::{Layout, PayloadForm},
     },
+    pipeline::LargeTransactions,
     postgres::{PublicationName, SlotName, TableName},
     sink::kafka::{Delivery, Partitioner},
     telemetry::LogFormat,
@@ -23,6 +25,12 @@ section! {
     File {
         /// The envelope's `source`: the name of the service whose events these are.
         source: String,
+        /// What becomes of an event that cannot be published, because it cannot be made or is too
+        /// large: `halt` stops before its transaction, `dead-letter` puts it into a topic of its own,
+        /// with the reason, in its place among the others.
+        on_error: OnError = "halt",
+        /// Where dead letters go. {topic} is the event's topic, or `source` where none could be made.
+        dead_letter_topic: Located<DeadLetterTopic> = "{topic}.dlq",
         /// Where the rows come from.
         postgres: PostgresSection,
         /// Where the events go.
@@ -50,6 +58,9 @@ section! {
         publication: PublicationName = "tailwater",
         /// A file that holds the password: a mounted secret.
         password_file: Option<SecretFile>,
+        /// How much WAL the slot may make the server keep before it is warned of, in the log and by
+        /// `tailwater status`.
+        retained_wal_max: Option<WalSize>,
         /// Whether the slot survives a failover to a standby. Has its effect on PostgreSQL 17 and
         /// later.
         failover: bool = true,
@@ -73,6 +84,14 @@ section! {
         /// How large a Kafka transaction becomes under load; a PostgreSQL transaction up to this
         /// size is never split. At least 1MiB.
         transaction_bytes: TransactionBytes = "8MiB",
+        /// What becomes of a PostgreSQL transaction larger than `transaction_bytes`: `split`, still
+        /// exactly once and in order, or `atomic`, one Kafka transaction, as far as
+        /// `transaction.timeout.ms` reaches.
+        large_transactions: Located<LargeTransactions> = "split",
+        /// How long Kafka may take nothing while something waits for it, until the replication
+        /// connection is closed, so that PostgreSQL can shut down. It is taken again when Kafka
+        /// answers.
+        outage_grace: OutageGrace = "60s",
         /// Whether missing topics are made. If not, they are refused: at the start where the
         /// settings name them, else at the first event.
         create_topics: bool = true,

@@ -12,7 +12,10 @@ use super::{
     document::{self, Node, Value, join},
     file::{ColumnsSection, File, KafkaSection, MessageSection, OutboxSection, RouteSection},
     mistake::{Mistakes, Origin, SettingsError},
-    scalar::{Count, Located, SecretFile, TopicName, TransactionInterval},
+    scalar::{
+        Count, DeadLetterTopic, Located, OnError, SecretFile, TopicName, TransactionInterval,
+        WalSize,
+    },
     section::Read,
 };
 use crate::{
@@ -21,8 +24,12 @@ use crate::{
         outbox::{ColumnName, ColumnNames, PayloadForm},
     },
     failure::{Code, Failure, Recovery},
-    pipeline, postgres,
-    sink::kafka::{Administration, TopicSettings},
+    pipeline::{self, LargeTransactions},
+    postgres,
+    sink::{
+        DeadLetterTopics,
+        kafka::{Administration, Delivery, TopicSettings},
+    },
     telemetry,
 };
 
@@ -80,11 +87,28 @@ impl Config {
     }
 
     fn assemble(file: File, mistakes: &mut Mistakes) -> Self {
-        let File { source, postgres, kafka, outbox, message, route, log } = file;
+        let File {
+            source,
+            on_error,
+            dead_letter_topic,
+            postgres,
+            kafka,
+            outbox,
+            message,
+            route,
+            log,
+        } = file;
+        let dead_letters = dead_letters(
+            on_error,
+            (&dead_letter_topic, &source),
+            &kafka.checkpoint_topic,
+            mistakes,
+        );
         let outboxes = outboxes(&outbox, &kafka.checkpoint_topic, mistakes);
         let messages = messages(message, &kafka.checkpoint_topic, mistakes);
         let routes = routes(route, &kafka.checkpoint_topic, mistakes);
         check_interval(&kafka, mistakes);
+        check_atomicity(&kafka, mistakes);
         Self {
             pipeline: pipeline::Settings {
                 source: source.clone(),
@@ -92,8 +116,10 @@ impl Config {
                 slot: postgres.slot,
                 publication: postgres.publication,
                 failover: postgres.failover,
+                retained_wal_bytes_max: postgres.retained_wal_max.map(|WalSize(bytes)| bytes),
                 tables: outbox.into_iter().map(|outbox| outbox.table.value).collect(),
                 event: event::Settings { source, outboxes, messages, routes },
+                dead_letters,
                 kafka: kafka_settings(kafka),
             },
             log: telemetry::Settings { format: log.format, filter: log.filter.0 },
@@ -138,6 +164,8 @@ fn kafka_settings(section: KafkaSection) -> pipeline::KafkaSettings {
         partitioner: section.partitioner,
         transaction_interval: section.transaction_interval.value.0,
         transaction_bytes: section.transaction_bytes.0,
+        large_transactions: section.large_transactions.value,
+        outage_grace: section.outage_grace.0,
         create_topics: section.create_topics,
         topic: TopicSettings {
             partitions: number(section.topic.partitions),
@@ -160,6 +188,48 @@ fn check_interval(section: &KafkaSection, mistakes: &mut Mistakes) {
             timeout.as_millis()
         );
         mistakes.add(origin, "kafka.transaction_interval", problem);
+    }
+}
+
+/// Without transactions nothing becomes visible together.
+fn check_atomicity(section: &KafkaSection, mistakes: &mut Mistakes) {
+    let Located { value, origin } = &section.large_transactions;
+    if *value == LargeTransactions::Atomic && section.delivery == Delivery::AtLeastOnce {
+        let problem = "cannot be \"atomic\" with kafka.delivery = \"at-least-once\", which has no \
+                       transactions";
+        mistakes.add(origin, "kafka.large_transactions", problem);
+    }
+}
+
+/// What it takes to write dead letters must be right before the first of them.
+fn dead_letters(
+    on_error: OnError,
+    (setting, source): (&Located<DeadLetterTopic>, &str),
+    TopicName(checkpoint_topic): &TopicName,
+    mistakes: &mut Mistakes,
+) -> Option<DeadLetterTopics> {
+    const KEY: &str = "dead_letter_topic";
+    let Located { value: DeadLetterTopic(template), origin } = setting;
+    let topics = DeadLetterTopics::new(template.clone(), source.to_owned());
+    match on_error {
+        OnError::Halt if *origin == Origin::Nowhere => None,
+        OnError::Halt => {
+            let problem = "has no effect without on_error = \"dead-letter\"";
+            mistakes.add(origin, KEY, problem);
+            None
+        }
+        OnError::DeadLetter => {
+            if let Err(error) = event::check_topic_name(&topics.of(None)) {
+                let problem = format!(
+                    "\"{template}\" makes \"{}\" of the source, for events of which no topic can \
+                     be made: it {error}. Name one topic for all",
+                    topics.of(None)
+                );
+                mistakes.add(origin, KEY, problem);
+            }
+            check_topic((topics.literal(), origin), KEY, checkpoint_topic, mistakes);
+            Some(topics)
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use crate::{
         TopicTemplate, TypeGlob, TypeTemplate, check_topic_name,
         outbox::{Layout, PayloadForm},
     },
+    pipeline::LargeTransactions,
     postgres::{PublicationName, Secret, SlotName, TableName},
     sink::kafka::{Delivery, Partitioner},
     telemetry::LogFormat,
@@ -27,8 +28,14 @@ const DURATION_MAX: Duration = Duration::from_secs(3600);
 /// rest of Kafka's time-out of a transaction, a minute unless said otherwise.
 const TRANSACTION_INTERVAL_MAX: Duration = Duration::from_secs(10);
 
+/// The shortest `kafka.outage_grace`.
+const OUTAGE_GRACE_MIN: Duration = Duration::from_secs(1);
+
 /// The largest size that a setting may say. More would not fit into a process that stays small.
 const SIZE_BYTES_MAX: usize = 1 << 30;
+
+/// A segment of the server's log, unless it was made with another size.
+const WAL_SEGMENT_BYTES: u64 = 16 << 20;
 
 /// The smallest `kafka.transaction_bytes`.
 const TRANSACTION_BYTES_MIN: usize = 1 << 20;
@@ -247,6 +254,30 @@ impl Read for TransactionInterval {
     }
 }
 
+/// `kafka.outage_grace`, as `"60s"`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct OutageGrace(pub(super) Duration);
+
+impl Read for OutageGrace {
+    fn read(node: &Node, key: &str, mistakes: &mut Mistakes) -> Option<Self> {
+        let text = text(node, key, INTERVAL_EXPECTED, mistakes)?;
+        let parsed = parse_interval(text).and_then(|grace| {
+            (grace >= OUTAGE_GRACE_MIN).then_some(Self(grace)).ok_or_else(|| {
+                format!("must be 1s at least, not \"{text}\": a delivery may take some of it")
+            })
+        });
+        noted(node, key, parsed, mistakes)
+    }
+
+    fn expected(_key: &str) -> String {
+        INTERVAL_EXPECTED.to_owned()
+    }
+
+    fn schema() -> Json {
+        pattern("[0-9]+ ?(ms|s|m)")
+    }
+}
+
 /// `kafka.transaction_bytes`, as `"8MiB"`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct TransactionBytes(pub(super) usize);
@@ -277,6 +308,33 @@ impl Read for TransactionBytes {
 
     fn expected(_key: &str) -> String {
         "a size with its unit (KiB, MiB, kB, MB), as \"8MiB\"".to_owned()
+    }
+
+    fn schema() -> Json {
+        pattern("[0-9]+ ?(B|KiB|MiB|GiB|kB|MB|GB)")
+    }
+}
+
+/// `postgres.retained_wal_max`, as `"10GiB"`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct WalSize(pub(super) u64);
+
+impl Read for WalSize {
+    fn read(node: &Node, key: &str, mistakes: &mut Mistakes) -> Option<Self> {
+        let expected = Self::expected(key);
+        let text = text(node, key, &expected, mistakes)?;
+        let parsed = match number_with_unit(text, &SIZE_UNITS) {
+            None => Err(format!("must be {expected}, not \"{text}\"")),
+            Some(bytes) if bytes < WAL_SEGMENT_BYTES => Err(format!(
+                "must be 16MiB at least, not \"{text}\": the server keeps whole segments"
+            )),
+            Some(bytes) => Ok(Self(bytes)),
+        };
+        noted(node, key, parsed, mistakes)
+    }
+
+    fn expected(_key: &str) -> String {
+        "a size with its unit (MiB, GiB, MB, GB), as \"10GiB\"".to_owned()
     }
 
     fn schema() -> Json {
@@ -357,6 +415,12 @@ parsed! {
             Ok(()) => Ok(Self(text.to_owned())),
             Err(error) => Err(format!("{error}, not \"{text}\"")),
         };
+    DeadLetterTopic, "a topic's name, in which {topic} is the event's", json!({ "type": "string", "minLength": 1 }),
+        |text| match check_topic_name(&text.replace("{topic}", "t")) {
+            _ if text.is_empty() => Err("must not be empty".to_owned()),
+            Ok(()) => Ok(Self(text.to_owned())),
+            Err(error) => Err(format!("{error}; {{topic}} is the only place to fill: \"{text}\"")),
+        };
     LogFilter, "a level or directives, as \"info\"", json!({ "type": "string" }),
         |text| match EnvFilter::try_new(text) {
             Ok(_) => Ok(Self(text.to_owned())),
@@ -377,6 +441,19 @@ fn table_name(text: &str) -> Result<TableName, String> {
 /// A topic's name without places to fill.
 #[derive(Clone, Debug)]
 pub(super) struct TopicName(pub(super) String);
+
+/// `dead_letter_topic`.
+#[derive(Clone, Debug)]
+pub(super) struct DeadLetterTopic(pub(super) String);
+
+/// What becomes of an event that cannot be published.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum OnError {
+    /// It stops the daemon.
+    Halt,
+    /// It becomes a dead letter.
+    DeadLetter,
+}
 
 /// What is logged, in the words of `tracing_subscriber::EnvFilter`.
 #[derive(Clone, Debug)]
@@ -418,6 +495,8 @@ words! {
         "crc32" => Crc32,
         "fnv1a" => Fnv1a,
     }
+    LargeTransactions { "split" => Split, "atomic" => Atomic, }
+    OnError { "halt" => Halt, "dead-letter" => DeadLetter, }
     Delivery { "exactly-once" => ExactlyOnce, "at-least-once" => AtLeastOnce, }
     LogFormat { "text" => Text, "json" => Json, }
 }

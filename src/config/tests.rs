@@ -69,8 +69,7 @@ topic = "{topic}.events"
         mistakes(text, &[]),
         [
             "line 1: source must not be empty",
-            "line 2: on_eror is not a setting; there are source, postgres, kafka, outbox, message, \
-             route, log",
+            "line 2: on_eror is not a setting; the nearest is on_error",
             "line 5: postgres.url names no user, as in postgres://user@host/database",
             "line 6: postgres.slto is not a setting; the nearest is postgres.slot",
             "line 9: kafka.brokers must be a text in quotes, not a list",

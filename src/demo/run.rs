@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     event::{self, TopicTemplate, outbox},
-    pipeline::{self, KafkaSettings, Shutdown, ShutdownTrigger},
+    pipeline::{self, KafkaSettings, LargeTransactions, Shutdown, ShutdownTrigger},
     postgres::{PublicationName, SlotName, TableName},
     sink::kafka::{Delivery, Partitioner, TopicSettings},
 };
@@ -247,6 +247,7 @@ fn pipeline_settings(server: &Server, broker: &Broker) -> pipeline::Settings {
         slot: SlotName::try_from(name()).expect("the name is a known one"),
         publication: PublicationName::try_from(name()).expect("the name is a known one"),
         failover: false,
+        retained_wal_bytes_max: None,
         tables: vec![
             TableName::try_from("public.outbox_events".to_owned())
                 .expect("the name is a known one"),
@@ -257,12 +258,15 @@ fn pipeline_settings(server: &Server, broker: &Broker) -> pipeline::Settings {
             messages: Vec::new(),
             routes: Vec::new(),
         },
+        dead_letters: None,
         kafka: KafkaSettings {
             brokers: broker.address(),
             properties: BTreeMap::new(),
             checkpoint_topic: "__tailwater_checkpoints".to_owned(),
             partitioner: Partitioner::Murmur2,
             delivery: Delivery::ExactlyOnce,
+            large_transactions: LargeTransactions::Split,
+            outage_grace: Duration::from_secs(60),
             transaction_interval: Duration::from_millis(50),
             transaction_bytes: 8 << 20,
             create_topics: true,

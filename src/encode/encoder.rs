@@ -2,11 +2,11 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::{EncodeError, envelope, headers};
+use super::{DeadLetter, EncodeError, dead_letter, envelope, headers};
 use crate::{
     change::Transaction,
     event::{DomainEvent, Payload},
-    sink::{Batch, Record, Span, TopicId},
+    sink::{Batch, NewTopic, Record, Span, TopicId, TopicUse},
 };
 
 /// More than the labels and headers of a record take beside the event's own texts, in bytes.
@@ -63,7 +63,7 @@ impl Encoder {
         let headers_start = arena.len();
         let (header_count, id) = headers::write(arena, event, transaction, sequence);
         let end = arena.len();
-        let topic = self.topic(event.topic, batch);
+        let topic = self.topic(event.topic, TopicUse::Events, batch);
         batch.push(Record {
             topic,
             key: event.key.map(|_| span(start, value_start)),
@@ -77,8 +77,59 @@ impl Encoder {
         Ok(())
     }
 
+    /// Appends a dead letter as a record, in the place of the event of that `sequence`.
+    ///
+    /// # Errors
+    /// [`EncodeError::DeadLetterTooLarge`]; the batch is then as it was.
+    pub fn encode_dead_letter(
+        &mut self,
+        letter: &DeadLetter<'_>,
+        transaction: &Transaction,
+        sequence: u64,
+        batch: &mut Batch,
+    ) -> Result<(), EncodeError> {
+        let too_large = |bytes| EncodeError::DeadLetterTooLarge {
+            topic: letter.topic.to_owned(),
+            reason: letter.reason.to_owned(),
+            bytes,
+            bytes_max: self.record_bytes_max,
+        };
+        let bytes = dead_letter::bytes(&letter.unmapped);
+        if bytes > self.record_bytes_max {
+            return Err(too_large(bytes));
+        }
+        let key = letter.unmapped.key;
+        let arena = batch.arena_mut();
+        let start = arena.len();
+        arena.extend_from_slice(key.unwrap_or_default());
+        let value_start = arena.len();
+        dead_letter::write_value(arena, &letter.unmapped.raw);
+        let headers_start = arena.len();
+        // What JSON escapes has grown.
+        let bytes = headers_start - start;
+        if bytes > self.record_bytes_max {
+            arena.truncate(start);
+            return Err(too_large(bytes));
+        }
+        let (header_count, id) =
+            headers::write_of_dead_letter(arena, letter, transaction, sequence);
+        let end = arena.len();
+        let topic = self.topic(letter.topic, TopicUse::DeadLetters, batch);
+        batch.push(Record {
+            topic,
+            key: key.map(|_| span(start, value_start)),
+            value: Some(span(value_start, headers_start)),
+            event_id: span(id.start, id.end),
+            headers: span(headers_start, end),
+            header_count,
+            timestamp_ms: transaction.committed_at.unix_milliseconds(),
+            commit_lsn: transaction.commit_lsn,
+        });
+        Ok(())
+    }
+
     /// The number of a topic, which the batch announces where it is the first to use it.
-    fn topic(&mut self, name: &str, batch: &mut Batch) -> TopicId {
+    fn topic(&mut self, name: &str, topic_use: TopicUse, batch: &mut Batch) -> TopicId {
         if let Some((latest, id)) = &self.latest
             && **latest == *name
         {
@@ -91,7 +142,7 @@ impl Encoder {
                 let number = u32::try_from(self.topics.len()).expect("fewer topics than memory");
                 let id = TopicId(number);
                 self.topics.insert(Arc::clone(&name), id);
-                batch.announce_topic(id, Arc::clone(&name));
+                batch.announce_topic(NewTopic { id, name: Arc::clone(&name), topic_use });
                 (name, id)
             }
         };

@@ -25,12 +25,28 @@ pub enum EncodeError {
         /// The most that the sink takes.
         bytes_max: usize,
     },
+    /// What takes an event's place is larger than any record that the sink takes.
+    #[error(
+        "the dead letter for topic \"{topic}\" has {bytes} bytes, and the producer's queue takes \
+         {bytes_max}; it says: {reason}"
+    )]
+    DeadLetterTooLarge {
+        /// Where it was to go.
+        topic: String,
+        /// Why there is a dead letter.
+        reason: String,
+        /// Key and value.
+        bytes: usize,
+        /// The most that the sink takes.
+        bytes_max: usize,
+    },
 }
 
 impl Failure for EncodeError {
     fn code(&self) -> Option<Code> {
         match self {
             Self::TooLarge { .. } => Some(Code::EventTooLarge),
+            Self::DeadLetterTooLarge { .. } => Some(Code::DeadLetterTooLarge),
         }
     }
 
@@ -48,6 +64,17 @@ impl Failure for EncodeError {
                      kafka.properties to {}, and kafka-configs.sh --bootstrap-server <broker> \
                      --alter --entity-type topics --entity-name {topic} --add-config \
                      max.message.bytes={bytes}",
+                    bytes.saturating_mul(2).div_ceil(1024)
+                ))
+            }
+            Self::DeadLetterTooLarge { topic, bytes, .. } => {
+                let bytes = bytes.saturating_add(bytes / 4);
+                Some(format!(
+                    "Raise both limits and start again: queue.buffering.max.kbytes in \
+                     kafka.properties to {}, and, where the topic is there already, \
+                     kafka-configs.sh --bootstrap-server <broker> --alter --entity-type topics \
+                     --entity-name {topic} --add-config max.message.bytes={bytes}. Or let the \
+                     application keep large content elsewhere; that holds for rows to come.",
                     bytes.saturating_mul(2).div_ceil(1024)
                 ))
             }

@@ -1,11 +1,20 @@
 //! The record's headers.
 
-use super::number::{decimal, position};
+use super::{
+    DeadLetter,
+    number::{decimal, position},
+};
 use crate::{
     change::Transaction,
-    event::{DomainEvent, EXTRA_HEADERS_MAX, HEADER_NAME_BYTES_MAX, OwnHeader, Payload},
-    sink::Headers,
+    event::{DomainEvent, EXTRA_HEADERS_MAX, HEADER_NAME_BYTES_MAX, OwnHeader, Payload, Raw},
+    sink::{FAILURE_REASON, FAILURE_STAGE, Headers, ORIGINAL_TOPIC},
 };
+
+/// Header of a dead letter: the table whose row it is, `schema.table`.
+const ORIGINAL_TABLE: &str = "original-table";
+
+/// Header of a dead letter: the prefix of the message that it is.
+const ORIGINAL_PREFIX: &str = "original-prefix";
 
 // What `event` lets through fits a record.
 const _: () = assert!(OwnHeader::ALL.len() + EXTRA_HEADERS_MAX <= u16::MAX as usize);
@@ -45,6 +54,33 @@ pub(super) fn write(
         writer.write(name, value);
     }
     (writer.count, id_end - event.id.len()..id_end)
+}
+
+/// Appends a dead letter's headers; returns how many they are, and where what stands for an event's
+/// id lies among them.
+pub(super) fn write_of_dead_letter(
+    arena: &mut Vec<u8>,
+    letter: &DeadLetter<'_>,
+    transaction: &Transaction,
+    sequence: u64,
+) -> (u16, std::ops::Range<usize>) {
+    let mut writer = Writer { arena, count: 0 };
+    writer.write(OwnHeader::ContentType.name(), b"application/json");
+    writer.write(FAILURE_REASON, letter.reason.as_bytes());
+    writer.write(FAILURE_STAGE, letter.stage.word().as_bytes());
+    if let Some(topic) = letter.unmapped.topic {
+        writer.write(ORIGINAL_TOPIC, topic.as_bytes());
+    }
+    match letter.unmapped.raw {
+        Raw::Row { table, .. } => writer.write(ORIGINAL_TABLE, table.as_bytes()),
+        Raw::Message { prefix, .. } => writer.write(ORIGINAL_PREFIX, prefix.as_bytes()),
+    }
+    let commit_lsn = position(transaction.commit_lsn);
+    writer.write(OwnHeader::PgLsn.name(), commit_lsn.as_bytes());
+    let lsn_end = writer.arena.len();
+    writer.write(OwnHeader::PgSeq.name(), decimal(sequence).as_bytes());
+    writer.write(OwnHeader::PgXid.name(), decimal(u64::from(transaction.xid.0)).as_bytes());
+    (writer.count, lsn_end - commit_lsn.as_bytes().len()..lsn_end)
 }
 
 struct Writer<'w> {

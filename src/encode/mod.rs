@@ -4,6 +4,7 @@
 //! Decides nothing about what an event means. Each record is written at the end of a batch's
 //! arena, its bytes behind those of the record before it, without an allocation of its own.
 
+mod dead_letter;
 mod encoder;
 mod envelope;
 mod error;
@@ -14,5 +15,6 @@ mod string;
 #[cfg(test)]
 mod tests;
 
+pub use dead_letter::DeadLetter;
 pub use encoder::Encoder;
 pub use error::EncodeError;

@@ -316,31 +316,29 @@ impl Failure for EventError {
                 "Name a column of such a type under {role} of the [[outbox]] of this table, or \
                  change the column's type by ALTER TABLE … ALTER COLUMN … TYPE …."
             ),
-            Self::Unmappable { row, reason } => unmappable_hint(row, reason),
+            Self::Unmappable { reason, .. } => unmappable_hint(reason),
             Self::UnmappableMessage { message, reason } => message_hint(message, reason),
         })
     }
 }
 
-/// Three things: what to mend, what does not help, and the way past the row with its price.
-fn unmappable_hint(row: &Row, reason: &Reason) -> String {
-    let Row { table, commit_lsn, .. } = row;
+/// The way past an event that no setting can mend.
+const WAY_PAST: &str = "To go on without it: set on_error = \"dead-letter\" and start again, which \
+                        puts it, and whatever else cannot be published, into a topic of its own, \
+                        with the reason.";
+
+/// Three things: what to mend, what does not help, and the way past the row.
+fn unmappable_hint(reason: &Reason) -> String {
     let mend = mend(reason);
     format!(
-        "{mend} A change of the settings holds for this row too; a change of the application \
-         only for rows to come. An UPDATE or DELETE of the row does not help, because its INSERT \
-         stands in the WAL as it was written; nor does advancing the slot, which is refused. To \
-         go on without it: set another postgres.slot, run tailwater init and start, which \
-         publishes what is committed from then on; drop the old slot with SELECT \
-         pg_drop_replication_slot('<old slot>'). Nothing that was committed from {commit_lsn} on \
-         until then is published, of \"{table}\" and of all other tables: compare them with the \
-         topics, and insert the missing rows anew (DELETE and INSERT again, where the id is to \
-         stay)."
+        "{mend} A change of the settings holds for this row too; a change of the application only \
+         for rows to come. An UPDATE or DELETE of the row does not help, because its INSERT stands \
+         in the WAL as it was written; nor does advancing the slot, which is refused. {WAY_PAST}"
     )
 }
 
 fn message_hint(message: &MessagePlace, reason: &Reason) -> String {
-    let MessagePlace { prefix, commit_lsn, .. } = message;
+    let MessagePlace { prefix, .. } = message;
     let mend = match reason {
         Reason::Topic { .. } => {
             "Set a topic for the [[message]] of this prefix, or the [[route]] of \
@@ -358,11 +356,8 @@ fn message_hint(message: &MessagePlace, reason: &Reason) -> String {
         }
     };
     format!(
-        "{mend} The message stands in the WAL as it was written; advancing the slot is refused. To \
-         go on without it: set another postgres.slot, run tailwater init and start, which \
-         publishes what is committed from then on; drop the old slot with SELECT \
-         pg_drop_replication_slot('<old slot>'). Nothing that was committed from {commit_lsn} on \
-         until then is published, of \"{prefix}\" and of all tables: write what is missing anew."
+        "{mend} The message stands in the WAL as it was written; advancing the slot is refused. \
+         {WAY_PAST}"
     )
 }
 
@@ -436,8 +431,7 @@ mod tests {
         assert_eq!(error.code(), Some(Code::EventUnmappable));
         assert_eq!(error.recovery(), Recovery::Stop);
         let hint = error.hint().expect("a hint");
-        assert!(hint.contains("committed from 0/15A3F28 on"), "{hint}");
-        assert!(hint.contains("set another postgres.slot"), "{hint}");
+        assert!(hint.contains("set on_error = \"dead-letter\" and start again"), "{hint}");
         assert!(hint.contains("UPDATE or DELETE of the row does not help"), "{hint}");
     }
 
@@ -461,7 +455,7 @@ mod tests {
         assert_eq!(error.recovery(), Recovery::Stop);
         let hint = error.hint().expect("a hint");
         assert!(hint.contains("a type that is not empty"), "{hint}");
-        assert!(hint.contains("committed from 0/15A3F28 on"), "{hint}");
+        assert!(hint.contains("set on_error = \"dead-letter\""), "{hint}");
     }
 
     #[test]

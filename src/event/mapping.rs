@@ -5,9 +5,12 @@ use tracing::warn;
 use crate::{
     change::{Oid, Relation, RelationId, Transaction, Tuple},
     event::{
-        CONTEXT_PREFIX, DatabaseIdentity, DomainEvent, EventError, MessagePlace, Reason, Route,
+        CONTEXT_PREFIX, DatabaseIdentity, DomainEvent, EventError, MessagePlace, Raw, Reason,
+        Route, Unmapped,
         context::Context,
         outbox::{self, Scratch, Shared, Table, Withheld},
+        route,
+        unmapped::type_and_key,
     },
     lsn::Lsn,
 };
@@ -73,6 +76,8 @@ pub struct Mapping {
     /// What the open transaction says of the events that follow.
     context: Context,
     scratch: Scratch,
+    /// The key of a message that cannot be an event.
+    unmapped_key: Option<String>,
 }
 
 impl Mapping {
@@ -86,6 +91,7 @@ impl Mapping {
             warned_of_lone_context: false,
             context: Context::default(),
             scratch: Scratch::new(),
+            unmapped_key: None,
         }
     }
 
@@ -175,6 +181,38 @@ impl Mapping {
             );
         }
         Ok(Some(event))
+    }
+
+    /// What is known of a row that [`Mapping::insert`] makes no event of, for a reason that other
+    /// rows of its table need not have.
+    pub fn unmapped_row<'a>(
+        &'a mut self,
+        relation: RelationId,
+        tuple: Tuple<'a>,
+    ) -> Option<Unmapped<'a>> {
+        let Self { settings, tables, scratch, .. } = self;
+        let (_, table) = tables.iter().find(|(id, _)| *id == relation)?;
+        let table = table.as_ref().ok()?;
+        Some(table.unmapped(&settings.routes, tuple, &mut scratch.topic))
+    }
+
+    /// What is known of a message that [`Mapping::message`] makes no event of.
+    pub fn unmapped_message<'a>(&'a mut self, message: LogicalMessage<'a>) -> Option<Unmapped<'a>> {
+        let Self { settings, scratch, unmapped_key, .. } = self;
+        let LogicalMessage { prefix, content, .. } = message;
+        let outbox = settings.messages.iter().find(|outbox| outbox.prefix == prefix)?;
+        let (event_type, key) = type_and_key(content);
+        *unmapped_key = key;
+        let topic = match event_type {
+            None => outbox.topic.literal(),
+            Some(event_type) => {
+                let route = route::find(&settings.routes, &event_type);
+                let topic = route.map_or(&outbox.topic, |route| &route.topic);
+                topic.resolve(&event_type, &mut scratch.topic).ok()
+            }
+        };
+        let key = unmapped_key.as_deref().map(str::as_bytes);
+        Some(Unmapped { topic, key, raw: Raw::Message { prefix, content } })
     }
 
     /// A message outside of transactions, which is no event. Says whether one was expected of it.

@@ -21,6 +21,7 @@ mod mapping;
 mod route;
 mod timestamp;
 mod topic;
+mod unmapped;
 
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -41,3 +42,4 @@ pub use route::{GlobError, Route, TypeGlob};
 pub use topic::{
     TemplateError, TopicNameError, TopicTemplate, TypeTemplate, check_name as check_topic_name,
 };
+pub use unmapped::{Raw, Unmapped};

@@ -20,6 +20,7 @@ use std::collections::VecDeque;
 
 use super::{
     checkpoint_writer::CheckpointWriter,
+    dead_letter_desk::{self, DeadLetterDesk, Failed},
     resume::{Admission, HistoryError, Resume},
     table_identity::TableIdentities,
 };
@@ -119,6 +120,8 @@ pub(super) struct Counters {
     pub(super) events: u64,
     /// Transactions received whole, the skipped ones left out.
     pub(super) transactions: u64,
+    /// How many of the events are dead letters.
+    pub(super) dead_letters: u64,
     /// Messages outside of transactions that would have been events inside one.
     pub(super) unpublished_messages: u64,
 }
@@ -128,6 +131,8 @@ pub(super) struct Assembler {
     mapping: Mapping,
     identities: TableIdentities,
     encoder: Encoder,
+    /// None where an event that cannot be published stops the daemon.
+    desk: Option<DeadLetterDesk>,
     resume: Resume,
     checkpoint: CheckpointWriter,
     transaction_bytes: usize,
@@ -155,11 +160,13 @@ impl Assembler {
         resume: Resume,
         checkpoint: CheckpointRecord,
         bounds: Bounds,
+        desk: Option<DeadLetterDesk>,
     ) -> Self {
         Self {
             mapping,
             identities: TableIdentities::new(&checkpoint.publication),
             encoder: Encoder::new(bounds.record_bytes),
+            desk,
             last: resume.last_of_publication(),
             in_progress: checkpoint.in_progress,
             resume,
@@ -179,6 +186,11 @@ impl Assembler {
     /// True while one more message can be taken, whatever it brings. This is the back-pressure.
     pub(super) fn has_room(&self) -> bool {
         self.free.len() >= BATCHES_PER_CHANGE && self.bytes_out < BYTES_OUT_MAX
+    }
+
+    /// True while the sink holds something.
+    pub(super) fn has_out(&self) -> bool {
+        self.bytes_out > 0
     }
 
     /// The next batch for the sink, in order.
@@ -275,11 +287,21 @@ impl Assembler {
             self.identities
                 .judge_row(relation)
                 .map_err(|refusal| Trouble::Halt { before, failure: refusal.into() })?;
-            let mapped = self.mapping.insert(relation, row, transaction);
+            let place = (&*transaction, published.events);
             let (encoder, batch) = (&mut self.encoder, &mut self.current);
-            if encode(encoder, batch, mapped, transaction, published.events)? {
-                self.take_in_event(tracker);
-            }
+            let mapped = self.mapping.insert(relation, row, transaction);
+            let written = match encode(encoder, batch, mapped, place) {
+                Ok(written) => written,
+                Err(failed) => {
+                    let letter = (failed, self.mapping.unmapped_row(relation, row));
+                    let desk = self.desk.as_mut();
+                    dead_letter_desk::write(desk, encoder, batch, letter, place)
+                        .map_err(|failure| Trouble::Halt { before, failure })?;
+                    self.counters.dead_letters += 1;
+                    Written::Record
+                }
+            };
+            self.take_in(written, tracker);
         }
         self.pass(place, ChangeKind::Insert, Some(relation));
         Ok(())
@@ -298,11 +320,22 @@ impl Assembler {
         };
         self.mapping.observe_message(message, transaction);
         if published.is_due(place, transaction.commit_lsn)? {
-            let mapped = self.mapping.message(message, transaction);
+            let before = transaction.commit_lsn;
+            let place = (&*transaction, published.events);
             let (encoder, batch) = (&mut self.encoder, &mut self.current);
-            if encode(encoder, batch, mapped, transaction, published.events)? {
-                self.take_in_event(tracker);
-            }
+            let mapped = self.mapping.message(message, transaction);
+            let written = match encode(encoder, batch, mapped, place) {
+                Ok(written) => written,
+                Err(failed) => {
+                    let letter = (failed, self.mapping.unmapped_message(message));
+                    let desk = self.desk.as_mut();
+                    dead_letter_desk::write(desk, encoder, batch, letter, place)
+                        .map_err(|failure| Trouble::Halt { before, failure })?;
+                    self.counters.dead_letters += 1;
+                    Written::Record
+                }
+            };
+            self.take_in(written, tracker);
         }
         self.pass(place, ChangeKind::Message, None);
         Ok(())
@@ -389,7 +422,10 @@ impl Assembler {
 
     /// The record that was just encoded belongs to the open transaction: splits that where it
     /// outgrew its bound, and hands over what is full.
-    fn take_in_event(&mut self, tracker: &mut Tracker) {
+    fn take_in(&mut self, written: Written, tracker: &mut Tracker) {
+        if written == Written::Nothing {
+            return;
+        }
         let Some(Open { published: Some(published), .. }) = &mut self.open else { return };
         let bytes = self.current.records().last().map_or(0, |record| record.bytes());
         let outgrown = published.bytes > 0 && published.bytes + bytes > self.transaction_bytes;
@@ -444,20 +480,25 @@ impl Assembler {
     }
 }
 
-/// Encodes what a change became, behind the records of `batch`. False where it became no event.
+/// What a change became.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Written {
+    /// The current batch's last record.
+    Record,
+    /// Its table or prefix is not configured.
+    Nothing,
+}
+
+/// Encodes what a change became, behind the records of `batch`.
 fn encode(
     encoder: &mut Encoder,
     batch: &mut Batch,
     mapped: Result<Option<DomainEvent<'_>>, EventError>,
-    transaction: &Transaction,
-    sequence: u64,
-) -> Result<bool, Trouble> {
-    let before = transaction.commit_lsn;
-    let halt = |failure| Trouble::Halt { before, failure };
-    let Some(event) = mapped.map_err(|error| halt(error.into()))? else { return Ok(false) };
-    let encoded = encoder.encode(&event, transaction, sequence, batch);
-    encoded.map_err(|error| halt(error.into()))?;
-    Ok(true)
+    (transaction, sequence): (&Transaction, u64),
+) -> Result<Written, Failed> {
+    let Some(event) = mapped.map_err(Failed::Map)? else { return Ok(Written::Nothing) };
+    encoder.encode(&event, transaction, sequence, batch).map_err(Failed::Encode)?;
+    Ok(Written::Record)
 }
 
 impl Published {

@@ -1,9 +1,11 @@
 //! The loop, its start, its supervisor. The only place that wires the parts together.
 //!
 //! ```text
-//! start ──► stream_loop ──► supervisor ──► (standby) ──► start …
+//! start ──► stream_loop ──► supervisor (slow_transaction) ──► (standby) ──► start …
 //!   │            │
-//!   │            └─ assembler (records, cuts), resume (what is published already)
+//!   │            └─ assembler (records, cuts), resume (what is published already),
+//!   │               dead_letter_desk (what becomes of events that cannot be published)
+//!   │            ├─ outage (how long the slot is held while Kafka takes nothing)
 //!   ├─ judgement (checkpoint, slot, server), continuity (the publication), refusal (their words)
 //!   ├─ outbox_tables (whether there are such)
 //!   └─ first_start (publication, intent, slot), init
@@ -12,9 +14,11 @@
 mod assembler;
 mod checkpoint_writer;
 mod continuity;
+mod dead_letter_desk;
 mod first_start;
 mod init;
 mod judgement;
+mod outage;
 mod outbox_tables;
 mod progress;
 mod publication_watch;
@@ -22,6 +26,7 @@ mod refusal;
 mod resume;
 mod settings;
 mod shutdown;
+mod slow_transaction;
 mod standby;
 mod start;
 mod status;
@@ -35,7 +40,7 @@ pub use init::{NotConnected, init, publication_sql};
 pub use outbox_tables::TableMistake;
 pub use refusal::Refusal;
 pub use resume::HistoryError;
-pub use settings::{KafkaSettings, Settings};
+pub use settings::{KafkaSettings, LargeTransactions, Settings};
 pub use shutdown::{Shutdown, ShutdownTrigger};
 pub use status::{State, Status, status};
 pub use supervisor::run;

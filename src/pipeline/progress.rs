@@ -91,6 +91,7 @@ impl Progress {
         let lag = lag(position, self.known_end, last, PgTimestamp::now());
         let events = counters.events - self.counters.events;
         let rate = events as f64 / elapsed.as_secs_f64();
+        let dead_letters = counters.dead_letters - self.counters.dead_letters;
         let unpublished = counters.unpublished_messages - self.counters.unpublished_messages;
         let lag_seconds =
             lag.seconds.map_or("unknown".to_owned(), |seconds| format!("{seconds:.1}"));
@@ -101,6 +102,7 @@ impl Progress {
             lag_bytes = lag.bytes,
             lag_seconds,
             flush_lsn = %position.flush,
+            dead_letters = (dead_letters > 0).then_some(dead_letters),
             unpublished_messages = (unpublished > 0).then_some(unpublished),
             "published"
         );

@@ -1,6 +1,6 @@
 //! Looks at the publication every few seconds: a table that leaves it, or that is dropped and made
-//! anew, has a gap that no position in the log shows. On the same connection it asks for the end of
-//! the server's log, when somebody wants to know.
+//! anew, has a gap that no position in the log shows. On the same connection it looks at how much of
+//! its log the server keeps for the slot, and asks for the log's end when somebody wants to know.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,17 +9,21 @@ use tokio::{
     task::JoinHandle,
     time::{Instant, sleep_until},
 };
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::{continuity, continuity::Judged, refusal::Refusal, settings::Settings};
 use crate::{
     checkpoint::Fingerprint,
     lsn::Lsn,
-    postgres::{PostgresError, catalog, sql::Sql},
+    postgres::{PostgresError, catalog, slot, sql::Sql},
+    telemetry::Seldom,
 };
 
 /// How often the publication is compared.
 const INTERVAL: Duration = Duration::from_secs(10);
+
+/// How often it is said that the slot holds too much.
+const RETAINED_SAID_EVERY: Duration = Duration::from_secs(600);
 
 /// What the watch found: the publication as it is, or why publishing must stop.
 pub(super) type Change = Result<Fingerprint, Refusal>;
@@ -60,7 +64,8 @@ impl PublicationWatch {
         let (told_sender, told) = watch::channel(None);
         let wal_end = WalEnd { asked: Arc::default(), told };
         let asked = Arc::clone(&wal_end.asked);
-        let watching = Watching { settings, sql, known: fingerprint, asked, told: told_sender };
+        let (known, told, said) = (fingerprint, told_sender, Seldom::every(RETAINED_SAID_EVERY));
+        let watching = Watching { settings, sql, known, asked, told, said };
         let task = tokio::spawn(watching.run(changes_sender));
         Self { changes, wal_end, task }
     }
@@ -104,6 +109,8 @@ struct Watching {
     known: Fingerprint,
     asked: Arc<Notify>,
     told: watch::Sender<Option<Lsn>>,
+    /// Of WAL that is kept.
+    said: Seldom,
 }
 
 impl Watching {
@@ -119,6 +126,9 @@ impl Watching {
                     continue;
                 }
                 () = sleep_until(look_at) => look_at = Instant::now() + INTERVAL,
+            }
+            if let Err(error) = self.warn_of_retained_wal().await {
+                debug!(%error, "could not look at the slot; trying again");
             }
             let change = match self.look().await {
                 Ok(Ok(fingerprint)) if fingerprint == self.known => continue,
@@ -138,6 +148,27 @@ impl Watching {
                 return;
             }
         }
+    }
+
+    /// Where the slot makes the server keep more than the settings let it.
+    async fn warn_of_retained_wal(&mut self) -> Result<(), PostgresError> {
+        let Some(bytes_max) = self.settings.retained_wal_bytes_max else { return Ok(()) };
+        self.reconnect().await?;
+        let slot = slot::describe(&self.sql, &self.settings.slot).await?;
+        let Some(restart) = slot.and_then(|slot| slot.restart) else { return Ok(()) };
+        let end = catalog::wal_end(&self.sql).await?;
+        let retained_wal_bytes = if end > restart { end.bytes_since(restart) } else { 0 };
+        if retained_wal_bytes > bytes_max && self.said.is_due().is_some() {
+            warn!(
+                slot = %self.settings.slot,
+                retained_wal_bytes,
+                retained_wal_bytes_max = bytes_max,
+                "the slot makes the server keep more WAL than postgres.retained_wal_max: Kafka may \
+                 be slow or away, or a transaction may be open for long; tailwater status says how \
+                 far behind it is"
+            );
+        }
+        Ok(())
     }
 
     async fn ask_wal_end(&mut self) -> Result<Lsn, PostgresError> {

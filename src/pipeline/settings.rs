@@ -8,7 +8,10 @@ use std::{
 use crate::{
     event, postgres,
     postgres::{PublicationName, SlotName, TableName},
-    sink::kafka::{self, Administration, Delivery, Partitioner, TopicSettings},
+    sink::{
+        DeadLetterTopics,
+        kafka::{self, Administration, Delivery, Partitioner, TopicSettings},
+    },
 };
 
 /// A pipeline's settings.
@@ -24,10 +27,14 @@ pub struct Settings {
     pub publication: PublicationName,
     /// Whether the slot survives a failover (PostgreSQL 17 and later).
     pub failover: bool,
+    /// How much WAL the slot may hold before that is warned of.
+    pub retained_wal_bytes_max: Option<u64>,
     /// The outbox tables.
     pub tables: Vec<TableName>,
     /// How rows become events.
     pub event: event::Settings,
+    /// Where events go that cannot be published; none where the first of them stops the daemon.
+    pub dead_letters: Option<DeadLetterTopics>,
     /// Where events go.
     pub kafka: KafkaSettings,
 }
@@ -49,12 +56,26 @@ pub struct KafkaSettings {
     pub transaction_interval: Duration,
     /// How large a Kafka transaction becomes, and from where on a PostgreSQL transaction is split.
     pub transaction_bytes: usize,
+    /// What becomes of a PostgreSQL transaction above that size.
+    pub large_transactions: LargeTransactions,
+    /// How long the slot is held while something waits for Kafka and nothing is taken.
+    pub outage_grace: Duration,
     /// Whether missing topics are made.
     pub create_topics: bool,
     /// How they are made.
     pub topic: TopicSettings,
     /// What the broker can be asked.
     pub administration: Administration,
+}
+
+/// What becomes of a PostgreSQL transaction whose events exceed `kafka.transaction_bytes`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum LargeTransactions {
+    /// It is published in parts.
+    #[default]
+    Split,
+    /// It is one Kafka transaction all the same, as far as the brokers' time-out reaches.
+    Atomic,
 }
 
 impl Settings {
@@ -98,6 +119,7 @@ impl Settings {
             transaction_bytes: self.kafka.transaction_bytes,
             create_topics: self.kafka.create_topics,
             topic: self.kafka.topic.clone(),
+            dead_letters: self.dead_letters.clone(),
             administration: self.kafka.administration,
         }
     }

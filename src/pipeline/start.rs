@@ -19,15 +19,18 @@ use tracing::{debug, info};
 
 use super::{
     assembler::{Assembler, Bounds},
-    continuity, first_start,
+    continuity,
+    dead_letter_desk::DeadLetterDesk,
+    first_start,
     judgement::{judge_checkpoint, judge_look, judge_slot, judge_source},
+    outage::Patience,
     outbox_tables,
     publication_watch::PublicationWatch,
     refusal::Refusal,
     resume::Resume,
-    settings::Settings,
+    settings::{LargeTransactions, Settings},
     shutdown::Shutdown,
-    stream_loop::StreamLoop,
+    stream_loop::{Limits, StreamLoop},
 };
 use crate::{
     checkpoint::{
@@ -152,11 +155,16 @@ pub(super) async fn start(
     let watch = PublicationWatch::start(settings.clone(), sql, checkpoint.publication.clone());
     let tracker = Tracker::new(&checkpoint);
     let bounds = Bounds {
-        transaction_bytes: settings.kafka.transaction_bytes,
+        transaction_bytes: match settings.kafka.large_transactions {
+            LargeTransactions::Split => settings.kafka.transaction_bytes,
+            LargeTransactions::Atomic => usize::MAX,
+        },
         record_bytes: kafka.record_bytes_max(),
     };
-    let assembler = Assembler::new(mapping, resume, checkpoint, bounds);
-    Ok(StreamLoop::new(stream, assembler, tracker, kafka.into_sink()?, watch, halt_before))
+    let desk = settings.dead_letters.clone().map(DeadLetterDesk::new);
+    let assembler = Assembler::new(mapping, resume, checkpoint, bounds, desk);
+    let limits = Limits { halt_before, outage_grace: settings.kafka.outage_grace };
+    Ok(StreamLoop::new(stream, assembler, tracker, kafka.into_sink()?, watch, limits))
 }
 
 /// Steps 0 to 4, and the first checkpoint where there is none.
@@ -189,7 +197,7 @@ pub(super) async fn take_over(
 
     let mut stream = take_slot(settings, replication).await?;
     let fencing = fence_and_read(kafka, ground.key.clone(), settings.source.clone());
-    let (kafka, look) = stay_alive(&mut stream, fencing).await?;
+    let (kafka, look) = stay_alive(&mut stream, settings.kafka.outage_grace, fencing).await?;
     judge_source(settings, &look)?;
     let slot = slot::describe(&ground.sql, &settings.slot).await?;
     let confirmed_flush = slot.and_then(|slot| slot.confirmed_flush);
@@ -205,7 +213,8 @@ pub(super) async fn take_over(
         (None, Some(position)) if look.intent.is_some() => {
             let identity = &ground.server.identity;
             let first = first_start::checkpoint(settings, identity, position, fingerprint);
-            let kafka = write_checkpoint(kafka, &ground.key, &first, &mut stream).await?;
+            let writing = write_checkpoint(kafka, &ground.key, &first);
+            let kafka = stay_alive(&mut stream, settings.kafka.outage_grace, writing).await?;
             let resume = Resume::new(&first, confirmed_flush, &first.publication);
             (kafka, first, resume)
         }
@@ -363,30 +372,34 @@ async fn write_checkpoint(
     mut kafka: Kafka,
     key: &CheckpointKey,
     checkpoint: &CheckpointRecord,
-    stream: &mut ReplicationStream,
 ) -> Result<Kafka, Failed> {
     let key = key.to_string();
     let value = serde_json::to_vec(checkpoint).expect("text keys and numbers always encode");
-    let writing = blocking(move || {
+    blocking(move || {
         kafka.write(&[(key.as_str(), value.as_slice())])?;
         Ok(kafka)
-    });
-    stay_alive(stream, writing).await
+    })
+    .await
 }
 
-/// Waits for `work` while the server hears from us. Nothing is read meanwhile, and flush 0/0 moves
-/// nothing.
+/// Waits for what Kafka does while the server hears from us, for as long as an outage may hold the
+/// slot. Nothing is read meanwhile, and flush 0/0 moves nothing.
 async fn stay_alive<T>(
     stream: &mut ReplicationStream,
+    outage_grace: Duration,
     work: impl Future<Output = Result<T, Failed>>,
 ) -> Result<T, Failed> {
     let mut ticks = interval(STATUS_INTERVAL);
+    let mut patience = Patience::new(outage_grace);
     tokio::pin!(work);
     loop {
         tokio::select! {
             biased;
             done = &mut work => return done,
-            _ = ticks.tick() => stream.send_status(None, None, false).await?,
+            _ = ticks.tick() => {
+                patience.observe(true)?;
+                stream.send_status(None, None, false).await?;
+            }
         }
     }
 }

@@ -76,6 +76,8 @@ pub struct Status {
     pub lag_seconds: Option<f64>,
     /// What the server keeps for the slot.
     pub retained_wal_bytes: Option<u64>,
+    /// What it should keep at most, by the settings.
+    pub retained_wal_bytes_max: Option<u64>,
     /// `reserved`, `extended`, `unreserved` or `lost`.
     pub wal_status: Option<String>,
     /// Why the slot was invalidated.
@@ -166,6 +168,7 @@ fn judge(settings: &Settings, findings: Findings, now: PgTimestamp) -> Status {
         lag_bytes,
         lag_seconds,
         retained_wal_bytes: behind(slot.as_ref().and_then(|slot| slot.restart)),
+        retained_wal_bytes_max: settings.retained_wal_bytes_max,
         wal_status: slot.and_then(|slot| slot.wal_status),
         invalidation,
         confirmed_flush_lsn,

@@ -7,6 +7,7 @@ use tracing::{debug, warn};
 
 use super::{
     assembler::{Assembler, Trouble},
+    outage::Patience,
     progress::Progress,
     publication_watch::PublicationWatch,
     refusal::Refusal,
@@ -76,6 +77,8 @@ pub(super) enum End {
         failure: Box<dyn Failure>,
         /// The replication slot is still ours.
         holds_slot: bool,
+        /// Something was delivered since this stream began.
+        has_delivered: bool,
     },
     /// Something failed.
     Failed(Box<dyn Failure>),
@@ -103,6 +106,15 @@ impl<F: Failure> From<F> for End {
     }
 }
 
+/// Where a stream ends.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Before this transaction, once everything earlier is published.
+    pub(super) halt_before: Option<CommitLsn>,
+    /// When something waits for that long and the sink takes nothing.
+    pub(super) outage_grace: Duration,
+}
+
 /// A stream that publishes: holds the slot, knows its checkpoint.
 pub(super) struct StreamLoop<S: Sink> {
     stream: ReplicationStream,
@@ -123,6 +135,8 @@ pub(super) struct StreamLoop<S: Sink> {
     idle_checkpoint_at: Instant,
     ping_at: Instant,
     is_status_due: bool,
+    has_delivered: bool,
+    patience: Patience,
     progress: Progress,
 }
 
@@ -133,7 +147,7 @@ impl<S: Sink> StreamLoop<S> {
         tracker: Tracker,
         sink: S,
         watch: PublicationWatch,
-        halt_before: Option<CommitLsn>,
+        limits: Limits,
     ) -> Self {
         let now = Instant::now();
         let mut ticks = interval(TICK);
@@ -147,7 +161,7 @@ impl<S: Sink> StreamLoop<S> {
             sink,
             progress: Progress::new(watch.wal_end()),
             watch,
-            halt_before,
+            halt_before: limits.halt_before,
             has_unread: false,
             is_called: false,
             ticks,
@@ -155,6 +169,8 @@ impl<S: Sink> StreamLoop<S> {
             idle_checkpoint_at: now,
             ping_at: now,
             is_status_due: true,
+            has_delivered: false,
+            patience: Patience::new(limits.outage_grace),
         }
     }
 
@@ -322,9 +338,12 @@ impl<S: Sink> StreamLoop<S> {
             Report::Delivered(sequence) => {
                 self.tracker.delivered(sequence);
                 self.is_status_due = true;
+                self.has_delivered = true;
+                self.patience.observe_progress();
             }
             Report::Emptied(batch) => {
                 self.assembler.give_back(batch);
+                self.patience.observe_progress();
                 if !self.has_unread {
                     self.assembler.hand_over_gathered(&mut self.tracker);
                     self.send_ready();
@@ -363,6 +382,7 @@ enum Reply {
 impl<S: Sink> StreamLoop<S> {
     async fn on_tick(&mut self) -> Result<(), End> {
         self.checkpoint_when_idle();
+        self.patience.observe(self.tracker.has_in_flight() || self.assembler.has_out())?;
         self.progress.tick(self.assembler.counters(), self.assembler.last(), &self.tracker);
         let is_silent = self.stream.silent_for() >= PING_AFTER;
         if is_silent && self.ping_at.elapsed() >= PING_AFTER {
@@ -459,7 +479,8 @@ impl<S: Sink> StreamLoop<S> {
             biased;
             () = stopped.requested() => End::Failed(failure),
             answered = shutdown.within(PING_ANSWER_MAX, self.await_ping()) => {
-                End::Fenced { failure, holds_slot: matches!(answered, Some(Ok(()))) }
+                let holds_slot = matches!(answered, Some(Ok(())));
+                End::Fenced { failure, holds_slot, has_delivered: self.has_delivered }
             }
         }
     }

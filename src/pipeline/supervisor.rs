@@ -8,7 +8,10 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, info, warn};
 
-use super::{settings::Settings, shutdown::Shutdown, standby, start, stream_loop::End};
+use super::{
+    settings::Settings, shutdown::Shutdown, slow_transaction::TransactionTooSlow, standby, start,
+    stream_loop::End,
+};
 use crate::{
     failure::{Code, Failure, Recovery},
     lsn::CommitLsn,
@@ -34,6 +37,8 @@ struct Carried {
     /// Said of our producer by the brokers. Whether somebody took its place shows when the slot is
     /// asked for.
     fenced: Option<Box<dyn Failure>>,
+    /// Kafka gave up a transaction of ours, and nothing was delivered since.
+    has_timed_out: bool,
     halt: Option<Halt>,
 }
 
@@ -99,7 +104,12 @@ async fn attempt(settings: &Settings, shutdown: &mut Shutdown, carried: &mut Car
             carried.fenced = Some(fenced);
             carried.judge(failure)
         }
-        End::Fenced { failure, holds_slot } => carried.judge_fenced(failure, holds_slot),
+        End::Fenced { failure, holds_slot, has_delivered } => {
+            match carried.judge_time(&*failure, has_delivered).filter(|_| holds_slot) {
+                Some(too_slow) => Verdict::GiveUp(too_slow.into()),
+                None => carried.judge_fenced(failure, holds_slot),
+            }
+        }
         End::Halt { before, failure } => {
             warn!(
                 commit_lsn = %before,
@@ -157,15 +167,31 @@ impl Carried {
         }
     }
 
+    /// Whether the transaction that ran out of time is the one that did so before: nothing was
+    /// delivered in between, so each time it was the first that was not.
+    fn judge_time(
+        &mut self,
+        failure: &dyn Failure,
+        has_delivered: bool,
+    ) -> Option<TransactionTooSlow> {
+        let too_slow = TransactionTooSlow::of(failure);
+        let is_again = self.has_timed_out && !has_delivered;
+        self.has_timed_out = too_slow.is_some();
+        too_slow.filter(|_| is_again)
+    }
+
     /// The broker fences whoever let a transaction time out, also without a rival. With the slot in
     /// hand there is none.
     fn judge_fenced(&mut self, failure: Box<dyn Failure>, holds_slot: bool) -> Verdict {
+        let is_explained = TransactionTooSlow::of(&*failure).is_some();
         let again = self.fenced_at.is_some_and(|before| before.elapsed() < FENCED_INTERVAL);
-        if !holds_slot || again {
+        if !holds_slot || (again && !is_explained) {
             error!(holds_slot, "another instance took over");
             return Verdict::GiveUp(failure);
         }
-        self.fenced_at = Some(Instant::now());
+        if !is_explained {
+            self.fenced_at = Some(Instant::now());
+        }
         warn!(error = %failure, "the broker gave up our transaction; starting over");
         self.fenced = Some(failure);
         Verdict::TryAgain
@@ -190,7 +216,37 @@ mod tests {
     use crate::sink::kafka::KafkaError;
 
     fn fenced() -> Box<dyn Failure> {
-        KafkaError::Fenced { transactional_id: "tailwater".to_owned(), bytes: 0 }.into()
+        timed_out(None)
+    }
+
+    fn timed_out(open_for: Option<Duration>) -> Box<dyn Failure> {
+        let (transactional_id, timeout) = ("tailwater".to_owned(), Duration::from_secs(60));
+        KafkaError::Fenced { transactional_id, bytes: 0, open_for, timeout }.into()
+    }
+
+    #[test]
+    fn a_transaction_is_too_slow_where_nothing_was_delivered_between_two_of_its_ends() {
+        let mut carried = Carried::default();
+        let mut judge = |open_for: Option<u64>, has_delivered| {
+            let failure = timed_out(open_for.map(Duration::from_secs));
+            carried.judge_time(&*failure, has_delivered).is_some()
+        };
+        assert!(!judge(Some(61), true), "the first time");
+        assert!(!judge(Some(61), true), "another transaction");
+        assert!(!judge(None, false), "another instance");
+        assert!(!judge(Some(61), false), "the first time again");
+        assert!(judge(Some(61), false));
+    }
+
+    #[test]
+    fn transactions_that_ran_out_of_time_are_no_sign_of_a_rival_while_the_slot_is_ours() {
+        let mut carried = Carried::default();
+        for _ in 0..3 {
+            let failure = timed_out(Some(Duration::from_secs(61)));
+            assert!(matches!(carried.judge_fenced(failure, true), Verdict::TryAgain));
+        }
+        let failure = timed_out(Some(Duration::from_secs(61)));
+        assert!(matches!(carried.judge_fenced(failure, false), Verdict::GiveUp(_)));
     }
 
     #[test]

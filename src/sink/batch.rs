@@ -20,6 +20,26 @@ pub struct Span {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct TopicId(pub u32);
 
+/// What a topic is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TopicUse {
+    /// Events.
+    Events,
+    /// What could not be delivered elsewhere.
+    DeadLetters,
+}
+
+/// A topic, named before its first record.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NewTopic {
+    /// Its number from here on.
+    pub id: TopicId,
+    /// Its name.
+    pub name: Arc<str>,
+    /// What it is for.
+    pub topic_use: TopicUse,
+}
+
 /// One record, all of it in the arena of its batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Record {
@@ -79,7 +99,7 @@ pub struct Cut {
 pub struct Batch {
     arena: Vec<u8>,
     records: Vec<Record>,
-    new_topics: Vec<(TopicId, Arc<str>)>,
+    new_topics: Vec<NewTopic>,
     cut: Option<Cut>,
 }
 
@@ -100,7 +120,7 @@ impl Batch {
     }
 
     /// Topics that records of this batch are the first to use.
-    pub fn new_topics(&self) -> &[(TopicId, Arc<str>)] {
+    pub fn new_topics(&self) -> &[NewTopic] {
         &self.new_topics
     }
 
@@ -145,8 +165,8 @@ impl Batch {
     }
 
     /// Names a topic before its first record.
-    pub fn announce_topic(&mut self, id: TopicId, name: Arc<str>) {
-        self.new_topics.push((id, name));
+    pub fn announce_topic(&mut self, topic: NewTopic) {
+        self.new_topics.push(topic);
     }
 
     /// Ends the batch here.

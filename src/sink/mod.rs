@@ -5,12 +5,20 @@
 //! commits of the sink becomes visible together, and a commit only ever happens at a cut.
 
 mod batch;
+mod dead_letter;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 
 use std::future::Future;
 
-pub use batch::{Batch, Checkpoint, Cut, CutSequence, Headers, Record, Span, TopicId, Urgency};
+pub use batch::{
+    Batch, Checkpoint, Cut, CutSequence, Headers, NewTopic, Record, Span, TopicId, TopicUse,
+    Urgency,
+};
+pub use dead_letter::{
+    DEAD_LETTERS_SAID_EVERY, DeadLetterTopics, FAILURE_REASON, FAILURE_STAGE, FailureStage,
+    ORIGINAL_TOPIC,
+};
 
 use crate::{failure::Failure, lsn::CommitLsn};
 

@@ -18,7 +18,7 @@ use crate::support::{
     scaled,
     scene::{
         NO_FSYNC, PARTITIONS, SAMPLES_MIN, TOPICS, checkpoint, envelope_settings, init, publishing,
-        shop, stop, wait_until_published,
+        run_large_transaction, shop, stop, wait_until_published,
     },
     settings::SettingsFile,
     truth, wait_until,
@@ -139,19 +139,6 @@ fn keys_lie_where_each_partitioner_of_kafkajs_puts_them() {
     }
 }
 
-/// Rows of one transaction, as a migration or a batch job writes them.
-const LARGE_TRANSACTION: &str = "
-    WITH rows AS (
-        INSERT INTO outbox_events (id, aggregate_id, event_type, payload, created_at)
-        SELECT gen_random_uuid(), 'order-' || n % 1000, 'order.placed', jsonb_build_object(
-            'orderId', 'order-' || n % 1000, 'version', n / 1000 + 1, 'items', repeat('x', 250)
-        ), now()
-        FROM generate_series(0, ROWS - 1) n
-        RETURNING id, aggregate_id, event_type, payload
-    )
-    INSERT INTO truth
-    SELECT id, aggregate_id, event_type, (payload->>'version')::int, txid_current() FROM rows";
-
 #[test]
 fn a_transaction_larger_than_memory_is_out_once_though_killed_midway() {
     let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
@@ -159,7 +146,7 @@ fn a_transaction_larger_than_memory_is_out_once_though_killed_midway() {
     let settings = SettingsFile::new(&server, &broker, "shop");
     init(&settings);
     let rows = scaled(2_000_000);
-    session.run(&LARGE_TRANSACTION.replace("ROWS", &rows.to_string()));
+    run_large_transaction(&session, rows);
     let sampler = Sampler::start(&server, &broker);
     let mut kills = 0;
     // A checkpoint inside the transaction tells that it is out in part.

@@ -22,7 +22,8 @@ use tailwater::{
     failure::{Code, Failure, Recovery},
     lsn::{CommitLsn, EndLsn, Lsn},
     sink::{
-        Batch, Checkpoint, Cut, CutSequence, Headers, Record, Report, Sink, TopicId, Urgency,
+        Batch, Checkpoint, Cut, CutSequence, Headers, NewTopic, Record, Report, Sink, TopicId,
+        TopicUse, Urgency,
         kafka::{
             Administration, Cancel, Delivery, Kafka, KafkaError, KafkaSink, Partitioner, Settings,
             StoredRecord, TopicSettings,
@@ -41,6 +42,11 @@ fn brokers() -> String {
 struct Scene {
     brokers: String,
     name: String,
+}
+
+/// The first topic of a sink's life.
+fn events_topic(name: Arc<str>) -> NewTopic {
+    NewTopic { id: TopicId(0), name, topic_use: TopicUse::Events }
 }
 
 impl Scene {
@@ -64,6 +70,7 @@ impl Scene {
             transaction_interval: Duration::from_millis(200),
             transaction_bytes: 8 << 20,
             create_topics: true,
+            dead_letters: None,
             topic: TopicSettings { partitions: Some(4), ..TopicSettings::default() },
             administration: Administration::Full,
         }
@@ -304,7 +311,7 @@ async fn records_of_a_key_keep_their_order_through_a_full_queue() {
         let mut batch = spare.pop().unwrap_or_default();
         batch.clear(1 << 20);
         if next == 0 {
-            batch.announce_topic(TopicId(0), scene.topic());
+            batch.announce_topic(events_topic(scene.topic()));
         }
         for value in next..next + 500 {
             push(&mut batch, Some(&format!("key-{}", value % 97)), &value.to_string());
@@ -335,7 +342,7 @@ async fn ten_thousand_records_are_one_transaction_with_their_checkpoint() {
     for part in 0..10 {
         let mut batch = Batch::default();
         if part == 0 {
-            batch.announce_topic(TopicId(0), scene.topic());
+            batch.announce_topic(events_topic(scene.topic()));
         }
         for value in 0..1_000 {
             push(&mut batch, Some(&value.to_string()), &format!("{value:0>450}"));
@@ -356,7 +363,7 @@ async fn what_lies_behind_the_last_cut_is_not_visible_after_closing() {
     let scene = Scene::new("tail");
     let mut sink = scene.sink(scene.settings());
     let mut batch = Batch::default();
-    batch.announce_topic(TopicId(0), scene.topic());
+    batch.announce_topic(events_topic(scene.topic()));
     push(&mut batch, None, "published");
     batch.set_cut(cut(&scene, 1, Urgency::Group));
     sink.send(batch);
@@ -383,7 +390,7 @@ async fn fencing_ends_a_dead_predecessors_transaction() {
     let scene = Scene::new("dead");
     let mut sink = scene.sink(scene.settings());
     let mut batch = Batch::default();
-    batch.announce_topic(TopicId(0), scene.topic());
+    batch.announce_topic(events_topic(scene.topic()));
     push(&mut batch, Some("a"), "published");
     batch.set_cut(cut(&scene, 1, Urgency::Group));
     sink.send(batch);
@@ -616,7 +623,7 @@ fn create_topic(scene: &Scene, topic: &str, partitions: i32, config: BTreeMap<St
             TopicSettings { partitions: Some(partitions), config, replication_factor: None };
         let mut sink = made_by.sink(settings);
         let mut batch = Batch::default();
-        batch.announce_topic(TopicId(0), topic.into());
+        batch.announce_topic(events_topic(topic.into()));
         push(&mut batch, Some("made"), "made");
         sink.send(batch);
         let Report::Emptied(_) = sink.next_report().await else { panic!("made") };
@@ -632,7 +639,7 @@ async fn a_missing_topic_is_refused_where_topics_may_not_be_made() {
     settings.create_topics = false;
     let mut sink = scene.sink(settings);
     let mut batch = Batch::default();
-    batch.announce_topic(TopicId(0), scene.topic());
+    batch.announce_topic(events_topic(scene.topic()));
     push(&mut batch, Some("a"), "value");
     sink.send(batch);
     let error = failed(&mut sink).await;
@@ -647,7 +654,7 @@ async fn an_event_above_its_topics_limit_stops_before_it_is_produced() {
     settings.topic.config.insert("max.message.bytes".to_owned(), "2000".to_owned());
     let mut sink = scene.sink(settings);
     let mut batch = Batch::default();
-    batch.announce_topic(TopicId(0), scene.topic());
+    batch.announce_topic(events_topic(scene.topic()));
     // Together they exceed the limit by far: batches must stay below it too.
     for value in 0..200 {
         push(&mut batch, Some("a"), &format!("{value:0>300}"));
@@ -675,7 +682,7 @@ async fn a_record_that_no_broker_takes_stops_with_its_event() {
     settings.topic.config.insert("cleanup.policy".to_owned(), "compact".to_owned());
     let mut sink = scene.sink(settings);
     let mut batch = Batch::default();
-    batch.announce_topic(TopicId(0), scene.topic());
+    batch.announce_topic(events_topic(scene.topic()));
     push(&mut batch, Some("a"), "published");
     batch.set_cut(cut(&scene, 1, Urgency::Group));
     sink.send(batch);
@@ -703,7 +710,7 @@ async fn an_event_above_a_limit_of_our_own_names_the_property_to_raise() {
         settings.properties.insert(property.to_owned(), value.to_owned());
         let mut sink = scene.sink(settings);
         let mut batch = Batch::default();
-        batch.announce_topic(TopicId(0), scene.topic());
+        batch.announce_topic(events_topic(scene.topic()));
         push(&mut batch, Some("a"), &"x".repeat(6_000));
         batch.set_cut(cut(&scene, 1, Urgency::Group));
         sink.send(batch);
@@ -724,7 +731,7 @@ async fn a_record_larger_than_a_batch_is_delivered_where_its_topic_takes_it() {
     settings.topic.config.insert("max.message.bytes".to_owned(), "12000000".to_owned());
     let mut sink = scene.sink(settings);
     let mut batch = Batch::default();
-    batch.announce_topic(TopicId(0), scene.topic());
+    batch.announce_topic(events_topic(scene.topic()));
     // Not to be compressed: letters out of a generator.
     let mut random = fastrand::Rng::with_seed(7);
     let value: String = std::iter::repeat_with(|| random.alphanumeric()).take(10_000_000).collect();
@@ -741,7 +748,7 @@ async fn a_second_instance_fences_the_first() {
     let scene = Scene::new("fenced");
     let mut first = scene.sink(scene.settings());
     let mut batch = Batch::default();
-    batch.announce_topic(TopicId(0), scene.topic());
+    batch.announce_topic(events_topic(scene.topic()));
     push(&mut batch, Some("a"), "value");
     batch.set_cut(cut(&scene, 1, Urgency::Group));
     first.send(batch);

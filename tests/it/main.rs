@@ -2,6 +2,7 @@
 
 mod architecture;
 mod at_least_once;
+mod dead_letters;
 mod demo;
 mod events;
 mod exactly_once;
@@ -13,6 +14,7 @@ mod kafka_security;
 mod kafka_sink;
 mod neighbours;
 mod oracle;
+mod outages;
 mod partitioners;
 mod refusals;
 mod schema;

@@ -718,12 +718,13 @@ fn a_row_that_is_no_event_stops_after_everything_before_it_is_out() {
     let ended = shop.refuse("event_unmappable", "event_type");
     assert!(ended.stderr.contains("\"public.outbox_events\""), "{}", ended.stderr);
     assert_eq!(published(&shop), 100);
-    shop.refuse("event_unmappable", "set another postgres.slot");
-    // The way past it, and its price: what was committed with it and after it is inserted anew.
-    let after_the_hundred = "event_type IS NOT NULL AND (created_at IS NULL OR created_at NOT IN \
-         (SELECT created_at FROM outbox_events WHERE created_at IS NOT NULL ORDER BY created_at \
-         LIMIT 100))";
-    let shop = go_on_from_now(shop, after_the_hundred);
+    let ended = shop.refuse("event_unmappable", "To go on without it: set on_error");
+    let way_past = told(&ended, "To go on without it: set ", " and start again");
+    let shop = shop
+        .with_settings(|settings| settings.replaced("source =", &format!("{way_past}\nsource =")));
+    let daemon = publishing(&shop.settings);
+    wait_until_published(&shop.session, "tailwater");
+    stop(daemon);
     assert_eq!(published(&shop), 102);
 }
 

@@ -88,6 +88,30 @@ fn status_follows_a_pipeline_through_its_life() {
 }
 
 #[test]
+fn wal_that_is_kept_above_the_bound_is_warned_of() {
+    let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
+    let session = shop(&server);
+    let settings =
+        envelope_settings(&server, &broker).with("[postgres]", "retained_wal_max = \"16MiB\"");
+    init(&settings);
+    let daemon = publishing(&settings);
+    assert!(!words(&settings).contains("retained_wal_max"), "{}", words(&settings));
+    // A transaction that is open keeps the log from there on.
+    let open = server.session("shop");
+    open.run("BEGIN; INSERT INTO audit_log (what) VALUES ('slow')");
+    session.run(
+        "INSERT INTO audit_log (what) SELECT repeat('x', 1000) FROM generate_series(1, 30000)",
+    );
+    daemon.wait_for("more WAL than postgres.retained_wal_max");
+    let found = status(&settings);
+    assert_eq!(found["retained_wal_bytes_max"], 16 << 20);
+    assert!(found["retained_wal_bytes"].as_u64() > Some(16 << 20), "{found}");
+    assert!(words(&settings).contains("more than postgres.retained_wal_max, 16.0 MiB"));
+    open.run("COMMIT");
+    stop(daemon);
+}
+
+#[test]
 fn the_status_of_another_sources_slot_is_refused() {
     let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
     let _session = shop(&server);

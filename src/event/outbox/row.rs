@@ -41,7 +41,7 @@ pub(crate) struct Scratch {
     /// The id that an envelope brings in another form.
     pub(super) envelope_id: [u8; ID_BYTES],
     pub(super) occurred_at: [u8; INSTANT_BYTES],
-    pub(super) topic: String,
+    pub(in crate::event) topic: String,
     /// A bytea payload.
     decoded: Vec<u8>,
     pub(super) envelope: envelope::Scratch,

@@ -5,13 +5,14 @@ use tracing::warn;
 use crate::{
     change::{Oid, Transaction, Tuple},
     event::{
-        DatabaseIdentity, EventError, Row,
+        DatabaseIdentity, EventError, Raw, Route, Row, Unmapped,
         id::KeyIds,
         outbox::{
             PayloadForm, Settings,
             columns::{self, Columns, Listing},
             topic_name::TopicName,
         },
+        route,
     },
 };
 
@@ -24,6 +25,8 @@ pub(crate) struct Table {
     pub(super) columns: Columns,
     pub(super) key_ids: KeyIds,
     pub(super) topic: TopicName,
+    /// The names of all its columns.
+    column_names: Vec<String>,
     /// Null keys are warned of once, not once a row.
     warned_of_null_key: bool,
 }
@@ -37,6 +40,7 @@ impl Table {
     ) -> Result<Self, EventError> {
         let (schema, table) = &settings.table;
         let name = format!("{schema}.{table}");
+        let column_names = columns.iter().map(|(name, _)| (*name).to_owned()).collect();
         let listing = Listing { table: &name, columns };
         let columns = columns::read(listing, settings)?;
         let template = settings.topic.filled(schema, table);
@@ -44,7 +48,7 @@ impl Table {
         let topic = TopicName::compile(&template, &columns, aggregate_type, listing)?;
         let key_ids = KeyIds::new(identity, schema, table);
         let form = settings.payload;
-        Ok(Self { form, columns, key_ids, topic, warned_of_null_key: false, name })
+        Ok(Self { form, columns, key_ids, topic, column_names, warned_of_null_key: false, name })
     }
 
     /// Carries over what the table's former shape knew.
@@ -60,6 +64,25 @@ impl Table {
             commit_lsn: transaction.commit_lsn,
             xid: transaction.xid,
         })
+    }
+
+    /// What is known of a row that cannot be an event. `topic_name` is memory for its topic.
+    pub(crate) fn unmapped<'a>(
+        &'a self,
+        routes: &'a [Route],
+        tuple: Tuple<'a>,
+        topic_name: &'a mut String,
+    ) -> Unmapped<'a> {
+        let event_type = self.columns.event_type.text(tuple).ok().flatten();
+        let topic = match event_type.filter(|event_type| !event_type.is_empty()) {
+            None => self.topic.literal(),
+            Some(event_type) => match route::find(routes, event_type) {
+                Some(route) => route.topic.resolve(event_type, topic_name).ok(),
+                None => self.topic.resolve(event_type, tuple, topic_name).ok(),
+            },
+        };
+        let raw = Raw::Row { table: &self.name, columns: &self.column_names, tuple };
+        Unmapped { topic, key: self.columns.aggregate_id.bytes(tuple).ok().flatten(), raw }
     }
 
     /// Warns of the first row whose key is null.

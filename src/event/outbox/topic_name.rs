@@ -51,6 +51,14 @@ impl TopicName {
         Ok(Self { template: template.clone(), parts })
     }
 
+    /// The one name that all rows have.
+    pub(super) fn literal(&self) -> Option<&str> {
+        match self.parts.as_slice() {
+            [Piece::Literal(name)] => Some(name),
+            _ => None,
+        }
+    }
+
     /// Writes the row's topic into `name`.
     pub(super) fn resolve<'a>(
         &self,

@@ -1,5 +1,7 @@
 //! The parts put together as `start` puts them together.
 
+use std::time::Duration;
+
 use super::{
     history::History,
     recording_sink::{Pace, RecordingSink, SharedTopic, Topic},
@@ -15,13 +17,17 @@ use crate::{
         judgement::{judge_history, judge_position},
         publication_watch::PublicationWatch,
         resume::Resume,
-        stream_loop::StreamLoop,
+        stream_loop::{Limits, StreamLoop},
     },
     postgres::replication::{TimelineHistory, scripted},
 };
 
 /// The prefix of messages that are events.
 pub(super) const MESSAGE_PREFIX: &str = "orders-outbox";
+
+/// What every stream may do. The sinks of these tests may be stalled for two minutes.
+pub(super) const LIMITS: Limits =
+    Limits { halt_before: None, outage_grace: Duration::from_secs(180) };
 
 /// A server and a topic, and what is said of them at each start.
 pub(super) struct Rig {
@@ -59,11 +65,11 @@ impl Rig {
         checkpoint.timeline = timeline;
         let tracker = Tracker::new(&checkpoint);
         let bounds = Bounds { transaction_bytes: self.transaction_bytes, record_bytes: 1 << 24 };
-        let assembler = Assembler::new(mapping(), resume, checkpoint, bounds);
+        let assembler = Assembler::new(mapping(), resume, checkpoint, bounds, None);
         let sink = RecordingSink::new(self.topic.clone(), pace, seed);
         let (stream, socket) = scripted::stream().await;
         let watch = PublicationWatch::unchanging();
-        let stream_loop = StreamLoop::new(stream, assembler, tracker, sink, watch, None);
+        let stream_loop = StreamLoop::new(stream, assembler, tracker, sink, watch, LIMITS);
         let walsender = Walsender::new(self.server.clone(), self.topic.clone());
         Ok((stream_loop, walsender, socket))
     }

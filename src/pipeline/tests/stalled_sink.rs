@@ -4,8 +4,16 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::{history::History, recording_sink::Pace, rig::Rig, walsender::Tempo};
-use crate::pipeline::{ShutdownTrigger, stream_loop::End};
+use super::{
+    history::History,
+    recording_sink::Pace,
+    rig::{LIMITS, Rig},
+    walsender::Tempo,
+};
+use crate::{
+    failure::Recovery,
+    pipeline::{ShutdownTrigger, stream_loop::End},
+};
 
 /// A little more than the longest pause between two status updates.
 const STATUS_INTERVAL_MAX: Duration = Duration::from_secs(11);
@@ -57,6 +65,19 @@ async fn status_updates_flow_while_the_sink_is_stalled() {
     let server = rig.server.borrow();
     assert_eq!(server.confirmed_flush, rig.topic.borrow().commit_end_lsn(), "nothing is delivered");
     assert!(server.statuses.last().is_some_and(|at| *at >= stopped_at));
+}
+
+/// What asks a walsender to end waits for what is acknowledged, and nothing is while Kafka is away.
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_takes_nothing_for_too_long_ends_the_stream() {
+    let (rig, began) = (backlog(), Instant::now());
+    let (end, _) = run(&rig, LIMITS.outage_grace * 2).await;
+    let End::Failed(failure) = end else { panic!("{end:?}") };
+    assert_eq!(failure.recovery(), Recovery::Retry);
+    let server = rig.server.borrow();
+    let last = server.statuses.last().expect("status updates");
+    let held = *last - began;
+    assert!(held >= LIMITS.outage_grace && held < LIMITS.outage_grace + STATUS_INTERVAL_MAX);
 }
 
 #[tokio::test(start_paused = true)]

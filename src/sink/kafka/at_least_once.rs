@@ -107,6 +107,7 @@ impl AtLeastOnce {
             Ok(()) | Err(KafkaError::Cancelled) => self.settle(),
             Err(
                 error @ (KafkaError::EventTooLarge { commit_lsn, .. }
+                | KafkaError::DeadLetterTooLarge { commit_lsn, .. }
                 | KafkaError::EventRefused { commit_lsn, .. }),
             ) => {
                 self.settle();

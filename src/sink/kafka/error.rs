@@ -58,6 +58,10 @@ pub enum KafkaError {
         transactional_id: String,
         /// The bytes of the transaction's records, where one was open.
         bytes: usize,
+        /// For how long it was open.
+        open_for: Option<Duration>,
+        /// For how long the brokers leave one open (`transaction.timeout.ms`).
+        timeout: Duration,
     },
     /// A call took longer than it may.
     #[error("could not {action} within {} s ({bytes} bytes waited): {reason}", .limit.as_secs())]
@@ -143,6 +147,23 @@ pub enum KafkaError {
         /// The event.
         event_id: String,
     },
+    /// What takes an event's place is too large as well.
+    #[error(
+        "the dead letter of an event of the transaction at {commit_lsn} has {bytes} bytes with its \
+         framing, and {limit} for topic \"{topic}\" takes {bytes_max}"
+    )]
+    DeadLetterTooLarge {
+        /// The topic of dead letters.
+        topic: String,
+        /// Key, value, headers and framing, uncompressed.
+        bytes: usize,
+        /// The smallest of the limits.
+        bytes_max: usize,
+        /// Which one that is.
+        limit: SizeLimit,
+        /// The event's transaction.
+        commit_lsn: CommitLsn,
+    },
     /// The broker refuses a record for what it is.
     #[error(
         "event {event_id} of the transaction at {commit_lsn} is refused by topic \"{topic}\": \
@@ -226,6 +247,7 @@ impl Failure for KafkaError {
             Self::CheckpointTopicPolicy { .. } => Some(Code::CheckpointTopicPolicy),
             Self::CheckpointUnreadable { .. } => Some(Code::CheckpointMissing),
             Self::EventTooLarge { .. } => Some(Code::EventTooLarge),
+            Self::DeadLetterTooLarge { .. } => Some(Code::DeadLetterTooLarge),
             Self::EventRefused { .. } => Some(Code::EventUnmappable),
             Self::Unreachable { .. }
             | Self::TimedOut { .. }
@@ -246,6 +268,7 @@ impl Failure for KafkaError {
             | Self::CheckpointTopicPolicy { .. }
             | Self::CheckpointUnreadable { .. }
             | Self::EventTooLarge { .. }
+            | Self::DeadLetterTooLarge { .. }
             | Self::EventRefused { .. } => Recovery::Stop,
             // Fenced by the broker's time-out is retried; whoever sees it without holding the
             // slot, or twice in a minute, has to stop by itself.
@@ -298,7 +321,12 @@ impl Failure for KafkaError {
                  acknowledged."
                     .to_owned()
             }
-            Self::EventTooLarge { topic, bytes, limit, .. } => {
+            Self::EventTooLarge { topic, bytes, limit, .. } => format!(
+                "{} Or set on_error = \"dead-letter\", which puts such events into a topic of their \
+                 own.",
+                limit.raise(topic, bytes.saturating_add(*bytes / 4))
+            ),
+            Self::DeadLetterTooLarge { topic, bytes, limit, .. } => {
                 limit.raise(topic, bytes.saturating_add(*bytes / 4))
             }
             Self::EventRefused { topic, .. } => format!(

@@ -3,6 +3,7 @@
 use std::{
     ffi::{CStr, c_char, c_void},
     ptr,
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -115,6 +116,22 @@ pub(super) struct Producer {
     transactional_id: Option<String>,
     brokers: String,
     transaction_timeout: Duration,
+    /// When its latest transaction began.
+    begun_at: BegunAt,
+}
+
+/// A moment that both threads know of.
+#[derive(Default)]
+struct BegunAt(Mutex<Option<Instant>>);
+
+impl BegunAt {
+    fn set_now(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    fn get(&self) -> Option<Instant> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Producer {
@@ -156,6 +173,7 @@ impl Producer {
             transactional_id,
             brokers: settings.brokers.clone(),
             transaction_timeout: properties.transaction_timeout,
+            begun_at: BegunAt::default(),
         })
     }
 
@@ -178,6 +196,7 @@ impl Producer {
     }
 
     pub(super) fn begin(&self) -> Result<(), KafkaError> {
+        self.begun_at.set_now();
         // SAFETY: the client is alive, and the error is ours.
         let begun = unsafe { native::check(sys::rd_kafka_begin_transaction(self.native())) };
         begun.map_err(|error| self.failure("begin a transaction", error, 0))
@@ -379,7 +398,12 @@ impl Producer {
                 | RDKafkaErrorCode::ProducerFenced
                 | RDKafkaErrorCode::InvalidProducerEpoch,
                 Some(transactional_id),
-            ) => KafkaError::Fenced { transactional_id: transactional_id.clone(), bytes },
+            ) => KafkaError::Fenced {
+                transactional_id: transactional_id.clone(),
+                bytes,
+                open_for: self.begun_at.get().map(|at| at.elapsed()),
+                timeout: self.transaction_timeout,
+            },
             (RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed, _) => {
                 KafkaError::Authentication { brokers: self.brokers.clone(), reason }
             }

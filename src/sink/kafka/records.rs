@@ -2,17 +2,24 @@
 
 use std::sync::Arc;
 
-use crate::sink::{
-    Batch, Headers, Record,
-    kafka::{
-        Cancel, KafkaError,
-        client::QUEUE_PAUSE,
-        error::SizeLimit,
-        producer::{Parts, Producer, Refusal},
-        properties::{ProducerProperties, RecordLimits},
-        settings::Settings,
-        topics::{KnownTopic, Topics},
+use tracing::warn;
+
+use crate::{
+    lsn::CommitLsn,
+    sink::{
+        Batch, DEAD_LETTERS_SAID_EVERY, FAILURE_REASON, FAILURE_STAGE, FailureStage, Headers,
+        ORIGINAL_TOPIC, Record, TopicUse,
+        kafka::{
+            Cancel, KafkaError,
+            client::QUEUE_PAUSE,
+            error::SizeLimit,
+            producer::{Parts, Producer, Refusal},
+            properties::{ProducerProperties, RecordLimits},
+            settings::Settings,
+            topics::{KnownTopic, Lookup, Topics},
+        },
     },
+    telemetry::Seldom,
 };
 
 /// What a record costs in a batch beside key, value and headers: the batch's own 61 bytes and at
@@ -39,18 +46,28 @@ pub(super) struct Records {
     settings: Arc<Settings>,
     batch_bytes: usize,
     limits: RecordLimits,
+    /// Memory for the headers of a dead letter.
+    dead_letter: Vec<u8>,
+    said: Seldom,
 }
 
 impl Records {
     pub(super) fn new(settings: Arc<Settings>, properties: &ProducerProperties) -> Self {
         let (batch_bytes, limits) = (properties.batch_bytes, properties.limits);
-        Self { topics: Topics::default(), settings, batch_bytes, limits }
+        Self {
+            topics: Topics::default(),
+            settings,
+            batch_bytes,
+            limits,
+            dead_letter: Vec::new(),
+            said: Seldom::every(DEAD_LETTERS_SAID_EVERY),
+        }
     }
 
     /// Takes note of the topics that the batch is the first to use.
     pub(super) fn announce(&mut self, batch: &Batch) {
-        for (id, name) in batch.new_topics() {
-            self.topics.announce(*id, name);
+        for topic in batch.new_topics() {
+            self.topics.announce(topic);
         }
     }
 
@@ -59,29 +76,36 @@ impl Records {
         self.topics.all_answered();
     }
 
-    /// Whether each of the batch's records fits its topic.
+    /// Whether each of the batch's records can go somewhere.
     ///
     /// # Errors
-    /// [`KafkaError::EventTooLarge`] for the first that does not, and what goes wrong while topics
-    /// are looked up.
+    /// [`KafkaError::EventTooLarge`] for the first that cannot, and what goes wrong while topics are
+    /// looked up.
     pub(super) fn check(
         &mut self,
         outlet: Outlet<'_>,
         batch: &Batch,
         cancel: &Cancel,
     ) -> Result<(), KafkaError> {
+        let Self { topics, settings, limits, .. } = self;
+        let lookup = lookup(settings, *limits, outlet, cancel);
         for record in batch.records() {
-            let topic =
-                self.topics.known(record.topic, outlet.producers, &self.settings, cancel)?;
-            fit(batch, record, topic, self.limits)?;
+            let topic = topics.known(record.topic, lookup)?;
+            let fitting = Letter::of(batch, record).fit(topic, *limits);
+            match (fitting, &settings.dead_letters, topic.topic_use) {
+                (Ok(_), ..) | (Err(_), Some(_), TopicUse::Events) => {}
+                (Err(error), ..) => return Err(error),
+            }
         }
         Ok(())
     }
 
-    /// Hands one record over. A full queue is waited for.
+    /// Hands one record over. A full queue is waited for. What does not fit its topic becomes a dead
+    /// letter, where the settings say so.
     ///
     /// # Errors
-    /// [`KafkaError::EventTooLarge`], and whatever ends the producer.
+    /// [`KafkaError::EventTooLarge`], [`KafkaError::DeadLetterTooLarge`], and whatever ends the
+    /// producer.
     pub(super) fn produce(
         &mut self,
         outlet: Outlet<'_>,
@@ -89,10 +113,114 @@ impl Records {
         record: &Record,
         cancel: &Cancel,
     ) -> Result<(), KafkaError> {
+        let Self { topics, settings, batch_bytes, limits, dead_letter, said } = self;
+        let lookup = lookup(settings, *limits, outlet, cancel);
+        let topic = topics.known(record.topic, lookup)?;
+        let letter = Letter::of(batch, record);
+        let by = By { outlet, settings, batch_bytes: *batch_bytes, limits: *limits, cancel };
+        let error = match (by.hand_over(letter, topic), topic.topic_use) {
+            (Err(error @ KafkaError::EventTooLarge { .. }), TopicUse::Events) => error,
+            (done, _) => return done,
+        };
+        let Some(dead_letters) = &settings.dead_letters else { return Err(error) };
+        let original = Arc::clone(&topic.name);
+        let name = dead_letters.of(Some(&original));
+        if let Some(unsaid) = said.is_due() {
+            let (topic, error) = (&name, &error);
+            warn!(topic, %error, unsaid, "an event is too large and becomes a dead letter");
+        }
+        dead_letter.clear();
+        dead_letter.extend_from_slice(letter.headers);
+        Headers::write(dead_letter, FAILURE_REASON, error.to_string().as_bytes());
+        Headers::write(dead_letter, FAILURE_STAGE, FailureStage::Publish.word().as_bytes());
+        Headers::write(dead_letter, ORIGINAL_TOPIC, original.as_bytes());
+        let topic = topics.dead_letters(&name, lookup)?;
+        let header_count = letter.header_count.saturating_add(3);
+        by.hand_over(Letter { headers: dead_letter, header_count, ..letter }, topic)
+    }
+}
+
+fn lookup<'a>(
+    settings: &'a Settings,
+    limits: RecordLimits,
+    outlet: Outlet<'a>,
+    cancel: &'a Cancel,
+) -> Lookup<'a> {
+    let (producers, record_bytes_max) = (outlet.producers, limits.queue_bytes);
+    Lookup { producers, settings, record_bytes_max, cancel }
+}
+
+/// One record, wherever its bytes lie.
+#[derive(Clone, Copy)]
+struct Letter<'a> {
+    key: Option<&'a [u8]>,
+    value: Option<&'a [u8]>,
+    headers: &'a [u8],
+    header_count: u16,
+    event_id: &'a [u8],
+    timestamp_ms: i64,
+    commit_lsn: CommitLsn,
+}
+
+impl<'a> Letter<'a> {
+    fn of(batch: &'a Batch, record: &Record) -> Self {
+        Self {
+            key: record.key.map(|span| batch.slice(span)),
+            value: record.value.map(|span| batch.slice(span)),
+            headers: batch.slice(record.headers),
+            header_count: record.header_count,
+            event_id: batch.slice(record.event_id),
+            timestamp_ms: record.timestamp_ms,
+            commit_lsn: record.commit_lsn,
+        }
+    }
+
+    /// Key, value, headers and framing, uncompressed.
+    fn bytes(&self) -> usize {
+        let of = |slice: Option<&[u8]>| slice.map_or(0, <[u8]>::len);
+        of(self.key) + of(self.value) + self.headers.len() + FRAMING_BYTES
+    }
+
+    fn too_large(&self, topic: &KnownTopic, (bytes_max, limit): (usize, SizeLimit)) -> KafkaError {
+        let (topic_use, topic, bytes) = (topic.topic_use, topic.name.to_string(), self.bytes());
+        let event_id = String::from_utf8_lossy(self.event_id).into_owned();
+        let commit_lsn = self.commit_lsn;
+        match topic_use {
+            TopicUse::Events => {
+                KafkaError::EventTooLarge { topic, bytes, bytes_max, limit, commit_lsn, event_id }
+            }
+            TopicUse::DeadLetters => {
+                KafkaError::DeadLetterTooLarge { topic, bytes, bytes_max, limit, commit_lsn }
+            }
+        }
+    }
+
+    /// Its bytes, where the topic takes them.
+    fn fit(&self, topic: &KnownTopic, limits: RecordLimits) -> Result<usize, KafkaError> {
+        let (bytes, (bytes_max, limit)) = (self.bytes(), limits.smallest(topic.bytes_max));
+        if bytes > bytes_max {
+            return Err(self.too_large(topic, (bytes_max, limit)));
+        }
+        Ok(bytes)
+    }
+}
+
+/// What handing a record over takes.
+#[derive(Clone, Copy)]
+struct By<'a> {
+    outlet: Outlet<'a>,
+    settings: &'a Settings,
+    batch_bytes: usize,
+    limits: RecordLimits,
+    cancel: &'a Cancel,
+}
+
+impl By<'_> {
+    fn hand_over(self, letter: Letter<'_>, topic: &mut KnownTopic) -> Result<(), KafkaError> {
+        let Self { outlet, settings, batch_bytes, limits, cancel } = self;
         let producer = outlet.producer();
-        let topic = self.topics.known(record.topic, outlet.producers, &self.settings, cancel)?;
-        let bytes = fit(batch, record, topic, self.limits)?;
-        if topic.bytes_max < self.batch_bytes {
+        let bytes = letter.fit(topic, limits)?;
+        if topic.bytes_max < batch_bytes {
             // librdkafka does not know of topics' limits: a batch that grew past this one would
             // be refused, and it does not split them.
             if topic.unanswered_bytes + bytes > topic.bytes_max {
@@ -101,15 +229,14 @@ impl Records {
             }
             topic.unanswered_bytes += bytes;
         }
-        let key = record.key.map(|span| batch.slice(span));
-        let hashed = key.unwrap_or_else(|| batch.slice(record.event_id));
+        let hashed = letter.key.unwrap_or(letter.event_id);
         let parts = Parts {
-            partition: self.settings.partitioner.partition(hashed, topic.partitions),
-            key,
-            value: record.value.map(|span| batch.slice(span)),
-            headers: Headers::new(batch.slice(record.headers)),
-            header_count: record.header_count,
-            timestamp_ms: record.timestamp_ms,
+            partition: settings.partitioner.partition(hashed, topic.partitions),
+            key: letter.key,
+            value: letter.value,
+            headers: Headers::new(letter.headers),
+            header_count: letter.header_count,
+            timestamp_ms: letter.timestamp_ms,
         };
         let handle = topic.handles.get(outlet.index).expect("a handle of each producer's");
         loop {
@@ -121,42 +248,10 @@ impl Records {
                     producer.poll(QUEUE_PAUSE, 0)?;
                 }
                 Err(Refusal::TooLarge) => {
-                    let limit = (self.limits.message_bytes, SizeLimit::Message);
-                    return Err(too_large(batch, record, topic, limit));
+                    return Err(letter.too_large(topic, (limits.message_bytes, SizeLimit::Message)));
                 }
                 Err(Refusal::Broken(code)) => return Err(producer.broken(code, 0)),
             }
         }
-    }
-}
-
-/// The record's bytes with its framing, where they fit.
-fn fit(
-    batch: &Batch,
-    record: &Record,
-    topic: &KnownTopic,
-    limits: RecordLimits,
-) -> Result<usize, KafkaError> {
-    let bytes = record.bytes() + FRAMING_BYTES;
-    let (bytes_max, limit) = limits.smallest(topic.bytes_max);
-    if bytes > bytes_max {
-        return Err(too_large(batch, record, topic, (bytes_max, limit)));
-    }
-    Ok(bytes)
-}
-
-fn too_large(
-    batch: &Batch,
-    record: &Record,
-    topic: &KnownTopic,
-    (bytes_max, limit): (usize, SizeLimit),
-) -> KafkaError {
-    KafkaError::EventTooLarge {
-        topic: topic.name.to_string(),
-        bytes: record.bytes() + FRAMING_BYTES,
-        bytes_max,
-        limit,
-        commit_lsn: record.commit_lsn,
-        event_id: String::from_utf8_lossy(batch.slice(record.event_id)).into_owned(),
     }
 }

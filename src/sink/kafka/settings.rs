@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
-use crate::sink::kafka::Partitioner;
+use crate::sink::{DeadLetterTopics, kafka::Partitioner};
 
 /// All that a connection to Kafka needs.
 #[derive(Clone)]
@@ -28,6 +28,8 @@ pub struct Settings {
     pub create_topics: bool,
     /// How missing topics are made.
     pub topic: TopicSettings,
+    /// Where records go that are too large for their topics; none where they are refused.
+    pub dead_letters: Option<DeadLetterTopics>,
     /// Whether the brokers can be administered.
     pub administration: Administration,
 }

@@ -4,15 +4,19 @@
 //! stay where they were until the next start: a key that moved while records of it are in flight
 //! would lose its order.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use tracing::info;
 
 use crate::sink::{
-    TopicId,
+    NewTopic, TopicId, TopicUse,
     kafka::{
         Cancel, Kafka, KafkaError,
-        administration::{Brokers, NewTopic},
+        administration::{self, Brokers},
         native::Topic,
         producer::Producer,
         settings::Settings,
@@ -22,12 +26,19 @@ use crate::sink::{
 /// Kafka's default of `message.max.bytes`, which stands where the topic's cannot be asked for.
 const MESSAGE_BYTES_MAX: usize = 1_048_588;
 
+/// The property of a topic that bounds its records.
+const LIMIT: &str = "max.message.bytes";
+
+/// What a dead letter's headers take beside those of the event, generously.
+const DEAD_LETTER_HEADERS_BYTES: usize = 64 * 1024;
+
 /// A topic that records can be produced to.
 #[derive(Debug)]
 pub(super) struct KnownTopic {
     /// A handle of each producer's, in their order.
     pub(super) handles: Vec<Topic>,
     pub(super) name: Arc<str>,
+    pub(super) topic_use: TopicUse,
     pub(super) partitions: u32,
     /// Its `max.message.bytes`.
     pub(super) bytes_max: usize,
@@ -40,7 +51,7 @@ pub(super) struct KnownTopic {
 #[derive(Clone, Debug)]
 enum Entry {
     Unannounced,
-    Announced(Arc<str>),
+    Announced(Arc<str>, TopicUse),
     /// Its place among those that are known.
     Known(usize),
 }
@@ -54,13 +65,13 @@ pub(super) struct Topics {
 
 impl Topics {
     /// Names a topic.
-    pub(super) fn announce(&mut self, id: TopicId, name: &Arc<str>) {
-        let index = id.0 as usize;
+    pub(super) fn announce(&mut self, topic: &NewTopic) {
+        let index = topic.id.0 as usize;
         if self.entries.len() <= index {
             self.entries.resize(index + 1, Entry::Unannounced);
         }
         if let Some(entry @ Entry::Unannounced) = self.entries.get_mut(index) {
-            *entry = Entry::Announced(Arc::clone(name));
+            *entry = Entry::Announced(Arc::clone(&topic.name), topic.topic_use);
         }
     }
 
@@ -68,17 +79,15 @@ impl Topics {
     pub(super) fn known(
         &mut self,
         id: TopicId,
-        producers: &[Producer],
-        settings: &Settings,
-        cancel: &Cancel,
+        lookup: Lookup<'_>,
     ) -> Result<&mut KnownTopic, KafkaError> {
         const ANNOUNCED: &str = "a topic is announced before its first record";
         let entry = self.entries.get(id.0 as usize).expect(ANNOUNCED).clone();
         let place = match entry {
             Entry::Unannounced => unreachable!("{ANNOUNCED}"),
             Entry::Known(place) => place,
-            Entry::Announced(name) => {
-                let place = self.place(&name, producers, settings, cancel)?;
+            Entry::Announced(name, topic_use) => {
+                let place = self.place(&name, topic_use, lookup)?;
                 *self.entries.get_mut(id.0 as usize).expect(ANNOUNCED) = Entry::Known(place);
                 place
             }
@@ -86,18 +95,27 @@ impl Topics {
         Ok(self.known.get_mut(place).expect("places are of known topics"))
     }
 
+    /// The topic of dead letters of that name, looked up or made where this is its first record.
+    pub(super) fn dead_letters(
+        &mut self,
+        name: &str,
+        lookup: Lookup<'_>,
+    ) -> Result<&mut KnownTopic, KafkaError> {
+        let place = self.place(&Arc::from(name), TopicUse::DeadLetters, lookup)?;
+        Ok(self.known.get_mut(place).expect("places are of known topics"))
+    }
+
     /// Where the topic of that name lies among those that are known.
     fn place(
         &mut self,
         name: &Arc<str>,
-        producers: &[Producer],
-        settings: &Settings,
-        cancel: &Cancel,
+        topic_use: TopicUse,
+        lookup: Lookup<'_>,
     ) -> Result<usize, KafkaError> {
         if let Some(place) = self.known.iter().position(|known| known.name == *name) {
             return Ok(place);
         }
-        self.known.push(look_up(name, producers, settings, cancel)?);
+        self.known.push(lookup.look_up(name, topic_use)?);
         Ok(self.known.len() - 1)
     }
 
@@ -121,41 +139,67 @@ impl Kafka {
         let brokers = Brokers { client, cancel, administration: settings.administration };
         for name in names {
             if brokers.partitions(name)?.is_none() {
-                make(name, &brokers, settings)?;
+                make(name, &brokers, settings, &settings.topic.config)?;
             }
         }
         Ok(())
     }
 }
 
-fn look_up(
-    name: &Arc<str>,
-    producers: &[Producer],
-    settings: &Settings,
-    cancel: &Cancel,
-) -> Result<KnownTopic, KafkaError> {
-    let client = producers.first().expect("a sink has a producer").client();
-    let brokers = Brokers { client, cancel, administration: settings.administration };
-    let partitions = match brokers.partitions(name)? {
-        Some(partitions) => partitions,
-        None => make(name, &brokers, settings)?,
-    };
-    let bytes_max = brokers
-        .configuration(name)?
-        .and_then(|entries| entries.get("max.message.bytes")?.parse().ok())
-        .unwrap_or(MESSAGE_BYTES_MAX);
-    let handle = |producer: &Producer| Topic::new(producer.client().native_ptr(), name);
-    let handles = producers.iter().map(handle).collect::<Result<_, _>>()?;
-    let name = Arc::clone(name);
-    Ok(KnownTopic { handles, name, partitions, bytes_max, unanswered_bytes: 0 })
+/// What looking a topic up takes.
+#[derive(Clone, Copy)]
+pub(super) struct Lookup<'a> {
+    /// Each gets a handle; the first one asks.
+    pub(super) producers: &'a [Producer],
+    pub(super) settings: &'a Settings,
+    /// The largest record that the producers take.
+    pub(super) record_bytes_max: usize,
+    pub(super) cancel: &'a Cancel,
 }
 
-fn make(name: &str, brokers: &Brokers<'_>, settings: &Settings) -> Result<u32, KafkaError> {
-    let topic = NewTopic {
+impl Lookup<'_> {
+    fn look_up(self, name: &Arc<str>, topic_use: TopicUse) -> Result<KnownTopic, KafkaError> {
+        let Self { producers, settings, record_bytes_max, cancel } = self;
+        let client = producers.first().expect("a sink has a producer").client();
+        let brokers = Brokers { client, cancel, administration: settings.administration };
+        let mut config = Cow::Borrowed(&settings.topic.config);
+        if topic_use == TopicUse::DeadLetters {
+            raise_limit(config.to_mut(), record_bytes_max + DEAD_LETTER_HEADERS_BYTES);
+        }
+        let limit_of = |entries: &BTreeMap<String, String>| entries.get(LIMIT)?.parse().ok();
+        // Where the brokers do not tell it, what was just made has what was asked for.
+        let (partitions, otherwise) = match brokers.partitions(name)? {
+            Some(partitions) => (partitions, None),
+            None => (make(name, &brokers, settings, &config)?, limit_of(&config)),
+        };
+        let told = brokers.configuration(name)?.as_ref().and_then(limit_of);
+        let bytes_max = told.or(otherwise).unwrap_or(MESSAGE_BYTES_MAX);
+        let handle = |producer: &Producer| Topic::new(producer.client().native_ptr(), name);
+        let handles = producers.iter().map(handle).collect::<Result<_, _>>()?;
+        let name = Arc::clone(name);
+        Ok(KnownTopic { handles, name, topic_use, partitions, bytes_max, unanswered_bytes: 0 })
+    }
+}
+
+/// What a topic of events may refuse, one of dead letters must take.
+fn raise_limit(config: &mut BTreeMap<String, String>, bytes: usize) {
+    let limit = config.get(LIMIT).and_then(|text| text.trim().parse().ok());
+    if limit.is_none_or(|limit: usize| limit < bytes) {
+        config.insert(LIMIT.to_owned(), bytes.to_string());
+    }
+}
+
+fn make(
+    name: &str,
+    brokers: &Brokers<'_>,
+    settings: &Settings,
+    config: &BTreeMap<String, String>,
+) -> Result<u32, KafkaError> {
+    let topic = administration::NewTopic {
         name,
         partitions: settings.topic.partitions.unwrap_or(-1),
         replication_factor: settings.topic.replication_factor.unwrap_or(-1),
-        config: &settings.topic.config,
+        config,
     };
     if !settings.create_topics {
         let (topic, command) = (name.to_owned(), topic.command());

@@ -135,6 +135,7 @@ impl Worker {
             }
             Err(
                 error @ (KafkaError::EventTooLarge { commit_lsn, .. }
+                | KafkaError::DeadLetterTooLarge { commit_lsn, .. }
                 | KafkaError::EventRefused { commit_lsn, .. }),
             ) => {
                 self.report(Report::Refused { commit_lsn, failure: Box::new(error) });

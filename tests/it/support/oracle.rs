@@ -70,6 +70,8 @@ pub struct Oracle {
     newest: HashMap<(String, i32), (Lsn, u64)>,
     transactions: HashMap<u32, Published>,
     visibility: Visibility,
+    /// Transactions of up to that many events are never split.
+    whole_events_max: u64,
     schema: jsonschema::Validator,
     partitions: u32,
     /// The partition of each key, where it is not the one of `murmur2`.
@@ -119,6 +121,7 @@ impl Oracle {
             newest: HashMap::new(),
             transactions: HashMap::new(),
             visibility: Visibility::default(),
+            whole_events_max: WHOLE_EVENTS_MAX,
             schema: event_schema(),
             partitions,
             partitions_of: None,
@@ -131,6 +134,12 @@ impl Oracle {
     /// For topics that are named `<prefix>.order.events`.
     pub fn with_topic_prefix(mut self, prefix: &str) -> Self {
         self.topic_prefix = format!("{prefix}.");
+        self
+    }
+
+    /// Where no transaction may be split, however large it is.
+    pub fn whole(mut self) -> Self {
+        self.whole_events_max = u64::MAX;
         self
     }
 
@@ -265,8 +274,8 @@ impl Oracle {
 
     /// What was wrong, all records taken that `log` holds.
     pub fn verdict(mut self, log: &ProducerLog) -> Verdict {
-        let sizes = &self.sizes;
-        let may_be_split = |xid| sizes.get(&xid).is_none_or(|size| *size > WHOLE_EVENTS_MAX);
+        let (sizes, whole_max) = (&self.sizes, self.whole_events_max);
+        let may_be_split = |xid| sizes.get(&xid).is_none_or(|size| *size > whole_max);
         for what in std::mem::take(&mut self.visibility).torn(log, may_be_split) {
             self.fault(Fault::Torn, what);
         }

@@ -50,6 +50,24 @@ pub fn shop(server: &Server) -> Session {
     session
 }
 
+/// Rows of one transaction, as a migration or a batch job writes them.
+const LARGE_TRANSACTION: &str = "
+    WITH rows AS (
+        INSERT INTO outbox_events (id, aggregate_id, event_type, payload, created_at)
+        SELECT gen_random_uuid(), 'order-' || n % 1000, 'order.placed', jsonb_build_object(
+            'orderId', 'order-' || n % 1000, 'version', n / 1000 + 1, 'items', repeat('x', 250)
+        ), now()
+        FROM generate_series(0, ROWS - 1) n
+        RETURNING id, aggregate_id, event_type, payload
+    )
+    INSERT INTO truth
+    SELECT id, aggregate_id, event_type, (payload->>'version')::int, txid_current() FROM rows";
+
+/// One transaction of so many rows.
+pub fn run_large_transaction(session: &Session, rows: u64) {
+    session.run(&LARGE_TRANSACTION.replace("ROWS", &rows.to_string()));
+}
+
 /// The first pipeline of README.md, for an application that writes envelopes.
 pub fn envelope_settings(server: &Server, broker: &Broker) -> SettingsFile {
     SettingsFile::new(server, broker, "shop").with("[[outbox]]", "payload = \"envelope\"")

@@ -1,0 +1,85 @@
+//! The record of what could not be an event.
+
+use super::string;
+use crate::{
+    change::TupleValue,
+    event::{Raw, Unmapped},
+    sink::FailureStage,
+};
+
+/// A dead letter, complete.
+#[derive(Clone, Copy, Debug)]
+pub struct DeadLetter<'a> {
+    /// What could not be an event.
+    pub unmapped: Unmapped<'a>,
+    /// Where the dead letter goes.
+    pub topic: &'a str,
+    /// At which step it failed.
+    pub stage: FailureStage,
+    /// Why.
+    pub reason: &'a str,
+}
+
+/// More than the least that its value takes, in bytes.
+pub(super) fn bytes(unmapped: &Unmapped<'_>) -> usize {
+    let raw = match unmapped.raw {
+        Raw::Row { tuple, .. } => tuple
+            .iter()
+            .map(|value| match value {
+                TupleValue::Text(text) => text.len(),
+                TupleValue::Null | TupleValue::UnchangedToast => 0,
+            })
+            .sum(),
+        Raw::Message { content, .. } => content.len(),
+    };
+    unmapped.key.map_or(0, <[u8]>::len) + raw
+}
+
+/// Appends the raw row or message: an object of texts.
+pub(super) fn write_value(target: &mut Vec<u8>, raw: &Raw<'_>) {
+    target.push(b'{');
+    match raw {
+        Raw::Row { columns, tuple, .. } => {
+            let mut separator: &[u8] = b"";
+            for (name, value) in columns.iter().zip(tuple.iter()) {
+                let text = match value {
+                    TupleValue::Text(text) => Some(text),
+                    TupleValue::Null => None,
+                    // An INSERT carries every value.
+                    TupleValue::UnchangedToast => continue,
+                };
+                target.extend_from_slice(separator);
+                separator = b",";
+                string::write(target, name);
+                target.push(b':');
+                match text {
+                    Some(text) => write_text(target, text),
+                    None => target.extend_from_slice(b"null"),
+                }
+            }
+        }
+        Raw::Message { prefix, content } => {
+            target.extend_from_slice(b"\"prefix\":");
+            string::write(target, prefix);
+            target.extend_from_slice(b",\"content\":");
+            write_text(target, content);
+        }
+    }
+    target.push(b'}');
+}
+
+/// A text; bytes that are none as `{"hex": "…"}`, so that nothing of them is lost.
+fn write_text(target: &mut Vec<u8>, bytes: &[u8]) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => string::write(target, text),
+        Err(_) => {
+            target.extend_from_slice(b"{\"hex\":\"");
+            for byte in bytes {
+                let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16);
+                let digits = [digit(byte >> 4), digit(byte & 0xF)];
+                target.extend(digits.into_iter().flatten().map(|digit| digit as u8));
+            }
+            target.extend_from_slice(b"\"}");
+        }
+    }
+}
