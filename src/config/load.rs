@@ -98,27 +98,28 @@ impl Config {
             route,
             log,
         } = file;
-        let dead_letters = dead_letters(
-            on_error,
-            (&dead_letter_topic, &source),
-            &kafka.checkpoint_topic,
-            mistakes,
-        );
         let outboxes = outboxes(&outbox, &kafka.checkpoint_topic, mistakes);
         let messages = messages(message, &kafka.checkpoint_topic, mistakes);
         let routes = routes(route, &kafka.checkpoint_topic, mistakes);
+        let event = event::Settings { source, outboxes, messages, routes };
+        let dead_letters = match on_error {
+            OnError::Halt => no_dead_letters(&dead_letter_topic, mistakes),
+            OnError::DeadLetter => {
+                dead_letters(&dead_letter_topic, &event, &kafka.checkpoint_topic, mistakes)
+            }
+        };
         check_interval(&kafka, mistakes);
         check_atomicity(&kafka, mistakes);
         Self {
             pipeline: pipeline::Settings {
-                source: source.clone(),
+                source: event.source.clone(),
                 postgres: connection(postgres.url, postgres.password_file),
                 slot: postgres.slot,
                 publication: postgres.publication,
                 failover: postgres.failover,
                 retained_wal_bytes_max: postgres.retained_wal_max.map(|WalSize(bytes)| bytes),
                 tables: outbox.into_iter().map(|outbox| outbox.table.value).collect(),
-                event: event::Settings { source, outboxes, messages, routes },
+                event,
                 dead_letters,
                 kafka: kafka_settings(kafka),
             },
@@ -201,36 +202,44 @@ fn check_atomicity(section: &KafkaSection, mistakes: &mut Mistakes) {
     }
 }
 
+const DEAD_LETTER_TOPIC: &str = "dead_letter_topic";
+
+fn no_dead_letters(
+    Located { origin, .. }: &Located<DeadLetterTopic>,
+    mistakes: &mut Mistakes,
+) -> Option<DeadLetterTopics> {
+    if *origin != Origin::Nowhere {
+        let problem = "has no effect without on_error = \"dead-letter\"";
+        mistakes.add(origin, DEAD_LETTER_TOPIC, problem);
+    }
+    None
+}
+
 /// What it takes to write dead letters must be right before the first of them.
 fn dead_letters(
-    on_error: OnError,
-    (setting, source): (&Located<DeadLetterTopic>, &str),
+    Located { value: DeadLetterTopic(template), origin }: &Located<DeadLetterTopic>,
+    event: &event::Settings,
     TopicName(checkpoint_topic): &TopicName,
     mistakes: &mut Mistakes,
 ) -> Option<DeadLetterTopics> {
-    const KEY: &str = "dead_letter_topic";
-    let Located { value: DeadLetterTopic(template), origin } = setting;
-    let topics = DeadLetterTopics::new(template.clone(), source.to_owned());
-    match on_error {
-        OnError::Halt if *origin == Origin::Nowhere => None,
-        OnError::Halt => {
-            let problem = "has no effect without on_error = \"dead-letter\"";
-            mistakes.add(origin, KEY, problem);
-            None
-        }
-        OnError::DeadLetter => {
-            if let Err(error) = event::check_topic_name(&topics.of(None)) {
-                let problem = format!(
-                    "\"{template}\" makes \"{}\" of the source, for events of which no topic can \
-                     be made: it {error}. Name one topic for all",
-                    topics.of(None)
-                );
-                mistakes.add(origin, KEY, problem);
-            }
-            check_topic((topics.literal(), origin), KEY, checkpoint_topic, mistakes);
-            Some(topics)
-        }
+    let topics = DeadLetterTopics::new(template.clone(), event.source.clone());
+    let of_source = topics.of(None);
+    if let Err(error) = event::check_topic_name(&of_source) {
+        let problem = format!(
+            "\"{template}\" makes \"{of_source}\" of the source, for events of which no topic can be \
+             made: it {error}. Name one topic for all"
+        );
+        mistakes.add(origin, DEAD_LETTER_TOPIC, problem);
     }
+    check_topic((topics.literal(), origin), DEAD_LETTER_TOPIC, checkpoint_topic, mistakes);
+    let literals = event.outboxes.iter().map(|outbox| outbox.topic.literal());
+    let literals = literals.chain(event.messages.iter().map(|message| message.topic.literal()));
+    let mut literals = literals.chain(event.routes.iter().map(|route| route.topic.literal()));
+    if topics.literal().is_some() && literals.any(|literal| literal == topics.literal()) {
+        let problem = format!("must not be \"{template}\", a topic of the events themselves");
+        mistakes.add(origin, DEAD_LETTER_TOPIC, problem);
+    }
+    Some(topics)
 }
 
 fn outboxes(

@@ -28,8 +28,9 @@ const DURATION_MAX: Duration = Duration::from_secs(3600);
 /// rest of Kafka's time-out of a transaction, a minute unless said otherwise.
 const TRANSACTION_INTERVAL_MAX: Duration = Duration::from_secs(10);
 
-/// The shortest `kafka.outage_grace`.
-const OUTAGE_GRACE_MIN: Duration = Duration::from_secs(1);
+/// The shortest `kafka.outage_grace`: at least once a checkpoint comes a second behind its events, and
+/// a start waits for a predecessor's transaction to end.
+const OUTAGE_GRACE_MIN: Duration = Duration::from_secs(5);
 
 /// The largest size that a setting may say. More would not fit into a process that stays small.
 const SIZE_BYTES_MAX: usize = 1 << 30;
@@ -263,7 +264,7 @@ impl Read for OutageGrace {
         let text = text(node, key, INTERVAL_EXPECTED, mistakes)?;
         let parsed = parse_interval(text).and_then(|grace| {
             (grace >= OUTAGE_GRACE_MIN).then_some(Self(grace)).ok_or_else(|| {
-                format!("must be 1s at least, not \"{text}\": a delivery may take some of it")
+                format!("must be 5s at least, not \"{text}\": a delivery may take some of it")
             })
         });
         noted(node, key, parsed, mistakes)
@@ -418,6 +419,7 @@ parsed! {
     DeadLetterTopic, "a topic's name, in which {topic} is the event's", json!({ "type": "string", "minLength": 1 }),
         |text| match check_topic_name(&text.replace("{topic}", "t")) {
             _ if text.is_empty() => Err("must not be empty".to_owned()),
+            _ if text == "{topic}" => Err("must not be the topic of the events themselves".to_owned()),
             Ok(()) => Ok(Self(text.to_owned())),
             Err(error) => Err(format!("{error}; {{topic}} is the only place to fill: \"{text}\"")),
         };

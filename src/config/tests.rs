@@ -423,3 +423,108 @@ fn each_partitioner_is_known_by_its_name() {
         assert_eq!(settings.kafka.partitioner, partitioner);
     }
 }
+
+/// Sections of a file that has all of them, with what they cannot do without.
+const SECTIONS: [(&str, &[(&str, &str)]); 7] = [
+    ("", &[("source", "\"order-service\"")]),
+    ("[postgres]", &[("url", "\"postgres://tailwater@db.internal/shop\"")]),
+    ("[kafka]", &[("brokers", "\"kafka-1:9092\"")]),
+    ("[[outbox]]", &[("table", "\"public.outbox_events\"")]),
+    ("[[message]]", &[("prefix", "\"outbox\"")]),
+    ("[[route]]", &[("type", "\"order.*\""), ("topic", "\"orders\"")]),
+    ("[log]", &[]),
+];
+
+/// The file with one key more, or with another value of one.
+fn file_with(section: &str, key: &str, value: &str) -> String {
+    let mut text = String::new();
+    for (heading, lines) in SECTIONS {
+        text.push_str(&format!("{heading}\n"));
+        let name = heading.trim_matches(['[', ']']);
+        for (other, given) in lines.iter().filter(|(other, _)| name != section || *other != key) {
+            text.push_str(&format!("{other} = {given}\n"));
+        }
+        if name == section {
+            text.push_str(&format!("{key} = {value}\n"));
+        }
+    }
+    text
+}
+
+/// The keys of a schema's objects, lists and all, joined by dots.
+fn leaves(schema: &serde_json::Value, path: &str, found: &mut Vec<String>) {
+    let object = schema.get("items").unwrap_or(schema);
+    match object.get("properties").and_then(|properties| properties.as_object()) {
+        None => found.push(path.to_owned()),
+        Some(properties) => {
+            for (name, inner) in properties {
+                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                leaves(inner, &path, found);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_wrong_value_of_any_key_is_told_with_its_key_and_line() {
+    let mut keys = Vec::new();
+    leaves(&super::schema::json_schema(), "", &mut keys);
+    assert!(keys.len() > 40, "{keys:?}");
+    for path in keys {
+        let is_section = |section: &str| !section.is_empty() && path.starts_with(section);
+        let names = SECTIONS.map(|(heading, _)| heading.trim_matches(['[', ']']));
+        let section = names.into_iter().find(|name| is_section(&format!("{name}."))).unwrap_or("");
+        let key = path.strip_prefix(&format!("{section}.")).unwrap_or(&path);
+        // No setting is a list of lists.
+        let text = file_with(section, key, "[[7]]");
+        let found = mistakes(&text, &[]);
+        let [only] = found.as_slice() else { panic!("{path}: {found:?}") };
+        assert!(only.starts_with("line ") && only.contains(&path), "{path}: {only}");
+        assert!(only.contains("must be "), "{path}: {only}");
+    }
+}
+
+#[test]
+fn what_has_no_effect_or_cannot_be_is_told() {
+    for (section, key, value, words) in [
+        ("", "on_error", "\"skip\"", "must be one of \"halt\", \"dead-letter\", not \"skip\""),
+        ("", "dead_letter_topic", "\"dead letters\"", "has a character other than"),
+        ("", "dead_letter_topic", "\"{domain}.dlq\"", "{topic} is the only place to fill"),
+        ("", "dead_letter_topic", "\"{topic}\"", "must not be the topic of the events"),
+        ("", "dead_letter_topic", "\"dead\"", "has no effect without on_error"),
+        (
+            "kafka",
+            "delivery",
+            "\"at-most-once\"",
+            "must be one of \"exactly-once\", \"at-least-once\"",
+        ),
+        ("kafka", "large_transactions", "\"hold\"", "must be one of \"split\", \"atomic\""),
+        ("kafka", "outage_grace", "\"60\"", "must be a time with its unit"),
+        ("kafka", "outage_grace", "\"200ms\"", "must be 5s at least"),
+        ("postgres", "retained_wal_max", "\"10\"", "must be a size with its unit"),
+        ("postgres", "retained_wal_max", "\"1MiB\"", "must be 16MiB at least"),
+    ] {
+        let found = mistakes(&file_with(section, key, value), &[]);
+        assert!(found.iter().any(|mistake| mistake.contains(words)), "{key}: {found:?}");
+    }
+    let text = file_with("kafka", "large_transactions", "\"atomic\"\ndelivery = \"at-least-once\"");
+    let found = mistakes(&text, &[]);
+    assert!(found[0].contains("cannot be \"atomic\" with kafka.delivery"), "{found:?}");
+    let text = file_with("", "source", "\"order service\"\non_error = \"dead-letter\"");
+    let found = mistakes(&text, &[]);
+    assert!(found[0].contains("makes \"order service.dlq\" of the source"), "{found:?}");
+    let of_events = "\"dead-letter\"\ndead_letter_topic = \"orders\"";
+    let found = mistakes(&file_with("", "on_error", of_events), &[]);
+    assert!(found[0].contains("a topic of the events themselves"), "{found:?}");
+    let checkpoints = "\"dead-letter\"\ndead_letter_topic = \"__tailwater_checkpoints\"";
+    let found = mistakes(&file_with("", "on_error", checkpoints), &[]);
+    assert!(found[0].contains("must be another topic than kafka.checkpoint_topic"), "{found:?}");
+}
+
+#[test]
+fn dead_letters_go_where_the_settings_say() {
+    let text = file_with("", "on_error", "\"dead-letter\"");
+    let topics = read(&text, &[]).expect("settings").pipeline.dead_letters.expect("topics");
+    assert_eq!(topics.of(Some("order.events")), "order.events.dlq");
+    assert!(read(FIRST_PIPELINE, &[]).expect("settings").pipeline.dead_letters.is_none());
+}

@@ -42,11 +42,13 @@ impl Failure for Outage {
 pub(super) struct Patience {
     grace: Duration,
     waiting_since: Option<Instant>,
+    /// What the sink counted.
+    progress: u64,
 }
 
 impl Patience {
     pub(super) fn new(grace: Duration) -> Self {
-        Self { grace, waiting_since: None }
+        Self { grace, waiting_since: None, progress: 0 }
     }
 
     /// Kafka took something.
@@ -54,12 +56,13 @@ impl Patience {
         self.waiting_since = None;
     }
 
-    /// Whether something waits at this moment.
+    /// Whether something waits at this moment, and what the sink counts of its progress.
     ///
     /// # Errors
     /// Where something has waited for longer than it may.
-    pub(super) fn observe(&mut self, is_waiting: bool) -> Result<(), Outage> {
-        if !is_waiting {
+    pub(super) fn observe(&mut self, is_waiting: bool, progress: u64) -> Result<(), Outage> {
+        let has_progressed = std::mem::replace(&mut self.progress, progress) != progress;
+        if !is_waiting || has_progressed {
             self.waiting_since = None;
             return Ok(());
         }
@@ -81,17 +84,20 @@ mod tests {
         let mut patience = Patience::new(grace);
         let pass = |seconds| tokio::time::advance(Duration::from_secs(seconds));
         for _ in 0..3 {
-            assert!(patience.observe(true).is_ok());
+            assert!(patience.observe(true, 0).is_ok());
             pass(59).await;
-            assert!(patience.observe(true).is_ok());
+            assert!(patience.observe(true, 0).is_ok());
             patience.observe_progress();
         }
-        assert!(patience.observe(true).is_ok());
+        assert!(patience.observe(true, 0).is_ok());
         pass(59).await;
-        assert!(patience.observe(false).is_ok());
-        assert!(patience.observe(true).is_ok());
+        assert!(patience.observe(false, 0).is_ok());
+        assert!(patience.observe(true, 0).is_ok());
         pass(60).await;
-        let outage = patience.observe(true).expect_err("it is over");
+        assert!(patience.observe(true, 1).is_ok(), "the sink gets on");
+        assert!(patience.observe(true, 1).is_ok());
+        pass(60).await;
+        let outage = patience.observe(true, 1).expect_err("it is over");
         assert_eq!(outage.recovery(), Recovery::Retry);
         assert!(outage.to_string().contains("for 60 s"), "{outage}");
     }

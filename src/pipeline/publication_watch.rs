@@ -1,11 +1,12 @@
 //! Looks at the publication every few seconds: a table that leaves it, or that is dropped and made
 //! anew, has a gap that no position in the log shows. On the same connection it looks at how much of
-//! its log the server keeps for the slot, and asks for the log's end when somebody wants to know.
+//! its log the server keeps for the slot, and asks for the log's end, or who holds the slot, when
+//! somebody wants to know.
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    sync::{Notify, mpsc, oneshot, watch},
     task::JoinHandle,
     time::{Instant, sleep_until},
 };
@@ -33,8 +34,12 @@ pub(super) type Change = Result<Fingerprint, Refusal>;
 pub(super) struct PublicationWatch {
     changes: mpsc::Receiver<Change>,
     wal_end: WalEnd,
+    holder: mpsc::Sender<HolderAnswer>,
     task: JoinHandle<()>,
 }
+
+/// Where the process that holds the slot is told.
+type HolderAnswer = oneshot::Sender<Result<Option<i32>, PostgresError>>;
 
 /// The end of the server's log, for who asks.
 #[derive(Clone, Debug)]
@@ -62,17 +67,29 @@ impl PublicationWatch {
     pub(super) fn start(settings: Settings, sql: Sql, fingerprint: Fingerprint) -> Self {
         let (changes_sender, changes) = mpsc::channel(1);
         let (told_sender, told) = watch::channel(None);
+        let (holder, holder_asked) = mpsc::channel(1);
         let wal_end = WalEnd { asked: Arc::default(), told };
         let asked = Arc::clone(&wal_end.asked);
         let (known, told, said) = (fingerprint, told_sender, Seldom::every(RETAINED_SAID_EVERY));
-        let watching = Watching { settings, sql, known, asked, told, said };
+        let watching = Watching { settings, sql, known, asked, told, holder_asked, said };
         let task = tokio::spawn(watching.run(changes_sender));
-        Self { changes, wal_end, task }
+        Self { changes, wal_end, holder, task }
     }
 
     /// Where the server's log ends.
     pub(super) fn wal_end(&self) -> WalEnd {
         self.wal_end.clone()
+    }
+
+    /// The server's process that holds the slot; none where nobody does.
+    ///
+    /// # Errors
+    /// Where the server does not say.
+    pub(super) async fn slot_holder(&self) -> Result<Option<i32>, PostgresError> {
+        let (answer, told) = oneshot::channel();
+        // Where the task is gone it cannot be asked either.
+        let _ = self.holder.send(answer).await;
+        told.await.unwrap_or(Err(PostgresError::Ended))
     }
 
     /// A watch over a publication that never changes.
@@ -81,7 +98,7 @@ impl PublicationWatch {
         let (sender, changes) = mpsc::channel(1);
         let wal_end = WalEnd { asked: Arc::default(), told: watch::channel(None).1 };
         let task = tokio::spawn(async move { sender.closed().await });
-        Self { changes, wal_end, task }
+        Self { changes, wal_end, holder: mpsc::channel(1).0, task }
     }
 
     /// The next change.
@@ -109,6 +126,7 @@ struct Watching {
     known: Fingerprint,
     asked: Arc<Notify>,
     told: watch::Sender<Option<Lsn>>,
+    holder_asked: mpsc::Receiver<HolderAnswer>,
     /// Of WAL that is kept.
     said: Seldom,
 }
@@ -123,6 +141,11 @@ impl Watching {
                         Ok(end) => _ = self.told.send_replace(Some(end)),
                         Err(error) => debug!(%error, "could not ask for the end of the log"),
                     }
+                    continue;
+                }
+                Some(answer) = self.holder_asked.recv() => {
+                    // Who asked may have been told to stop meanwhile.
+                    let _ = answer.send(self.find_holder().await);
                     continue;
                 }
                 () = sleep_until(look_at) => look_at = Instant::now() + INTERVAL,
@@ -169,6 +192,12 @@ impl Watching {
             );
         }
         Ok(())
+    }
+
+    async fn find_holder(&mut self) -> Result<Option<i32>, PostgresError> {
+        self.reconnect().await?;
+        let slot = slot::describe(&self.sql, &self.settings.slot).await?;
+        Ok(slot.and_then(|slot| slot.active_pid))
     }
 
     async fn ask_wal_end(&mut self) -> Result<Lsn, PostgresError> {

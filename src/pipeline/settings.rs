@@ -101,6 +101,16 @@ impl Settings {
         known.chain(messages.chain(routes).map(str::to_owned)).collect()
     }
 
+    /// The topics of dead letters that are known before any event.
+    pub(super) fn known_dead_letter_topics(&self) -> BTreeSet<String> {
+        let of = |topics: &DeadLetterTopics| {
+            let known = self.known_topics();
+            let known = known.iter().map(|topic| Some(topic.as_str()));
+            known.chain([None]).map(|topic| topics.of(topic)).collect()
+        };
+        self.dead_letters.as_ref().map(of).unwrap_or_default()
+    }
+
     /// Kafka's settings for one database. Two clusters with default names share one Kafka without
     /// meeting, because the system id is part of the transactional id.
     pub(super) fn kafka_for(&self, system_id: &str) -> kafka::Settings {

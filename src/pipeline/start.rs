@@ -12,7 +12,7 @@
 //! From step 1 on status updates say flush 0/0, which the server takes for no news; in step 5 too,
 //! until the stream has passed the checkpoint, because what it repeats is the rest of step 4.
 
-use std::{future::Future, time::Duration};
+use std::{collections::BTreeSet, future::Future, time::Duration};
 
 use tokio::{task::spawn_blocking, time::interval};
 use tracing::{debug, info};
@@ -46,7 +46,10 @@ use crate::{
         slot::{self, Slot},
         sql::Sql,
     },
-    sink::kafka::{self, Cancel, Kafka, KafkaSink},
+    sink::{
+        TopicUse,
+        kafka::{self, Cancel, Kafka, KafkaSink},
+    },
 };
 
 /// How often the server hears from us while the start is under way: well below any sensible
@@ -299,10 +302,16 @@ async fn look(ground: &Ground<'_>, must_be_sure: bool) -> Result<(Kafka, Look), 
     let kafka = ground.connect_kafka().await?;
     let (key, source) = (ground.key.clone(), ground.settings.source.clone());
     let topics = ground.settings.known_topics();
+    // They are made when there is something for them; where they may not be made they must be there.
+    let dead_letter_topics = match ground.settings.kafka.create_topics {
+        true => BTreeSet::new(),
+        false => ground.settings.known_dead_letter_topics(),
+    };
     blocking(move || {
         let store = Store::open(&kafka)?;
         store.ensure_topic()?;
-        kafka.ensure_topics(&topics)?;
+        kafka.ensure_topics(&topics, TopicUse::Events)?;
+        kafka.ensure_topics(&dead_letter_topics, TopicUse::DeadLetters)?;
         let look = store.look(&key, &source)?;
         let is_short = must_be_sure && !look.complete;
         let look = if is_short { store.read(&key, &source)? } else { look };
@@ -397,7 +406,7 @@ async fn stay_alive<T>(
             biased;
             done = &mut work => return done,
             _ = ticks.tick() => {
-                patience.observe(true)?;
+                patience.observe(true, 0)?;
                 stream.send_status(None, None, false).await?;
             }
         }

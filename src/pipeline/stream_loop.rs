@@ -7,7 +7,7 @@ use tracing::{debug, warn};
 
 use super::{
     assembler::{Assembler, Trouble},
-    outage::Patience,
+    outage::{Outage, Patience},
     progress::Progress,
     publication_watch::PublicationWatch,
     refusal::Refusal,
@@ -45,11 +45,15 @@ const IDLE_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 /// After this long without a word from the server it is asked for one.
 const PING_AFTER: Duration = Duration::from_secs(10);
 
-/// How long a ping's answer is waited for.
-const PING_ANSWER_MAX: Duration = Duration::from_secs(5);
+/// How long it is waited for who holds the slot.
+const HOLDER_MAX: Duration = Duration::from_secs(5);
 
-/// How long draining may take. A stop has some time left behind it, for the closing handshakes.
+/// How long draining may take at a stop: some time is left behind it, for the closing handshakes.
 const DRAIN_MAX: Duration = Duration::from_secs(3);
+
+/// How long draining before a halt may take: not by itself, but by `kafka.outage_grace` and a wish to
+/// stop.
+const HALT_DRAIN_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// How long closing both sides may take; each bounds itself below this.
 const CLOSE_MAX: Duration = Duration::from_secs(4);
@@ -77,18 +81,26 @@ pub(super) enum End {
         failure: Box<dyn Failure>,
         /// The replication slot is still ours.
         holds_slot: bool,
-        /// Something was delivered since this stream began.
-        has_delivered: bool,
     },
     /// Something failed.
     Failed(Box<dyn Failure>),
-    /// The replication connection broke, and another producer had our transactional id by then.
+    /// The replication connection broke, or it cannot be said whether the slot is ours, and another
+    /// producer had our transactional id by then.
     FailedFenced {
         /// What failed.
         failure: Box<dyn Failure>,
         /// What the sink said.
         fenced: Box<dyn Failure>,
     },
+}
+
+/// A stream's end.
+#[derive(Debug)]
+pub(super) struct Ended {
+    /// Why.
+    pub(super) end: End,
+    /// Something was delivered since it began.
+    pub(super) has_delivered: bool,
 }
 
 impl From<Trouble> for End {
@@ -176,7 +188,7 @@ impl<S: Sink> StreamLoop<S> {
 
     /// Publishes until something ends it. What it leaves behind is in order: nothing is
     /// acknowledged that is not durable, and both sides are closed.
-    pub(super) async fn run(mut self, shutdown: &mut Shutdown) -> End {
+    pub(super) async fn run(mut self, shutdown: &mut Shutdown) -> Ended {
         let ended = tokio::select! {
             biased;
             // Stop the intake first, whatever it waits for: draining is a function of its own.
@@ -187,9 +199,11 @@ impl<S: Sink> StreamLoop<S> {
             }
         };
         let end = match ended {
-            End::Stopped => self.drain(End::Stopped, shutdown).await,
+            End::Stopped => self.drain(End::Stopped, DRAIN_MAX, shutdown).await,
+            // Nobody waits for its end: whatever waits may go out, as long as anything goes out.
             End::BeforeHalt { .. } => {
-                self.drain(End::BeforeHalt { is_all_delivered: true }, shutdown).await
+                let all = End::BeforeHalt { is_all_delivered: true };
+                self.drain(all, HALT_DRAIN_MAX, shutdown).await
             }
             End::Failed(failure) if failure.code() == Some(Code::Fenced) => {
                 self.judge_fenced(failure, shutdown).await
@@ -199,14 +213,16 @@ impl<S: Sink> StreamLoop<S> {
             | End::Failed(_)
             | End::FailedFenced { .. }) => end,
         };
+        let has_delivered = self.has_delivered;
         let closed = shutdown.within(CLOSE_MAX, self.close()).await;
         if closed.is_none() {
             debug!("closing took too long");
         }
-        match (end, closed.flatten()) {
+        let end = match (end, closed.flatten()) {
             (End::Failed(failure), Some(fenced)) => End::FailedFenced { failure, fenced },
             (end, _) => end,
-        }
+        };
+        Ended { end, has_delivered }
     }
 
     /// Publishes until something ends it.
@@ -382,7 +398,7 @@ enum Reply {
 impl<S: Sink> StreamLoop<S> {
     async fn on_tick(&mut self) -> Result<(), End> {
         self.checkpoint_when_idle();
-        self.patience.observe(self.tracker.has_in_flight() || self.assembler.has_out())?;
+        self.observe_patience()?;
         self.progress.tick(self.assembler.counters(), self.assembler.last(), &self.tracker);
         let is_silent = self.stream.silent_for() >= PING_AFTER;
         if is_silent && self.ping_at.elapsed() >= PING_AFTER {
@@ -391,6 +407,12 @@ impl<S: Sink> StreamLoop<S> {
         }
         self.is_status_due |= self.status_at.elapsed() >= STATUS_INTERVAL;
         Ok(())
+    }
+
+    /// The slot is not held for ever while the sink takes nothing.
+    fn observe_patience(&mut self) -> Result<(), Outage> {
+        let is_waiting = self.tracker.has_in_flight() || self.assembler.has_out();
+        self.patience.observe(is_waiting, self.sink.progress())
     }
 
     /// An idle table must not pin WAL: where the log moved and nothing of ours is in it, the
@@ -428,8 +450,8 @@ impl<S: Sink> StreamLoop<S> {
     }
 
     /// Lets the sink finish the whole transactions, for a bounded time.
-    async fn drain(&mut self, end: End, shutdown: &mut Shutdown) -> End {
-        match shutdown.within(DRAIN_MAX, self.await_deliveries()).await {
+    async fn drain(&mut self, end: End, limit: Duration, shutdown: &mut Shutdown) -> End {
+        match shutdown.within(limit, self.await_deliveries()).await {
             Some(Ok(())) => end,
             Some(Err(failure)) => failure,
             None => {
@@ -459,6 +481,7 @@ impl<S: Sink> StreamLoop<S> {
                 biased;
                 report = self.sink.next_report() => self.on_report(report)?,
                 _ = self.ticks.tick() => {
+                    self.observe_patience()?;
                     self.is_status_due |= self.status_at.elapsed() >= STATUS_INTERVAL;
                 }
             }
@@ -471,30 +494,29 @@ impl<S: Sink> StreamLoop<S> {
         }
     }
 
-    /// Asks the server for a word. A walsender that answers is ours: the slot is. Who is asked to
-    /// stop needs no answer: nothing is acknowledged that is not published.
+    /// Asks the server who holds the slot. A word of our own walsender would prove it too, but one
+    /// that decodes a large transaction has none for half a minute. Where the server does not say,
+    /// or nobody has the slot, the next start finds out.
     async fn judge_fenced(&mut self, failure: Box<dyn Failure>, shutdown: &mut Shutdown) -> End {
         let mut stopped = shutdown.clone();
-        tokio::select! {
+        let holder = tokio::select! {
             biased;
-            () = stopped.requested() => End::Failed(failure),
-            answered = shutdown.within(PING_ANSWER_MAX, self.await_ping()) => {
-                let holds_slot = matches!(answered, Some(Ok(())));
-                End::Fenced { failure, holds_slot, has_delivered: self.has_delivered }
+            () = stopped.requested() => return End::Failed(failure),
+            holder = shutdown.within(HOLDER_MAX, self.watch.slot_holder()) => holder,
+        };
+        let unknown: PostgresError = match holder {
+            Some(Ok(Some(holder))) => {
+                let holds_slot = self.stream.process_id() == Some(holder);
+                return End::Fenced { failure, holds_slot };
             }
-        }
-    }
-
-    async fn await_ping(&mut self) -> Result<(), PostgresError> {
-        self.send_status(Reply::Requested).await?;
-        loop {
-            self.stream.read_chunk().await?;
-            while let Some(message) = self.stream.next_message()? {
-                if matches!(message, StreamMessage::Keepalive { .. }) {
-                    return Ok(());
-                }
-            }
-        }
+            Some(Ok(None)) => PostgresError::Ended,
+            Some(Err(error)) => error,
+            None => PostgresError::Silent {
+                action: "ask who holds the slot".to_owned(),
+                seconds: HOLDER_MAX.as_secs(),
+            },
+        };
+        End::FailedFenced { failure: unknown.into(), fenced: failure }
     }
 
     /// Closes both sides, one beside the other: an open group of the sink must not hold back

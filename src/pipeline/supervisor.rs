@@ -9,8 +9,11 @@ use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
 
 use super::{
-    settings::Settings, shutdown::Shutdown, slow_transaction::TransactionTooSlow, standby, start,
-    stream_loop::End,
+    settings::Settings,
+    shutdown::Shutdown,
+    slow_transaction::TransactionTooSlow,
+    standby, start,
+    stream_loop::{End, Ended},
 };
 use crate::{
     failure::{Code, Failure, Recovery},
@@ -97,15 +100,17 @@ async fn attempt(settings: &Settings, shutdown: &mut Shutdown, carried: &mut Car
         }
         Err(failure) => return carried.judge(failure),
     };
-    match stream_loop.run(shutdown).await {
+    let Ended { end, has_delivered } = stream_loop.run(shutdown).await;
+    carried.has_timed_out &= !has_delivered;
+    match end {
         End::Stopped => Verdict::Stopped,
         End::Failed(failure) => carried.judge(failure),
         End::FailedFenced { failure, fenced } => {
             carried.fenced = Some(fenced);
             carried.judge(failure)
         }
-        End::Fenced { failure, holds_slot, has_delivered } => {
-            match carried.judge_time(&*failure, has_delivered).filter(|_| holds_slot) {
+        End::Fenced { failure, holds_slot } => {
+            match carried.judge_time(&*failure).filter(|_| holds_slot) {
                 Some(too_slow) => Verdict::GiveUp(too_slow.into()),
                 None => carried.judge_fenced(failure, holds_slot),
             }
@@ -169,14 +174,9 @@ impl Carried {
 
     /// Whether the transaction that ran out of time is the one that did so before: nothing was
     /// delivered in between, so each time it was the first that was not.
-    fn judge_time(
-        &mut self,
-        failure: &dyn Failure,
-        has_delivered: bool,
-    ) -> Option<TransactionTooSlow> {
+    fn judge_time(&mut self, failure: &dyn Failure) -> Option<TransactionTooSlow> {
         let too_slow = TransactionTooSlow::of(failure);
-        let is_again = self.has_timed_out && !has_delivered;
-        self.has_timed_out = too_slow.is_some();
+        let is_again = std::mem::replace(&mut self.has_timed_out, too_slow.is_some());
         too_slow.filter(|_| is_again)
     }
 
@@ -189,11 +189,11 @@ impl Carried {
             error!(holds_slot, "another instance took over");
             return Verdict::GiveUp(failure);
         }
+        warn!(error = %failure, "the broker gave up our transaction; starting over");
         if !is_explained {
             self.fenced_at = Some(Instant::now());
+            self.fenced = Some(failure);
         }
-        warn!(error = %failure, "the broker gave up our transaction; starting over");
-        self.fenced = Some(failure);
         Verdict::TryAgain
     }
 
@@ -227,9 +227,10 @@ mod tests {
     #[test]
     fn a_transaction_is_too_slow_where_nothing_was_delivered_between_two_of_its_ends() {
         let mut carried = Carried::default();
-        let mut judge = |open_for: Option<u64>, has_delivered| {
+        let mut judge = |open_for: Option<u64>, has_delivered: bool| {
             let failure = timed_out(open_for.map(Duration::from_secs));
-            carried.judge_time(&*failure, has_delivered).is_some()
+            carried.has_timed_out &= !has_delivered;
+            carried.judge_time(&*failure).is_some()
         };
         assert!(!judge(Some(61), true), "the first time");
         assert!(!judge(Some(61), true), "another transaction");

@@ -18,6 +18,9 @@ pub const DEAD_LETTERS_SAID_EVERY: Duration = Duration::from_secs(10);
 /// The place of a topic's name in the setting.
 const TOPIC_PLACE: &str = "{topic}";
 
+/// The longest name of a topic (C name in Kafka's Java sources: `Topic.MAX_NAME_LENGTH`).
+const TOPIC_BYTES_MAX: usize = 249;
+
 /// At which step an event failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FailureStage {
@@ -55,9 +58,12 @@ impl DeadLetterTopics {
         Self { template, source }
     }
 
-    /// The topic for what was to go to `topic`.
+    /// The topic for what was to go to `topic`. Where that makes a name longer than Kafka allows, it
+    /// is that of what has no topic.
     pub fn of(&self, topic: Option<&str>) -> String {
-        self.template.replace(TOPIC_PLACE, topic.unwrap_or(&self.source))
+        let of = |topic: &str| self.template.replace(TOPIC_PLACE, topic);
+        let own = topic.map(of).filter(|name| name.len() <= TOPIC_BYTES_MAX);
+        own.unwrap_or_else(|| of(&self.source))
     }
 
     /// The one topic that there is, where the setting has no place to fill.
@@ -79,5 +85,7 @@ mod tests {
         assert_eq!(of("{topic}.dlq").literal(), None);
         assert_eq!(of("dead").of(Some("order.events")), "dead");
         assert_eq!(of("dead").literal(), Some("dead"));
+        assert_eq!(of("{topic}.dlq").of(Some(&"x".repeat(245))).len(), 249);
+        assert_eq!(of("{topic}.dlq").of(Some(&"x".repeat(246))), "order-service.dlq");
     }
 }

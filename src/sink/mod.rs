@@ -60,6 +60,11 @@ pub trait Sink {
     /// the sink goes on by itself, a little later.
     fn go_on(&mut self) {}
 
+    /// Grows while the sink gets on with what it has, also where there is nothing to report yet.
+    fn progress(&self) -> u64 {
+        0
+    }
+
     /// The next report, in the order in which things happened.
     ///
     /// # Cancel safety

@@ -7,6 +7,7 @@ mod demo;
 mod events;
 mod exactly_once;
 mod faults;
+mod first_requests;
 mod golden;
 mod harness;
 mod hosts;

@@ -720,8 +720,9 @@ fn a_row_that_is_no_event_stops_after_everything_before_it_is_out() {
     assert_eq!(published(&shop), 100);
     let ended = shop.refuse("event_unmappable", "To go on without it: set on_error");
     let way_past = told(&ended, "To go on without it: set ", " and start again");
-    let shop = shop
-        .with_settings(|settings| settings.replaced("source =", &format!("{way_past}\nsource =")));
+    let shop = shop.with_settings(|settings| {
+        settings.replaced("[postgres]", &format!("{way_past}\n[postgres]"))
+    });
     let daemon = publishing(&shop.settings);
     wait_until_published(&shop.session, "tailwater");
     stop(daemon);

@@ -94,15 +94,15 @@ impl Simulation {
             pending().await
         };
         tokio::select! {
-            end = stream_loop.run(&mut shutdown) => match end {
+            ended = stream_loop.run(&mut shutdown) => match ended.end {
                 End::Failed(failure) if failure.recovery() == Recovery::Stop => {
                     Outcome::Refused(failure)
                 }
                 End::Failed(_) | End::Stopped => Outcome::Interrupted,
-                End::Halt { .. }
+                end @ (End::Halt { .. }
                 | End::BeforeHalt { .. }
                 | End::Fenced { .. }
-                | End::FailedFenced { .. } => panic!("{end:?}, seed {}", self.seed),
+                | End::FailedFenced { .. }) => panic!("{end:?}, seed {}", self.seed),
             },
             () = crashed => Outcome::Interrupted,
             () = finished => Outcome::Finished,

@@ -44,8 +44,8 @@ async fn run(rig: &Rig, stop_after: Duration) -> (End, Instant) {
         trigger.request();
         Instant::now()
     };
-    let (end, (), stopped_at) = tokio::join!(stream_loop.run(&mut shutdown), serving, stopping);
-    (end, stopped_at)
+    let (ended, (), stopped_at) = tokio::join!(stream_loop.run(&mut shutdown), serving, stopping);
+    (ended.end, stopped_at)
 }
 
 fn longest_pause(rig: &Rig, began: Instant) -> Duration {

@@ -112,6 +112,11 @@ impl ReplicationStream {
         Self { channel, publication, pacing, silence, pause_until: None, hold_until: None }
     }
 
+    /// The walsender's process on the server.
+    pub fn process_id(&self) -> Option<i32> {
+        self.channel.session().process_id
+    }
+
     /// Waits for bytes and takes all that are there, as far as the buffer has room. Under backlog
     /// it pauses first, see `pacing.rs`.
     ///

@@ -28,6 +28,8 @@ pub type Row = Vec<Option<String>>;
 pub struct Session {
     /// ParameterStatus, by name.
     pub parameters: HashMap<String, String>,
+    /// The server's process for this connection (BackendKeyData).
+    pub process_id: Option<i32>,
 }
 
 /// A connection over any byte stream.
@@ -67,8 +69,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
                     authentication.answer(frame.body, &mut channel.outgoing)?;
                     channel.flush(action).await?;
                 }
-                // The key to cancel a query with: nothing that is said here is ever cancelled.
-                tag::BACKEND_KEY_DATA => {}
+                // Of it only the process: nothing that is said here is ever cancelled by the key.
+                tag::BACKEND_KEY_DATA => {
+                    let process_id = frame.body.first_chunk().copied().map(i32::from_be_bytes);
+                    channel.session.process_id = process_id;
+                }
                 tag::READY_FOR_QUERY => return Ok(channel),
                 tag::ERROR => return Err(refused(action, read_error(frame.body)?)),
                 _ => observe_aside(&mut channel.session, frame, action)?,

@@ -113,7 +113,13 @@ impl AtLeastOnce {
                 self.settle();
                 self.report(Report::Refused { commit_lsn, failure: Box::new(error) });
             }
-            Err(error) => self.report(Report::Failed(Box::new(error))),
+            Err(error) => {
+                // What is missing on the brokers did no harm to the producer.
+                if matches!(error, KafkaError::TopicMissing { .. } | KafkaError::Denied { .. }) {
+                    self.settle();
+                }
+                self.report(Report::Failed(Box::new(error)));
+            }
         }
         self.committer.end();
     }
@@ -126,6 +132,9 @@ impl AtLeastOnce {
                 Next::Nothing => {
                     self.give_back();
                     self.events().poll(Duration::ZERO, self.bytes)?;
+                    for producer in &*self.checkpoints {
+                        producer.poll(Duration::ZERO, 0)?;
+                    }
                 }
                 Next::Closed => return Ok(()),
             }

@@ -12,6 +12,7 @@ use crate::sink::{
         Cancel, KafkaError, KafkaSink,
         native::Topic,
         producer::{Parts, Producer, Refusal, Turn},
+        progress::Progress,
         properties::{self, ProducerProperties},
         reader::Reader,
         settings::{Delivery, Settings},
@@ -34,6 +35,7 @@ pub struct Kafka {
     pub(super) producers: [Producer; Turn::COUNT],
     /// Produces events where that takes no transaction.
     pub(super) events: Option<Producer>,
+    pub(super) progress: Progress,
     pub(super) settings: Arc<Settings>,
     pub(super) properties: ProducerProperties,
     pub(super) cancel: Cancel,
@@ -46,13 +48,18 @@ impl Kafka {
     /// [`KafkaError::Unreachable`] after 5 s, with what librdkafka said last: call again.
     pub fn connect(settings: Settings, cancel: Cancel) -> Result<Self, KafkaError> {
         let properties = properties::producer(&settings);
-        let producer = |turn| Producer::transactional(turn, &settings, &properties);
+        let progress = Progress::default();
+        let producer =
+            |turn| Producer::transactional(turn, &settings, &properties, progress.clone());
         let producers = [producer(Turn::First)?, producer(Turn::Second)?];
         let events = match settings.delivery {
             Delivery::ExactlyOnce => None,
-            Delivery::AtLeastOnce => Some(Producer::idempotent(&settings, &properties)?),
+            Delivery::AtLeastOnce => {
+                Some(Producer::idempotent(&settings, &properties, progress.clone())?)
+            }
         };
-        let kafka = Self { producers, events, settings: Arc::new(settings), properties, cancel };
+        let settings = Arc::new(settings);
+        let kafka = Self { producers, events, progress, settings, properties, cancel };
         let mut all = kafka.producers.iter().chain(&kafka.events);
         all.try_for_each(|producer| kafka.await_answer(producer))?;
         Ok(kafka)

@@ -29,7 +29,8 @@ pub(super) struct FailedDelivery {
 /// An event by what its record's headers say.
 #[derive(Clone, Debug)]
 pub(super) struct FailedEvent {
-    pub(super) id: String,
+    /// None for a dead letter of what is no event.
+    pub(super) id: Option<String>,
     pub(super) commit_lsn: CommitLsn,
 }
 
@@ -135,12 +136,17 @@ impl ProducerContext for Context {
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         let Err((error, message)) = result else { return };
         let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
-        // In the same batch as a record that was refused: that one says why.
-        if code == RDKafkaErrorCode::InvalidDifferentRecord {
-            return;
-        }
+        // Beside a record that was refused, or behind it: that one says why.
+        let is_consequence = |code| {
+            matches!(
+                code,
+                RDKafkaErrorCode::InvalidDifferentRecord
+                    | RDKafkaErrorCode::PurgeQueue
+                    | RDKafkaErrorCode::PurgeInflight
+            )
+        };
         let mut first = locked(&self.failed_delivery);
-        if first.is_none() {
+        if first.as_ref().is_none_or(|first| is_consequence(first.code) && !is_consequence(code)) {
             let (topic, event) = (message.topic().to_owned(), failed_event(message));
             *first = Some(FailedDelivery { topic, code, event });
         }
@@ -154,7 +160,7 @@ fn failed_event(message: &BorrowedMessage<'_>) -> Option<FailedEvent> {
         std::str::from_utf8(header.value?).ok()
     };
     Some(FailedEvent {
-        id: text("event-id")?.to_owned(),
+        id: text("event-id").map(str::to_owned),
         commit_lsn: CommitLsn(text("pg-lsn")?.parse().ok()?),
     })
 }

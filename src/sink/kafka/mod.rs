@@ -29,6 +29,7 @@ mod last_call;
 mod native;
 mod partitioner;
 mod producer;
+mod progress;
 mod properties;
 mod reader;
 mod records;

@@ -1,6 +1,7 @@
 //! The producer and its transactions. Every call is bounded.
 
 use std::{
+    cell::Cell,
     ffi::{CStr, c_char, c_void},
     ptr,
     sync::{Mutex, PoisonError},
@@ -22,6 +23,7 @@ use crate::sink::{
         administration::{self, milliseconds},
         context::{Context, FailedDelivery, FailedEvent},
         native::{self, CallError, HeaderList, Topic},
+        progress::Progress,
         properties::{self, ProducerProperties},
         settings::Settings,
     },
@@ -33,6 +35,12 @@ const SLICE: Duration = Duration::from_millis(250);
 
 /// How long a predecessor's transaction may take to end: the broker has to write its markers.
 const FENCE_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long the report of a failed delivery may come behind what it caused.
+const REPORT_LIMIT: Duration = Duration::from_secs(1);
+
+/// Between two looks for it.
+const REPORT_PAUSE: Duration = Duration::from_millis(10);
 
 /// A commit that the broker did not answer this long after it gave the transaction up never will.
 const COMMIT_GRACE: Duration = Duration::from_secs(5);
@@ -118,6 +126,7 @@ pub(super) struct Producer {
     transaction_timeout: Duration,
     /// When its latest transaction began.
     begun_at: BegunAt,
+    pub(super) progress: Progress,
 }
 
 /// A moment that both threads know of.
@@ -140,31 +149,29 @@ impl Producer {
         turn: Turn,
         settings: &Settings,
         properties: &ProducerProperties,
+        progress: Progress,
     ) -> Result<Self, KafkaError> {
         let transactional_id = turn.transactional_id(&settings.transactional_id);
         let mut config = properties.config.clone();
         config.set("transactional.id", &transactional_id);
-        Self::new(&config, Some(transactional_id), settings, properties)
+        Self::new(&config, Some(transactional_id), (settings, properties), progress)
     }
 
     /// A producer without transactions: what it delivers is visible at once.
     pub(super) fn idempotent(
         settings: &Settings,
         properties: &ProducerProperties,
+        progress: Progress,
     ) -> Result<Self, KafkaError> {
-        Self::new(
-            &properties::without_transactions(properties, settings),
-            None,
-            settings,
-            properties,
-        )
+        let config = properties::without_transactions(properties, settings);
+        Self::new(&config, None, (settings, properties), progress)
     }
 
     fn new(
         config: &ClientConfig,
         transactional_id: Option<String>,
-        settings: &Settings,
-        properties: &ProducerProperties,
+        (settings, properties): (&Settings, &ProducerProperties),
+        progress: Progress,
     ) -> Result<Self, KafkaError> {
         let base = BaseProducer::from_config_and_context(config, Context::default())
             .map_err(|error| KafkaError::Settings { what: error.to_string() })?;
@@ -174,6 +181,7 @@ impl Producer {
             brokers: settings.brokers.clone(),
             transaction_timeout: properties.transaction_timeout,
             begun_at: BegunAt::default(),
+            progress,
         })
     }
 
@@ -240,18 +248,31 @@ impl Producer {
         }
     }
 
-    /// Sends everything without lingering and waits until it is answered.
+    /// Sends everything without lingering and waits until it is answered, for as long as some of it
+    /// is answered now and then.
     pub(super) fn flush(&self, bytes: usize, cancel: &Cancel) -> Result<(), KafkaError> {
-        let limit = self.transaction_timeout;
-        self.repeat("send waiting records", limit, bytes, cancel, |client, timeout_ms| {
-            // SAFETY: the client is alive.
-            let code = unsafe { sys::rd_kafka_flush(client, timeout_ms) }.into();
-            if code == RDKafkaErrorCode::NoError {
-                return Ok(());
+        let action = "send waiting records";
+        let mut left = self.waiting();
+        loop {
+            let (before, now) = (left, Cell::new(left));
+            let limit = self.transaction_timeout;
+            let flushed = self.repeat(action, limit, bytes, cancel, |client, timeout_ms| {
+                // SAFETY: the client is alive.
+                let code = unsafe { sys::rd_kafka_flush(client, timeout_ms) }.into();
+                if code == RDKafkaErrorCode::NoError {
+                    return Ok(());
+                }
+                if self.waiting() < now.replace(self.waiting()) {
+                    self.progress.add();
+                }
+                let retriable = code == RDKafkaErrorCode::OperationTimedOut;
+                Err(CallError { code, reason: code.to_string(), retriable })
+            });
+            match flushed {
+                Err(KafkaError::TimedOut { .. }) if now.get() < before => left = now.get(),
+                flushed => return flushed,
             }
-            let retriable = code == RDKafkaErrorCode::OperationTimedOut;
-            Err(CallError { code, reason: code.to_string(), retriable })
-        })
+        }
     }
 
     /// Hands one record over.
@@ -353,12 +374,12 @@ impl Producer {
     /// What ended the transaction before the failing call did: being fenced, then the first record
     /// that was not taken.
     fn root_cause(&self, action: &str, bytes: usize) -> Option<KafkaError> {
-        let fatal = self.fatal_error();
-        if let Some((code, reason)) = fatal
-            // Where a record that was not taken ended it, the record says why.
-            && code != RDKafkaErrorCode::GaplessGuarantee
-        {
-            return Some(self.classify(action, code, reason, bytes));
+        if let Some((code, reason)) = self.fatal_error() {
+            // A record that was not taken ended it: that one says why, as soon as it is reported.
+            let is_of_record = code == RDKafkaErrorCode::GaplessGuarantee;
+            if !is_of_record || !self.await_failed_delivery() {
+                return Some(self.classify(action, code, reason, bytes));
+            }
         }
         let failed = self.client().context().failed_delivery()?;
         if let Some(error) = refused_for_good(&failed) {
@@ -370,6 +391,16 @@ impl Producer {
             }
             other => Some(other),
         }
+    }
+
+    /// Serves events until a failed delivery is among them, for a while.
+    fn await_failed_delivery(&self) -> bool {
+        let deadline = Instant::now() + REPORT_LIMIT;
+        let context = self.client().context();
+        while context.failed_delivery().is_none() && Instant::now() < deadline {
+            self.base.poll(REPORT_PAUSE);
+        }
+        context.failed_delivery().is_some()
     }
 
     fn fatal_error(&self) -> Option<(RDKafkaErrorCode, String)> {
@@ -439,7 +470,7 @@ fn refused_for_good(failed: &FailedDelivery) -> Option<KafkaError> {
             topic,
             reason: code.to_string(),
             commit_lsn,
-            event_id: id,
+            event_id: id.unwrap_or_else(|| "of a dead letter".to_owned()),
         }),
         _ => None,
     }

@@ -1,6 +1,9 @@
 //! A batch's records on their way to a producer: topic, partition, limits.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tracing::warn;
 
@@ -16,7 +19,7 @@ use crate::{
             producer::{Parts, Producer, Refusal},
             properties::{ProducerProperties, RecordLimits},
             settings::Settings,
-            topics::{KnownTopic, Lookup, Topics},
+            topics::{KnownTopic, Lookup, Place, Topics},
         },
     },
     telemetry::Seldom,
@@ -49,6 +52,8 @@ pub(super) struct Records {
     /// Memory for the headers of a dead letter.
     dead_letter: Vec<u8>,
     said: Seldom,
+    /// When the batch at hand came, which is near enough for what it is asked for.
+    now: Instant,
 }
 
 impl Records {
@@ -61,11 +66,13 @@ impl Records {
             limits,
             dead_letter: Vec::new(),
             said: Seldom::every(DEAD_LETTERS_SAID_EVERY),
+            now: Instant::now(),
         }
     }
 
     /// Takes note of the topics that the batch is the first to use.
     pub(super) fn announce(&mut self, batch: &Batch) {
+        self.now = Instant::now();
         for topic in batch.new_topics() {
             self.topics.announce(topic);
         }
@@ -79,23 +86,23 @@ impl Records {
     /// Whether each of the batch's records can go somewhere.
     ///
     /// # Errors
-    /// [`KafkaError::EventTooLarge`] for the first that cannot, and what goes wrong while topics are
-    /// looked up.
+    /// [`KafkaError::EventTooLarge`] or [`KafkaError::DeadLetterTooLarge`] for the first that cannot,
+    /// and what goes wrong while topics are looked up.
     pub(super) fn check(
         &mut self,
         outlet: Outlet<'_>,
         batch: &Batch,
         cancel: &Cancel,
     ) -> Result<(), KafkaError> {
-        let Self { topics, settings, limits, .. } = self;
+        let Self { topics, settings, limits, dead_letter, .. } = self;
         let lookup = lookup(settings, *limits, outlet, cancel);
         for record in batch.records() {
-            let topic = topics.known(record.topic, lookup)?;
-            let fitting = Letter::of(batch, record).fit(topic, *limits);
-            match (fitting, &settings.dead_letters, topic.topic_use) {
-                (Ok(_), ..) | (Err(_), Some(_), TopicUse::Events) => {}
-                (Err(error), ..) => return Err(error),
-            }
+            let place = topics.place_of(record.topic, lookup)?;
+            let letter = Letter::of(batch, record);
+            let Err(error) = letter.fit(topics.at(place), *limits) else { continue };
+            let redirected = redirect(topics, place, error, (settings, lookup))?;
+            let letter = letter.with_failure(&redirected, dead_letter);
+            letter.fit(topics.at(redirected.place), *limits)?;
         }
         Ok(())
     }
@@ -113,30 +120,56 @@ impl Records {
         record: &Record,
         cancel: &Cancel,
     ) -> Result<(), KafkaError> {
-        let Self { topics, settings, batch_bytes, limits, dead_letter, said } = self;
+        let Self { topics, settings, batch_bytes, limits, dead_letter, said, now } = self;
         let lookup = lookup(settings, *limits, outlet, cancel);
-        let topic = topics.known(record.topic, lookup)?;
+        let place = topics.place_of(record.topic, lookup)?;
         let letter = Letter::of(batch, record);
-        let by = By { outlet, settings, batch_bytes: *batch_bytes, limits: *limits, cancel };
-        let error = match (by.hand_over(letter, topic), topic.topic_use) {
-            (Err(error @ KafkaError::EventTooLarge { .. }), TopicUse::Events) => error,
-            (done, _) => return done,
+        let (batch_bytes, limits, now) = (*batch_bytes, *limits, *now);
+        let by = By { outlet, settings, batch_bytes, limits, cancel, now };
+        let error = match by.hand_over(letter, topics, place) {
+            Err(error @ KafkaError::EventTooLarge { .. }) => error,
+            done => return done,
         };
-        let Some(dead_letters) = &settings.dead_letters else { return Err(error) };
-        let original = Arc::clone(&topic.name);
-        let name = dead_letters.of(Some(&original));
+        let redirected = redirect(topics, place, error, (settings, lookup))?;
         if let Some(unsaid) = said.is_due() {
-            let (topic, error) = (&name, &error);
-            warn!(topic, %error, unsaid, "an event is too large and becomes a dead letter");
+            let (error, from) = (&redirected.error, &redirected.from);
+            warn!(%from, %error, unsaid, "an event is too large and becomes a dead letter");
         }
-        dead_letter.clear();
-        dead_letter.extend_from_slice(letter.headers);
-        Headers::write(dead_letter, FAILURE_REASON, error.to_string().as_bytes());
-        Headers::write(dead_letter, FAILURE_STAGE, FailureStage::Publish.word().as_bytes());
-        Headers::write(dead_letter, ORIGINAL_TOPIC, original.as_bytes());
-        let topic = topics.dead_letters(&name, lookup)?;
-        let header_count = letter.header_count.saturating_add(3);
-        by.hand_over(Letter { headers: dead_letter, header_count, ..letter }, topic)
+        let letter = letter.with_failure(&redirected, dead_letter);
+        by.hand_over(letter, topics, redirected.place)
+    }
+}
+
+/// A record that goes to another topic than its own.
+struct Redirected {
+    /// The topic of dead letters.
+    place: Place,
+    /// Its own.
+    from: Arc<str>,
+    /// Why.
+    error: KafkaError,
+}
+
+/// Where a record goes that does not fit its topic.
+///
+/// # Errors
+/// That very error where the settings, or a dead letter already, let it go nowhere else.
+fn redirect(
+    topics: &mut Topics,
+    place: Place,
+    error: KafkaError,
+    (settings, lookup): (&Settings, Lookup<'_>),
+) -> Result<Redirected, KafkaError> {
+    let topic = topics.at(place);
+    let Some(dead_letters) = &settings.dead_letters else { return Err(error) };
+    match topic.topic_use {
+        TopicUse::DeadLetters => Err(error),
+        TopicUse::Events => {
+            let from = Arc::clone(&topic.name);
+            let name = dead_letters.of(Some(&from));
+            let place = topics.place_of_dead_letters(&name, lookup)?;
+            Ok(Redirected { place, from, error })
+        }
     }
 }
 
@@ -173,6 +206,22 @@ impl<'a> Letter<'a> {
             timestamp_ms: record.timestamp_ms,
             commit_lsn: record.commit_lsn,
         }
+    }
+
+    /// The same with the headers of a dead letter, which are written into `memory`.
+    fn with_failure(self, redirected: &Redirected, memory: &'a mut Vec<u8>) -> Self {
+        memory.clear();
+        memory.extend_from_slice(self.headers);
+        let more = [
+            (FAILURE_REASON, redirected.error.to_string()),
+            (FAILURE_STAGE, FailureStage::Publish.word().to_owned()),
+            (ORIGINAL_TOPIC, redirected.from.to_string()),
+        ];
+        let header_count = self.header_count + more.len() as u16;
+        for (name, value) in more {
+            Headers::write(memory, name, value.as_bytes());
+        }
+        Self { headers: memory, header_count, ..self }
     }
 
     /// Key, value, headers and framing, uncompressed.
@@ -213,13 +262,28 @@ struct By<'a> {
     batch_bytes: usize,
     limits: RecordLimits,
     cancel: &'a Cancel,
+    now: Instant,
 }
 
 impl By<'_> {
-    fn hand_over(self, letter: Letter<'_>, topic: &mut KnownTopic) -> Result<(), KafkaError> {
-        let Self { outlet, settings, batch_bytes, limits, cancel } = self;
+    fn hand_over(
+        self,
+        letter: Letter<'_>,
+        topics: &mut Topics,
+        place: Place,
+    ) -> Result<(), KafkaError> {
+        let Self { outlet, settings, batch_bytes, limits, cancel, now } = self;
         let producer = outlet.producer();
-        let bytes = letter.fit(topic, limits)?;
+        let bytes = letter.fit(topics.at(place), limits)?;
+        let hashed = letter.key.unwrap_or(letter.event_id);
+        let partition = settings.partitioner.partition(hashed, topics.at(place).partitions);
+        if !topics.at(place).may_follow(outlet.index, partition, now) {
+            producer.flush(0, cancel)?;
+            producer.poll(Duration::ZERO, 0)?;
+            topics.all_answered();
+            topics.at(place).may_follow(outlet.index, partition, now);
+        }
+        let topic = topics.at(place);
         if topic.bytes_max < batch_bytes {
             // librdkafka does not know of topics' limits: a batch that grew past this one would
             // be refused, and it does not split them.
@@ -229,9 +293,8 @@ impl By<'_> {
             }
             topic.unanswered_bytes += bytes;
         }
-        let hashed = letter.key.unwrap_or(letter.event_id);
         let parts = Parts {
-            partition: settings.partitioner.partition(hashed, topic.partitions),
+            partition,
             key: letter.key,
             value: letter.value,
             headers: Headers::new(letter.headers),
@@ -239,13 +302,20 @@ impl By<'_> {
             timestamp_ms: letter.timestamp_ms,
         };
         let handle = topic.handles.get(outlet.index).expect("a handle of each producer's");
+        let mut has_waited = false;
         loop {
             match producer.produce(handle, &parts) {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    if has_waited {
+                        producer.progress.add();
+                    }
+                    return Ok(());
+                }
                 // This record and no other: behind it in its partition none may come first.
                 Err(Refusal::QueueFull) => {
                     cancel.check()?;
                     producer.poll(QUEUE_PAUSE, 0)?;
+                    has_waited = true;
                 }
                 Err(Refusal::TooLarge) => {
                     return Err(letter.too_large(topic, (limits.message_bytes, SizeLimit::Message)));

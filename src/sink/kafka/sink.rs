@@ -17,7 +17,7 @@ use crate::{
         Batch, Report, Sink,
         kafka::{
             Cancel, Kafka, KafkaError, at_least_once::AtLeastOnce, inbox::Inbox,
-            last_call::LastCall, worker::Worker,
+            last_call::LastCall, progress::Progress, worker::Worker,
         },
     },
 };
@@ -38,6 +38,7 @@ pub struct KafkaSink {
     reports: mpsc::Receiver<Report>,
     closing: Cancel,
     last_call: Arc<LastCall>,
+    progress: Progress,
     worker: Thread,
 }
 
@@ -49,13 +50,15 @@ impl KafkaSink {
         let closing = Cancel::default();
         let last_call = Arc::new(LastCall::default());
         let inbox = Inbox::new(incoming, Arc::clone(&last_call));
+        let progress = kafka.progress.clone();
         let work = work(kafka, inbox, outgoing, closing.clone())?;
         let started = thread::Builder::new().name("kafka".to_owned()).spawn(work);
         let thread = started.map_err(|error| KafkaError::Call {
             action: "start the thread that produces".to_owned(),
             reason: error.to_string(),
         })?;
-        Ok(Self { batches, reports, closing, last_call, worker: thread.thread().clone() })
+        let worker = thread.thread().clone();
+        Ok(Self { batches, reports, closing, last_call, progress, worker })
     }
 }
 
@@ -97,6 +100,10 @@ impl Sink for KafkaSink {
     fn go_on(&mut self) {
         self.last_call.answer();
         self.worker.unpark();
+    }
+
+    fn progress(&self) -> u64 {
+        self.progress.count()
     }
 
     async fn next_report(&mut self) -> Report {

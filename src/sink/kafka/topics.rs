@@ -1,5 +1,7 @@
 //! The topics that records go to, each looked up at its first record.
 //!
+//! Of each partition it is known whether the brokers know our sequence numbers in it ([`Numbering`]).
+//!
 //! A topic's partitions are counted once in a sink's life. Where they are made more meanwhile, keys
 //! stay where they were until the next start: a key that moved while records of it are in flight
 //! would lose its order.
@@ -8,6 +10,7 @@ use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use tracing::info;
@@ -45,15 +48,76 @@ pub(super) struct KnownTopic {
     /// Bytes produced since everything was last known to be answered; counted only where a batch
     /// could exceed the topic's limit.
     pub(super) unanswered_bytes: usize,
+    /// How far each producer's numbers are known to each partition, by producer.
+    numbering: Vec<Vec<Numbering>>,
 }
+
+/// Whether the brokers know a producer's sequence numbers in a partition.
+///
+/// A broker that knows none takes a request with any. So of two first requests that are under way
+/// the second may be taken while the first is refused for a passing reason (a leader that was just
+/// elected, too few replicas), and librdkafka takes the second's success for the first's too
+/// (C name `rd_kafka_dr_implicit_ack`): its records would be lost, and count as delivered. Behind an
+/// answered one a gap is refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Numbering {
+    Unknown,
+    /// A first record was sent and is not known to be answered.
+    Asked,
+    /// Answered, at that time or later.
+    Known(Instant),
+}
+
+/// Brokers forget the numbers of a producer that is silent for a day
+/// (`producer.id.expiration.ms`); well before that they count as forgotten.
+const NUMBERING_KEPT: Duration = Duration::from_secs(3600);
+
+impl KnownTopic {
+    /// Whether a record may follow what is under way, from this producer into this partition. If
+    /// not, everything must be answered first.
+    pub(super) fn may_follow(&mut self, producer: usize, partition: i32, now: Instant) -> bool {
+        let numbering = usize::try_from(partition)
+            .ok()
+            .and_then(|partition| self.numbering.get_mut(producer)?.get_mut(partition));
+        match numbering {
+            Some(Numbering::Asked) => false,
+            Some(known @ Numbering::Known(_)) => {
+                let Numbering::Known(at) = *known else { return true };
+                *known = match now.saturating_duration_since(at) < NUMBERING_KEPT {
+                    true => Numbering::Known(now),
+                    false => Numbering::Asked,
+                };
+                true
+            }
+            Some(unknown @ Numbering::Unknown) => {
+                *unknown = Numbering::Asked;
+                true
+            }
+            // There is no such partition: the brokers say so.
+            None => true,
+        }
+    }
+
+    fn all_answered(&mut self, now: Instant) {
+        self.unanswered_bytes = 0;
+        for numbering in self.numbering.iter_mut().flatten() {
+            if *numbering == Numbering::Asked {
+                *numbering = Numbering::Known(now);
+            }
+        }
+    }
+}
+
+/// Where a topic lies among those that are known.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place(usize);
 
 /// A topic by its caller's number.
 #[derive(Clone, Debug)]
 enum Entry {
     Unannounced,
     Announced(Arc<str>, TopicUse),
-    /// Its place among those that are known.
-    Known(usize),
+    Known(Place),
 }
 
 /// All topics of a sink, by the numbers that its caller gave them.
@@ -75,15 +139,16 @@ impl Topics {
         }
     }
 
-    /// The topic, looked up or made where this is its first record.
-    pub(super) fn known(
+    /// Where a topic lies among those that are known; looked up or made where this is its first
+    /// record.
+    pub(super) fn place_of(
         &mut self,
         id: TopicId,
         lookup: Lookup<'_>,
-    ) -> Result<&mut KnownTopic, KafkaError> {
+    ) -> Result<Place, KafkaError> {
         const ANNOUNCED: &str = "a topic is announced before its first record";
         let entry = self.entries.get(id.0 as usize).expect(ANNOUNCED).clone();
-        let place = match entry {
+        Ok(match entry {
             Entry::Unannounced => unreachable!("{ANNOUNCED}"),
             Entry::Known(place) => place,
             Entry::Announced(name, topic_use) => {
@@ -91,18 +156,22 @@ impl Topics {
                 *self.entries.get_mut(id.0 as usize).expect(ANNOUNCED) = Entry::Known(place);
                 place
             }
-        };
-        Ok(self.known.get_mut(place).expect("places are of known topics"))
+        })
     }
 
-    /// The topic of dead letters of that name, looked up or made where this is its first record.
-    pub(super) fn dead_letters(
+    /// Where the topic of dead letters of that name lies; looked up or made where this is its first
+    /// record.
+    pub(super) fn place_of_dead_letters(
         &mut self,
         name: &str,
         lookup: Lookup<'_>,
-    ) -> Result<&mut KnownTopic, KafkaError> {
-        let place = self.place(&Arc::from(name), TopicUse::DeadLetters, lookup)?;
-        Ok(self.known.get_mut(place).expect("places are of known topics"))
+    ) -> Result<Place, KafkaError> {
+        self.place(&Arc::from(name), TopicUse::DeadLetters, lookup)
+    }
+
+    /// The topic there.
+    pub(super) fn at(&mut self, Place(place): Place) -> &mut KnownTopic {
+        self.known.get_mut(place).expect("places are of known topics")
     }
 
     /// Where the topic of that name lies among those that are known.
@@ -111,19 +180,18 @@ impl Topics {
         name: &Arc<str>,
         topic_use: TopicUse,
         lookup: Lookup<'_>,
-    ) -> Result<usize, KafkaError> {
+    ) -> Result<Place, KafkaError> {
         if let Some(place) = self.known.iter().position(|known| known.name == *name) {
-            return Ok(place);
+            return Ok(Place(place));
         }
         self.known.push(lookup.look_up(name, topic_use)?);
-        Ok(self.known.len() - 1)
+        Ok(Place(self.known.len() - 1))
     }
 
     /// Everything was answered.
     pub(super) fn all_answered(&mut self) {
-        for topic in &mut self.known {
-            topic.unanswered_bytes = 0;
-        }
+        let now = Instant::now();
+        self.known.iter_mut().for_each(|topic| topic.all_answered(now));
     }
 }
 
@@ -132,14 +200,19 @@ impl Kafka {
     ///
     /// # Errors
     /// [`KafkaError::TopicMissing`] where one may not or cannot be made.
-    pub fn ensure_topics(&self, names: &BTreeSet<String>) -> Result<(), KafkaError> {
+    pub fn ensure_topics(
+        &self,
+        names: &BTreeSet<String>,
+        topic_use: TopicUse,
+    ) -> Result<(), KafkaError> {
         let (cancel, settings) = (&self.cancel, &self.settings);
         let [first, _] = &self.producers;
         let client = first.client();
         let brokers = Brokers { client, cancel, administration: settings.administration };
         for name in names {
             if brokers.partitions(name)?.is_none() {
-                make(name, &brokers, settings, &settings.topic.config)?;
+                let config = config_for(topic_use, settings, self.record_bytes_max());
+                make(name, &brokers, settings, &config)?;
             }
         }
         Ok(())
@@ -162,10 +235,7 @@ impl Lookup<'_> {
         let Self { producers, settings, record_bytes_max, cancel } = self;
         let client = producers.first().expect("a sink has a producer").client();
         let brokers = Brokers { client, cancel, administration: settings.administration };
-        let mut config = Cow::Borrowed(&settings.topic.config);
-        if topic_use == TopicUse::DeadLetters {
-            raise_limit(config.to_mut(), record_bytes_max + DEAD_LETTER_HEADERS_BYTES);
-        }
+        let config = config_for(topic_use, settings, record_bytes_max);
         let limit_of = |entries: &BTreeMap<String, String>| entries.get(LIMIT)?.parse().ok();
         // Where the brokers do not tell it, what was just made has what was asked for.
         let (partitions, otherwise) = match brokers.partitions(name)? {
@@ -176,17 +246,39 @@ impl Lookup<'_> {
         let bytes_max = told.or(otherwise).unwrap_or(MESSAGE_BYTES_MAX);
         let handle = |producer: &Producer| Topic::new(producer.client().native_ptr(), name);
         let handles = producers.iter().map(handle).collect::<Result<_, _>>()?;
-        let name = Arc::clone(name);
-        Ok(KnownTopic { handles, name, topic_use, partitions, bytes_max, unanswered_bytes: 0 })
+        Ok(KnownTopic {
+            handles,
+            name: Arc::clone(name),
+            topic_use,
+            partitions,
+            bytes_max,
+            unanswered_bytes: 0,
+            numbering: vec![vec![Numbering::Unknown; partitions as usize]; producers.len()],
+        })
     }
 }
 
-/// What a topic of events may refuse, one of dead letters must take.
-fn raise_limit(config: &mut BTreeMap<String, String>, bytes: usize) {
-    let limit = config.get(LIMIT).and_then(|text| text.trim().parse().ok());
-    if limit.is_none_or(|limit: usize| limit < bytes) {
-        config.insert(LIMIT.to_owned(), bytes.to_string());
+/// How a topic is made.
+fn config_for(
+    topic_use: TopicUse,
+    settings: &Settings,
+    record_bytes_max: usize,
+) -> Cow<'_, BTreeMap<String, String>> {
+    let mut config = Cow::Borrowed(&settings.topic.config);
+    match topic_use {
+        TopicUse::Events => {}
+        TopicUse::DeadLetters => {
+            // What a topic of events may refuse, this one must take.
+            let bytes = record_bytes_max + DEAD_LETTER_HEADERS_BYTES;
+            let limit = config.get(LIMIT).and_then(|text| text.trim().parse().ok());
+            if limit.is_none_or(|limit: usize| limit < bytes) {
+                config.to_mut().insert(LIMIT.to_owned(), bytes.to_string());
+            }
+            // Compacted, a key's second dead letter would remove its first.
+            config.to_mut().insert("cleanup.policy".to_owned(), "delete".to_owned());
+        }
     }
+    config
 }
 
 fn make(
