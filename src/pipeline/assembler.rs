@@ -39,6 +39,11 @@ use crate::{
 /// small enough that filling one and emptying another go on side by side.
 const BATCH_BYTES: usize = 512 << 10;
 
+/// The parts in which a transaction is published that need not become visible at once: below
+/// `BATCH_BYTES`, so that no batch goes out without a cut, and a checkpoint can follow each one. A
+/// stop in the middle then repeats nothing.
+pub(super) const PART_BYTES_AT_LEAST_ONCE: usize = 256 << 10;
+
 /// How many batches there are. Under backlog a few large ones are under way; below it each read
 /// makes a small one, and a Kafka transaction takes in all that came since the one before.
 const BATCHES: usize = 32;

@@ -32,6 +32,12 @@ pub(super) async fn judge_look(
     judge_source(settings, look)?;
     match (slot, &look.checkpoint) {
         (None, Some(checkpoint)) => {
+            // A former primary may have lost its slot too, and is not the server to say so.
+            judge_history(
+                checkpoint,
+                ground.server.identity.timeline,
+                ground.server.history.as_ref(),
+            )?;
             let slot = settings.slot.clone();
             // Whoever is faster at a first start makes both between our two looks.
             if slot::describe(&ground.sql, &slot).await?.is_some() {

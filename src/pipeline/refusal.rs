@@ -188,6 +188,14 @@ impl fmt::Display for PublishedPosition {
     }
 }
 
+impl Refusal {
+    /// Whether another server has gone on since: this one is the primary of before a failover.
+    pub(super) fn is_of_former_primary(&self) -> bool {
+        matches!(self, Self::TimelineDiverged { timeline, server_timeline, .. }
+            if server_timeline < timeline)
+    }
+}
+
 impl Failure for Refusal {
     fn code(&self) -> Option<Code> {
         match self {

@@ -18,7 +18,7 @@ use tokio::{task::spawn_blocking, time::interval};
 use tracing::{debug, info};
 
 use super::{
-    assembler::{Assembler, Bounds},
+    assembler::{Assembler, Bounds, PART_BYTES_AT_LEAST_ONCE},
     continuity,
     dead_letter_desk::DeadLetterDesk,
     first_start,
@@ -48,7 +48,7 @@ use crate::{
     },
     sink::{
         TopicUse,
-        kafka::{self, Cancel, Kafka, KafkaSink},
+        kafka::{self, Cancel, Delivery, Kafka, KafkaSink},
     },
 };
 
@@ -158,9 +158,10 @@ pub(super) async fn start(
     let watch = PublicationWatch::start(settings.clone(), sql, checkpoint.publication.clone());
     let tracker = Tracker::new(&checkpoint);
     let bounds = Bounds {
-        transaction_bytes: match settings.kafka.large_transactions {
-            LargeTransactions::Split => settings.kafka.transaction_bytes,
-            LargeTransactions::Atomic => usize::MAX,
+        transaction_bytes: match (settings.kafka.delivery, settings.kafka.large_transactions) {
+            (Delivery::AtLeastOnce, _) => PART_BYTES_AT_LEAST_ONCE,
+            (Delivery::ExactlyOnce, LargeTransactions::Split) => settings.kafka.transaction_bytes,
+            (Delivery::ExactlyOnce, LargeTransactions::Atomic) => usize::MAX,
         },
         record_bytes: kafka.record_bytes_max(),
     };

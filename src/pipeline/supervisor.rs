@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
 
 use super::{
+    refusal::Refusal,
     settings::Settings,
     shutdown::Shutdown,
     slow_transaction::TransactionTooSlow,
@@ -55,6 +56,8 @@ struct Halt {
 enum Verdict {
     Stopped,
     TryAgain,
+    /// Another host of several is tried first.
+    TryNextHost,
     GiveUp(Box<dyn Failure>),
 }
 
@@ -64,9 +67,10 @@ enum Verdict {
 /// The failure that retrying cannot mend. Everything before it is published, nothing is lost.
 pub async fn run(settings: &Settings, mut shutdown: Shutdown) -> Result<(), Box<dyn Failure>> {
     let mut carried = Carried::default();
+    let mut settings = settings.clone();
     loop {
         let began = Instant::now();
-        let verdict = attempt(settings, &mut shutdown, &mut carried).await;
+        let verdict = attempt(&settings, &mut shutdown, &mut carried).await;
         if began.elapsed() >= GOOD_ATTEMPT {
             carried.backoff = None;
         }
@@ -76,8 +80,12 @@ pub async fn run(settings: &Settings, mut shutdown: Shutdown) -> Result<(), Box<
                 return Ok(());
             }
             Verdict::GiveUp(failure) => return Err(failure),
-            Verdict::TryAgain if shutdown.is_requested() => return Ok(()),
+            Verdict::TryAgain | Verdict::TryNextHost if shutdown.is_requested() => return Ok(()),
             Verdict::TryAgain => carried.pause(&mut shutdown).await,
+            Verdict::TryNextHost => {
+                settings.postgres.rotate_hosts();
+                carried.pause(&mut shutdown).await;
+            }
         }
     }
 }
@@ -97,6 +105,10 @@ async fn attempt(settings: &Settings, shutdown: &mut Shutdown, carried: &mut Car
         }
         Err(failure) if standby::is_due(&*failure) => {
             return stand_by(settings, shutdown, carried).await;
+        }
+        Err(failure) if has_next_host(settings, &*failure) => {
+            warn!(error = %failure, "a former primary; trying the next host");
+            return Verdict::TryNextHost;
         }
         Err(failure) => return carried.judge(failure),
     };
@@ -133,6 +145,13 @@ async fn attempt(settings: &Settings, shutdown: &mut Shutdown, carried: &mut Car
             }
         },
     }
+}
+
+/// Whether a primary of before a failover answered, and the present one may be elsewhere.
+fn has_next_host(settings: &Settings, failure: &dyn Failure) -> bool {
+    let error: &dyn std::error::Error = failure;
+    let refusal = error.downcast_ref::<Refusal>();
+    !settings.postgres.other_hosts.is_empty() && refusal.is_some_and(Refusal::is_of_former_primary)
 }
 
 /// Waits for the slot. A former holder whose place was taken on Kafka too does not: it ends, so that

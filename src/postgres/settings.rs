@@ -76,6 +76,14 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Has the next host of several be tried first, and the first one last.
+    pub fn rotate_hosts(&mut self) {
+        if !self.other_hosts.is_empty() {
+            let next = self.other_hosts.remove(0);
+            self.other_hosts.push(std::mem::replace(&mut self.host, next));
+        }
+    }
+
     /// Everywhere that the server may be, for people.
     pub fn hosts(&self) -> String {
         let hosts: Vec<String> =

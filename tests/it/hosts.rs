@@ -7,8 +7,10 @@ use tailwater::postgres::{PostgresError, Settings, replication::Connection, sql:
 use crate::{
     refusals::{Shop, insert, published},
     support::{
+        PATIENCE,
         postgres::Server,
         scene::{publishing, stop, wait_until_published},
+        wait_until,
     },
     tls::{on_runtime, settings},
 };
@@ -67,4 +69,63 @@ fn a_daemon_goes_on_where_the_url_names_a_host_that_is_gone() {
     wait_until_published(&shop.session, "tailwater");
     stop(daemon);
     assert_eq!(published(&shop), 5);
+}
+
+/// Gives `replica` the data of `primary`, and has it go on as a primary of its own, on the next
+/// timeline: what a failover leaves where the former primary was only cut off.
+fn fail_over(primary: &Server, replica: &Server) {
+    primary.stop();
+    let backup = primary.copy_data();
+    replica.stop();
+    replica.restore_data(&backup);
+    let settings = replica.data_folder().join("postgresql.auto.conf");
+    let text = fs::read_to_string(&settings).expect("settings");
+    let (from, to) = (primary.socket_folder().display(), replica.socket_folder().display());
+    let text = text.replace(&from.to_string(), &to.to_string());
+    let text = text.replace(&primary.port().to_string(), &replica.port().to_string());
+    fs::write(&settings, text).expect("written");
+    fs::write(replica.data_folder().join("standby.signal"), "").expect("written");
+    replica.restart();
+    primary.restart();
+    let session = replica.session("shop");
+    session.run("SELECT pg_promote()");
+    wait_until("the promotion", PATIENCE, || {
+        session.value("SELECT pg_is_in_recovery()").as_deref() == Some("f")
+    });
+}
+
+#[test]
+fn a_former_primary_is_passed_over_and_alone_it_is_refused() {
+    let shop = Shop::open_with(&[("fsync", "off")]);
+    let daemon = publishing(&shop.settings);
+    insert(&shop.session, 5);
+    wait_until_published(&shop.session, "tailwater");
+    stop(daemon);
+    let replica = Server::start_with(&[("fsync", "off")]);
+    fail_over(&shop.server, &replica);
+    let session = replica.session("shop");
+    // Published from the present primary, while the former one cannot be reached.
+    shop.server.freeze();
+    let (former, present) = (shop.server.port(), replica.port());
+    let both = format!("127.0.0.1:{former},127.0.0.1:{present}");
+    let shop =
+        shop.with_settings(|settings| settings.replaced(&format!("127.0.0.1:{former}"), &both));
+    let daemon = publishing(&shop.settings);
+    insert(&session, 7);
+    wait_until_published(&session, "tailwater");
+    stop(daemon);
+    assert_eq!(published(&shop), 12);
+    // It comes back, and has rows of its own.
+    shop.server.thaw();
+    let shop = Shop { session: shop.server.session("shop"), ..shop };
+    insert(&shop.session, 3);
+    let daemon = publishing(&shop.settings);
+    daemon.wait_for("a former primary; trying the next host");
+    insert(&session, 2);
+    wait_until_published(&session, "tailwater");
+    stop(daemon);
+    assert_eq!(published(&shop), 14, "what the former primary has is not published");
+    let shop =
+        shop.with_settings(|settings| settings.replaced(&both, &format!("127.0.0.1:{former}")));
+    shop.refuse("timeline_diverged", "former primary");
 }

@@ -50,6 +50,9 @@ const EMPTIED_MAX: usize = 8;
 /// … unless they hold this many bytes: the caller bounds what is out.
 const EMPTIED_BYTES_MAX: usize = 64 * 1024;
 
+/// How long the last checkpoint may take.
+const SETTLE_LIMIT: Duration = Duration::from_millis(1_200);
+
 /// The checkpoints' producer. The other one was fenced with it, and has nothing more to do.
 const TURN: Turn = Turn::First;
 
@@ -190,28 +193,40 @@ impl AtLeastOnce {
         }
     }
 
-    /// Waits until everything is answered, and leaves the rest to the committer.
+    /// Writes the latest cut's checkpoint, and leaves the rest to the committer.
     fn checkpoint(&mut self) -> Result<(), KafkaError> {
         let Some(cut) = self.due.take() else { return Ok(()) };
-        self.events().flush(self.bytes, &self.closing)?;
+        let closing = self.closing.clone();
+        let bytes = self.write_checkpoint(&cut, &closing)?;
+        self.checkpoint_at = Some(Instant::now());
+        self.committer.commit(Order { turn: TURN, sequence: cut.sequence, bytes })
+    }
+
+    /// Waits until everything is answered, and opens a transaction with the checkpoint of all that.
+    fn write_checkpoint(&mut self, cut: &Cut, cancel: &Cancel) -> Result<usize, KafkaError> {
+        self.events().flush(self.bytes, cancel)?;
         // Also where the flush found nothing to wait for: a record that was not taken is none.
         self.events().poll(Duration::ZERO, self.bytes)?;
         self.records.all_answered();
         self.bytes = 0;
-        self.committer.await_free(TURN, &self.closing)?;
+        self.committer.await_free(TURN, cancel)?;
         let producer = TURN.of(&self.checkpoints);
         producer.begin()?;
-        let (topic, checkpoint) = (&self.checkpoint_topic, cut.checkpoint);
+        let (topic, checkpoint) = (&self.checkpoint_topic, &cut.checkpoint);
         let (key, value) = (&checkpoint.key, &checkpoint.value);
-        client::produce_checkpoint(producer, topic, key, value, &self.closing)?;
-        self.checkpoint_at = Some(Instant::now());
-        self.committer.commit(Order { turn: TURN, sequence: cut.sequence, bytes: value.len() })
+        client::produce_checkpoint(producer, topic, key, value, cancel)?;
+        Ok(value.len())
     }
 
     /// The last checkpoint, so that nothing comes again that need not. Only a kindness, but for who
     /// was fenced: that one must hear of it.
     fn settle(&mut self) {
-        let Err(error) = self.checkpoint() else { return };
+        let Some(cut) = self.due.take() else { return };
+        let cancel = Cancel::after(SETTLE_LIMIT);
+        let settled = self
+            .write_checkpoint(&cut, &cancel)
+            .and_then(|bytes| TURN.of(&self.checkpoints).commit(bytes, &cancel));
+        let Err(error) = settled else { return };
         tracing::debug!(%error, "no checkpoint at the end");
         if error.code() == Some(Code::Fenced) {
             self.report(Report::Failed(Box::new(error)));

@@ -1,8 +1,11 @@
 //! A flag that ends blocking calls.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use crate::sink::kafka::KafkaError;
@@ -16,12 +19,19 @@ struct Flag {
     is_set: AtomicBool,
     /// Cancelled with it.
     parent: Option<Cancel>,
+    /// Cancelled from then on.
+    deadline: Option<Instant>,
 }
 
 impl Cancel {
     /// Another one, which this one cancels too.
     pub fn child(&self) -> Self {
-        Self(Arc::new(Flag { is_set: AtomicBool::new(false), parent: Some(self.clone()) }))
+        Self(Arc::new(Flag { parent: Some(self.clone()), ..Flag::default() }))
+    }
+
+    /// One that is cancelled by itself after a while.
+    pub(super) fn after(limit: Duration) -> Self {
+        Self(Arc::new(Flag { deadline: Some(Instant::now() + limit), ..Flag::default() }))
     }
 
     /// From here on every call that waits returns [`KafkaError::Cancelled`].
@@ -33,6 +43,7 @@ impl Cancel {
     pub fn is_cancelled(&self) -> bool {
         self.0.is_set.load(Ordering::Relaxed)
             || self.0.parent.as_ref().is_some_and(Self::is_cancelled)
+            || self.0.deadline.is_some_and(|deadline| Instant::now() > deadline)
     }
 
     pub(super) fn check(&self) -> Result<(), KafkaError> {
