@@ -19,6 +19,7 @@ mod outages;
 mod partitioners;
 mod refusals;
 mod schema;
+mod secrets;
 mod stalls;
 mod standby;
 mod starts;
