@@ -252,9 +252,11 @@ impl Producer {
     /// is answered now and then.
     pub(super) fn flush(&self, bytes: usize, cancel: &Cancel) -> Result<(), KafkaError> {
         let action = "send waiting records";
-        let mut left = self.waiting();
+        // librdkafka's count holds events of other kinds too, which come and go while brokers are
+        // away. Nothing is produced meanwhile, so what it falls to was not waiting.
+        let least = Cell::new(self.waiting());
         loop {
-            let (before, now) = (left, Cell::new(left));
+            let before = least.get();
             let limit = self.transaction_timeout;
             let flushed = self.repeat(action, limit, bytes, cancel, |client, timeout_ms| {
                 // SAFETY: the client is alive.
@@ -262,14 +264,16 @@ impl Producer {
                 if code == RDKafkaErrorCode::NoError {
                     return Ok(());
                 }
-                if self.waiting() < now.replace(self.waiting()) {
+                let waiting = self.waiting();
+                if waiting < least.get() {
+                    least.set(waiting);
                     self.progress.add();
                 }
                 let retriable = code == RDKafkaErrorCode::OperationTimedOut;
                 Err(CallError { code, reason: code.to_string(), retriable })
             });
             match flushed {
-                Err(KafkaError::TimedOut { .. }) if now.get() < before => left = now.get(),
+                Err(KafkaError::TimedOut { .. }) if least.get() < before => {}
                 flushed => return flushed,
             }
         }
