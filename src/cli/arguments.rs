@@ -34,6 +34,15 @@ pub(super) enum Command {
         #[arg(long)]
         print_sql: bool,
     },
+    /// Look for what `run` would refuse, and for what would hurt it later; print what mends it.
+    ///
+    /// Takes, makes, moves and fences nothing; can be asked beside a daemon. Ends with 1 where
+    /// something is to be mended.
+    Check {
+        /// As JSON, for programs.
+        #[arg(long)]
+        json: bool,
+    },
     /// Say how the pipeline is: what holds the slot, how far it is, what the server keeps for it.
     ///
     /// Changes nothing; can be asked beside a daemon.

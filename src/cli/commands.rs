@@ -25,6 +25,10 @@ pub fn main() -> ExitCode {
         Command::Init { print_sql: true } => print_sql(&config),
         Command::Init { print_sql: false } => init(&config),
         Command::Status { json } => status(&config, json),
+        Command::Check { json } => match check(&config, json) {
+            Ok(code) => return code,
+            Err(failure) => Err(failure),
+        },
         Command::Demo { duration, brokers } => {
             return demo(demo::Settings { duration: Some(duration), brokers });
         }
@@ -82,6 +86,31 @@ fn status(path: &Path, json: bool) -> Result<(), Box<dyn Failure>> {
         None => {}
     }
     Ok(())
+}
+
+/// What is to be mended is what it was asked for, and no failure of its own; a server that could not
+/// be looked at is one.
+fn check(path: &Path, json: bool) -> Result<ExitCode, Box<dyn Failure>> {
+    let config = load(path)?;
+    telemetry::start_logging(&config.log);
+    let findings = within_runtime(async {
+        let mut shutdown = Shutdown::on_signals().expect("signal handlers can be installed");
+        let asked = shutdown.clone();
+        Ok(tokio::select! {
+            findings = pipeline::check::check(&config.pipeline, &asked) => findings,
+            () = shutdown.requested() => None,
+        })
+    })?;
+    let Some(findings) = findings else { return Ok(ExitCode::SUCCESS) };
+    match json {
+        true => println!("{}", super::check::as_json(&findings)),
+        false => print!("{}", super::check::in_words(&findings)),
+    }
+    if let Some(unreached) = pipeline::check::unreached(&findings) {
+        outcome::say(&unreached.detail, unreached.fix.as_deref().unwrap_or_default());
+    }
+    let is_fine = findings.iter().all(pipeline::check::Finding::is_ok);
+    Ok(if is_fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn print_sql(path: &Path) -> Result<(), Box<dyn Failure>> {

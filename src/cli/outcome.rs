@@ -17,10 +17,15 @@ const MISUSED: u8 = 2;
 /// can be read by people and found by programs.
 pub(super) fn report(failure: &dyn Failure) -> ExitCode {
     let word = failure.code().map_or(String::new(), |code| format!(" code={code}"));
-    eprintln!("error: {}{word}", one_line(&chain(failure)));
     let hint = failure.hint().unwrap_or_else(|| "Try again; what is committed is kept.".to_owned());
-    eprintln!("hint: {}", one_line(&hint));
+    say(&format!("{}{word}", one_line(&chain(failure))), &one_line(&hint));
     ExitCode::from(if failure.code() == Some(Code::Settings) { MISUSED } else { FAILED })
+}
+
+/// The last two lines.
+pub(super) fn say(error: &str, hint: &str) {
+    eprintln!("error: {error}");
+    eprintln!("hint: {hint}");
 }
 
 /// Servers' messages may have several lines.

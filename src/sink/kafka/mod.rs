@@ -32,6 +32,7 @@ mod properties;
 mod reader;
 mod settings;
 mod sink;
+mod survey;
 mod topics;
 mod worker;
 
@@ -43,3 +44,4 @@ pub use properties::PROTECTED_PROPERTIES;
 pub use reader::{Offsets, Reader, StoredRecord};
 pub use settings::{Administration, Settings, TopicSettings};
 pub use sink::{BATCHES_MAX, KafkaSink};
+pub use survey::{Right, TopicReport, TopicState};

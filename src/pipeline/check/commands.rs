@@ -1,0 +1,90 @@
+//! The command lines of Kafka's own tools that mend something.
+
+use crate::{pipeline::settings::KafkaSettings, sink::kafka::Right};
+
+/// What stands for a principal that only the brokers know: it is made of a client's certificate.
+const UNKNOWN_PRINCIPAL: &str = "<the user that the brokers know us as>";
+
+/// Writes commands for the brokers of the settings.
+pub(super) struct Commands<'a> {
+    kafka: &'a KafkaSettings,
+}
+
+impl<'a> Commands<'a> {
+    pub(super) fn new(kafka: &'a KafkaSettings) -> Self {
+        Self { kafka }
+    }
+
+    /// A command that an error holds, with the brokers in their place.
+    pub(super) fn of_error(&self, command: &str) -> String {
+        command.replace("<broker>", &self.kafka.brokers)
+    }
+
+    /// Gives our user these rights on a topic.
+    pub(super) fn allow_on_topic(&self, rights: &[Right], topic: &str) -> String {
+        let operations: Vec<&str> = rights.iter().map(|right| right.operation()).collect();
+        self.allow(&operations, &format!("--topic {topic}"))
+    }
+
+    /// Lets our user see a topic that it must write to, and write to it.
+    pub(super) fn allow_writing(&self, topic: &str) -> String {
+        self.allow(&["Write", "Describe"], &format!("--topic {topic}"))
+    }
+
+    /// Lets our user make the topics whose names begin so; all where nothing is known of them.
+    pub(super) fn allow_creation(&self, prefix: &str) -> String {
+        match prefix {
+            "" => self.allow(&["Create"], "--cluster"),
+            prefix => {
+                let resource = format!("--topic {prefix} --resource-pattern-type prefixed");
+                self.allow(&["Create", "Write", "Describe", "DescribeConfigs"], &resource)
+            }
+        }
+    }
+
+    /// Lets our user have the transactional ids that begin so.
+    pub(super) fn allow_transactional_ids(&self, prefix: &str) -> String {
+        let resource = format!("--transactional-id {prefix} --resource-pattern-type prefixed");
+        self.allow(&["Write", "Describe"], &resource)
+    }
+
+    /// Sets a topic's configuration.
+    pub(super) fn configure(&self, topic: &str, entry: &str) -> String {
+        format!(
+            "kafka-configs.sh --bootstrap-server {} --alter --entity-type topics --entity-name \
+             {topic} --add-config {entry}",
+            self.kafka.brokers
+        )
+    }
+
+    /// The brokers of the settings.
+    pub(super) fn brokers(&self) -> &str {
+        &self.kafka.brokers
+    }
+
+    fn allow(&self, operations: &[&str], resource: &str) -> String {
+        let operations: String =
+            operations.iter().map(|operation| format!(" --operation {operation}")).collect();
+        let principal = self.principal();
+        let user = match principal.contains(char::is_whitespace) {
+            true => format!("\"User:{principal}\""),
+            false => format!("User:{principal}"),
+        };
+        format!(
+            "kafka-acls.sh --bootstrap-server {} --add --allow-principal {user}{operations} \
+             {resource}",
+            self.kafka.brokers
+        )
+    }
+
+    /// Who we are to the brokers, as far as the settings say.
+    fn principal(&self) -> &str {
+        let property = |name: &str| self.kafka.properties.get(name).map(String::as_str);
+        let protocol = property("security.protocol").unwrap_or("plaintext").to_ascii_lowercase();
+        match protocol.as_str() {
+            "plaintext" => "ANONYMOUS",
+            "ssl" => UNKNOWN_PRINCIPAL,
+            _ => property("sasl.username").unwrap_or(UNKNOWN_PRINCIPAL),
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! The topics that events go to: those that the settings name, and those that a template may make.
+
+use super::{commands::Commands, finding::Finding};
+use crate::{
+    event::{Piece, TypeGlob},
+    failure::Failure as _,
+    pipeline::settings::Settings,
+    sink::kafka::{Kafka, KafkaError, Right, TopicReport, TopicState},
+};
+
+/// How many topics of one template are looked at.
+const MATCHES_MAX: usize = 50;
+
+/// What stands in a template's places where its creation is tried.
+const SAMPLE: &str = "tailwater-check";
+
+/// A template with at least one place to fill.
+struct Open {
+    text: String,
+    /// What it begins with, whatever the event.
+    prefix: String,
+    pattern: TypeGlob,
+    sample: String,
+}
+
+/// Looks at all topics that events may go to.
+pub(super) fn examine(
+    kafka: &Kafka,
+    settings: &Settings,
+    findings: &mut Vec<Finding>,
+) -> Result<(), KafkaError> {
+    for name in settings.known_topics() {
+        findings.push(known(kafka, settings, &name)?);
+    }
+    let templates = open_templates(settings);
+    if templates.is_empty() {
+        return Ok(());
+    }
+    let names = kafka.topic_names()?;
+    for template in templates {
+        let candidates = names.iter().filter(|name| template.pattern.matches(name));
+        let candidates = candidates.filter(|name| **name != settings.kafka.checkpoint_topic);
+        let mut there = Vec::new();
+        for name in candidates.take(MATCHES_MAX) {
+            if let TopicState::There(report) = kafka.survey_topic(name)? {
+                there.push((name.clone(), report));
+            }
+        }
+        of_template(kafka, settings, &template, &there, findings)?;
+    }
+    Ok(())
+}
+
+fn open_templates(settings: &Settings) -> Vec<Open> {
+    let event = &settings.event;
+    let mut templates: Vec<Vec<Piece<'_>>> = Vec::new();
+    let mut filled = Vec::new();
+    for outbox in &event.outboxes {
+        let (schema, table) = &outbox.table;
+        filled.extend(outbox.topic.for_table(schema, table));
+    }
+    templates.extend(filled.iter().map(|template| template.pieces().collect()));
+    templates.extend(event.messages.iter().map(|message| message.topic.pieces().collect()));
+    templates.extend(event.routes.iter().map(|route| route.topic.pieces().collect()));
+    let mut open: Vec<Open> = templates.iter().filter_map(|pieces| Open::of(pieces)).collect();
+    open.sort_by(|left, right| left.text.cmp(&right.text));
+    open.dedup_by(|left, right| left.text == right.text);
+    open
+}
+
+impl Open {
+    fn of(pieces: &[Piece<'_>]) -> Option<Self> {
+        let (mut text, mut pattern, mut sample) = (String::new(), String::new(), String::new());
+        let mut prefix = None;
+        for piece in pieces {
+            match piece {
+                Piece::Text(literal) => {
+                    text.push_str(literal);
+                    pattern.push_str(literal);
+                    sample.push_str(literal);
+                    continue;
+                }
+                Piece::Place(word) => {
+                    prefix.get_or_insert_with(|| text.clone());
+                    text.push_str(&format!("{{{word}}}"));
+                }
+                Piece::Column(name) => {
+                    prefix.get_or_insert_with(|| text.clone());
+                    text.push_str(&format!("{{column:{name}}}"));
+                }
+            }
+            pattern.push('*');
+            sample.push_str(SAMPLE);
+        }
+        let pattern = TypeGlob::parse(&pattern).ok()?;
+        // Without a place it is a topic that the settings name.
+        prefix.map(|prefix| Self { text, prefix, pattern, sample })
+    }
+}
+
+/// A topic that the settings name.
+fn known(kafka: &Kafka, settings: &Settings, name: &str) -> Result<Finding, KafkaError> {
+    const NAME: &str = "topic";
+    let commands = Commands::new(&settings.kafka);
+    Ok(match kafka.survey_topic(name)? {
+        TopicState::There(report) => match judge(&commands, name, &report) {
+            Some(wrong) => wrong,
+            None => Finding::fine(NAME, in_words(name, &report)),
+        },
+        TopicState::Hidden => hidden(&commands, name),
+        TopicState::Missing => match kafka.try_creation(name, &settings.kafka.topic) {
+            Ok(()) => Finding::note(NAME, format!("topic \"{name}\" is not there yet; it is made")),
+            Err(error) => refused_creation(&commands, settings, &error),
+        },
+    })
+}
+
+/// A template whose topics come with the events.
+fn of_template(
+    kafka: &Kafka,
+    settings: &Settings,
+    template: &Open,
+    there: &[(String, TopicReport)],
+    findings: &mut Vec<Finding>,
+) -> Result<(), KafkaError> {
+    const NAME: &str = "topic";
+    let commands = Commands::new(&settings.kafka);
+    let text = &template.text;
+    let is_ours = |(_, report): &&(String, TopicReport)| may(report, Right::Write);
+    let ours: Vec<_> = there.iter().filter(is_ours).collect();
+    if let ([(first, _), ..], true) = (there, ours.is_empty()) {
+        let denied = KafkaError::Denied {
+            action: format!("write to \"{first}\", or any other topic that {text} makes"),
+            reason: "no right to Write".to_owned(),
+        };
+        let all: Vec<String> = there.iter().map(|(name, _)| commands.allow_writing(name)).collect();
+        findings.push(Finding::refused(NAME, &denied, all.join("; ")));
+        return Ok(());
+    }
+    for (name, report) in &ours {
+        findings.push(judge(&commands, name, report).unwrap_or_else(|| {
+            Finding::fine(NAME, format!("{} (by {text})", in_words(name, report)))
+        }));
+    }
+    match kafka.try_creation(&template.sample, &settings.kafka.topic) {
+        Ok(()) => findings.push(Finding::fine(
+            "topic_creation",
+            format!("topics that {text} makes are made with their first event"),
+        )),
+        // Those that are there may be all that there will be.
+        Err(error) if !ours.is_empty() && is_denied(settings, &error) => {
+            findings.push(Finding::note(
+                "topic_creation",
+                format!("no other topic that {text} makes may be made: {error}"),
+            ));
+        }
+        Err(error @ KafkaError::TopicMissing { .. }) if is_denied(settings, &error) => {
+            findings.push(not_to_be_made(&commands, settings, template, &error));
+        }
+        Err(error @ KafkaError::TopicMissing { .. }) => {
+            findings.push(refused_creation(&commands, settings, &error));
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
+/// No topic is there that any event could go to, and none may be made.
+fn not_to_be_made(
+    commands: &Commands<'_>,
+    settings: &Settings,
+    template: &Open,
+    error: &KafkaError,
+) -> Finding {
+    let text = &template.text;
+    let (why, fix) = match settings.kafka.create_topics {
+        false => (
+            "kafka.create_topics is false".to_owned(),
+            "set create_topics = true under [kafka] in the settings file, or make the topics of \
+             all types that the application writes"
+                .to_owned(),
+        ),
+        true => (error.to_string(), commands.allow_creation(&template.prefix)),
+    };
+    let detail = format!("no topic that {text} makes is there, and none may be made: {why}");
+    Finding::wrong("topic_creation", error.code(), detail, fix)
+}
+
+/// Whether it is by decision that the topic is not made, and not by something wrong.
+fn is_denied(settings: &Settings, error: &KafkaError) -> bool {
+    let KafkaError::TopicMissing { reason, .. } = error else { return false };
+    !settings.kafka.create_topics
+        || reason.as_ref().is_some_and(|reason| reason.to_lowercase().contains("authoriz"))
+}
+
+/// A topic that is missing and would not be made.
+pub(super) fn refused_creation(
+    commands: &Commands<'_>,
+    settings: &Settings,
+    error: &KafkaError,
+) -> Finding {
+    const NAME: &str = "topic_creation";
+    let KafkaError::TopicMissing { reason, command, .. } = error else {
+        return Finding::of(NAME, error);
+    };
+    let is_replication = reason.as_ref().is_some_and(|reason| reason.contains("eplication"));
+    let fix = match (is_replication, settings.kafka.topic.replication_factor) {
+        (true, Some(factor)) => format!(
+            "set topic.replication_factor under [kafka] in the settings file to the number of \
+             brokers, or less; it is {factor}"
+        ),
+        _ => commands.of_error(command),
+    };
+    Finding::refused(NAME, error, fix)
+}
+
+/// A topic that we may not even see.
+pub(super) fn hidden(commands: &Commands<'_>, name: &str) -> Finding {
+    let denied = KafkaError::Denied {
+        action: format!("look up topic \"{name}\""),
+        reason: "no right to Describe".to_owned(),
+    };
+    Finding::refused("topic", &denied, commands.allow_writing(name))
+}
+
+/// What is wrong with a topic that we write to.
+pub(super) fn judge(commands: &Commands<'_>, name: &str, report: &TopicReport) -> Option<Finding> {
+    const NAME: &str = "topic";
+    if !may(report, Right::Write) {
+        let denied = KafkaError::Denied {
+            action: format!("write to topic \"{name}\""),
+            reason: "no right to Write".to_owned(),
+        };
+        return Some(Finding::refused(NAME, &denied, commands.allow_writing(name)));
+    }
+    let TopicReport { replicas, in_sync, .. } = *report;
+    let minimum = report.in_sync_min?;
+    if in_sync >= minimum {
+        return None;
+    }
+    let detail = format!(
+        "topic \"{name}\" takes no records: min.insync.replicas is {minimum}, and {in_sync} of \
+         its {replicas} replicas are in sync"
+    );
+    let fix = match minimum > replicas {
+        true => commands.configure(name, &format!("min.insync.replicas={replicas}")),
+        false => format!(
+            "start the brokers of the other replicas: kafka-topics.sh --bootstrap-server {} \
+             --describe --topic {name}",
+            commands.brokers()
+        ),
+    };
+    Some(Finding::wrong("min_insync_replicas", None, detail, fix))
+}
+
+/// A right that the brokers do not tell of is taken to be there.
+pub(super) fn may(report: &TopicReport, right: Right) -> bool {
+    report.rights.as_ref().is_none_or(|rights| rights.contains(&right))
+}
+
+/// How a topic is kept.
+pub(super) fn in_words(name: &str, report: &TopicReport) -> String {
+    let TopicReport { partitions, replicas, .. } = report;
+    let minimum = match report.in_sync_min {
+        Some(1) if *replicas > 1 => {
+            ", min.insync.replicas 1: a record may be lost with one broker".to_owned()
+        }
+        Some(minimum) => format!(", min.insync.replicas {minimum}"),
+        None => ", min.insync.replicas not told (no right to DescribeConfigs)".to_owned(),
+    };
+    format!("topic \"{name}\": {partitions} partitions, {replicas} replicas{minimum}")
+}
