@@ -1,6 +1,7 @@
 //! Tests against real servers: PostgreSQL and Apache Kafka, each test with what it may break.
 
 mod architecture;
+mod check;
 mod demo;
 mod events;
 mod exactly_once;

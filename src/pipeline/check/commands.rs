@@ -15,9 +15,11 @@ impl<'a> Commands<'a> {
         Self { kafka }
     }
 
-    /// A command that an error holds, with the brokers in their place.
-    pub(super) fn of_error(&self, command: &str) -> String {
-        command.replace("<broker>", &self.kafka.brokers)
+    /// What an error says is to be done, without the words before its command, where it has one, and
+    /// with the brokers in their place.
+    pub(super) fn of_error(&self, hint: &str) -> String {
+        let command = hint.find("kafka-").and_then(|at| hint.get(at..));
+        command.unwrap_or(hint).replace("<broker>", &self.kafka.brokers)
     }
 
     /// Gives our user these rights on a topic.

@@ -101,7 +101,11 @@ impl Pipeline<'_> {
         };
         let before = look.as_ref().filter(|look| look.complete);
         let before = before.and_then(|look| look.checkpoint.as_ref()).map(|it| &it.publication);
-        let has_slot = !matches!(slot, slot::Examined::Absent);
+        // A slot that is nobody's has to go first, and then everything is made.
+        let is_nobodys = look.as_ref().is_some_and(|look| {
+            look.complete && look.checkpoint.is_none() && look.intent.is_none()
+        });
+        let has_slot = !matches!(slot, slot::Examined::Absent) && !is_nobodys;
         let mapping = mapping(settings, &system_id);
         let known = Known { has_slot, before };
         tables::examine(settings, &sql, &mapping, known, findings).await?;

@@ -335,8 +335,7 @@ fn column_sql(table: &TableName, column: &str, problem: &ColumnProblem) -> Strin
              in the settings file",
             type_of(role)
         ),
-        // Ends with its SQL, and begins with the reason.
-        ColumnProblem::NotPublished { mend, .. } => mend.clone(),
+        ColumnProblem::NotPublished { mend, .. } => pasteable(mend),
         ColumnProblem::Type { role, .. } => {
             let new = type_of(role);
             let value = match new {
@@ -349,6 +348,15 @@ fn column_sql(table: &TableName, column: &str, problem: &ColumnProblem) -> Strin
             )
         }
     }
+}
+
+/// A sentence with its SQL behind a colon, as SQL with the rest in a comment.
+fn pasteable(mend: &str) -> String {
+    let Some((why, sql)) = mend.split_once(": ") else { return mend.to_owned() };
+    let sql = sql.trim_end_matches('.');
+    let (sql, then) = sql.split_once(", and ").unwrap_or((sql, ""));
+    let comma = if then.is_empty() { "" } else { "; then " };
+    format!("{sql}; -- {why}{comma}{then}")
 }
 
 /// What a column is in schemas/outbox.sql.
