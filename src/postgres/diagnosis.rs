@@ -18,7 +18,7 @@ pub struct Diagnosis {
     pub slots: i64,
     /// `max_wal_senders`.
     pub senders_max: i64,
-    /// Walsenders that there are, ours included.
+    /// Walsenders that there are.
     pub senders: i64,
     /// `max_slot_wal_keep_size`, in MiB; none where there is no bound.
     pub slot_wal_keep_mebibytes: Option<i64>,

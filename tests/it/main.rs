@@ -11,6 +11,7 @@ mod harness;
 mod hosts;
 mod kafka_security;
 mod kafka_sink;
+mod least_rights;
 mod neighbours;
 mod oracle;
 mod partitioners;

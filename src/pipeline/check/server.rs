@@ -15,7 +15,7 @@ use crate::{
         PostgresError, catalog,
         diagnosis::{self, Diagnosis},
         name::quote_literal,
-        quote_identifier,
+        quote_identifier, slot,
         sql::Sql,
     },
 };
@@ -60,7 +60,8 @@ pub(super) async fn examine(
              have a parameter of their own for it)",
         ),
     });
-    let server = replication(settings, &diagnosis, findings).await;
+    let is_first_start = slot::describe(sql, &settings.slot).await?.is_none();
+    let server = replication(settings, &diagnosis, is_first_start, findings).await;
     findings.push(standbys(settings, sql, &diagnosis).await?);
     findings.push(retention(&diagnosis));
     Ok(Examined { diagnosis, is_in_recovery: facts.is_in_recovery, server })
@@ -87,6 +88,7 @@ fn version(settings: &Settings, diagnosis: &Diagnosis) -> Finding {
 async fn replication(
     settings: &Settings,
     diagnosis: &Diagnosis,
+    is_first_start: bool,
     findings: &mut Vec<Finding>,
 ) -> Option<Server> {
     let role = &settings.postgres.user;
@@ -101,7 +103,7 @@ async fn replication(
     match (timeout, identify(&mut connection).await) {
         (Ok(timeout), Ok(server)) => {
             findings.push(Finding::fine("role", format!("role {role} may replicate")));
-            findings.push(senders(diagnosis));
+            findings.push(senders(diagnosis, is_first_start));
             findings.push(sender_timeout(role, &timeout));
             Some(server)
         }
@@ -132,11 +134,11 @@ fn refused(role: &str, diagnosis: &Diagnosis, failure: &Failed) -> Finding {
     Finding::of("role", &**failure)
 }
 
-/// Our own look took one, which `run` needs; a first start needs another one for a moment.
-fn senders(diagnosis: &Diagnosis) -> Finding {
+/// One was free, for we got it. A first start needs another one for a moment, to make its slot.
+fn senders(diagnosis: &Diagnosis, is_first_start: bool) -> Finding {
     let Diagnosis { senders, senders_max, .. } = diagnosis;
     let detail = format!("{senders} of max_wal_senders = {senders_max} in use");
-    if senders + 2 > *senders_max {
+    if is_first_start && senders + 2 > *senders_max {
         let detail = format!("{detail}, and a first start needs two for a moment");
         return Finding::wrong("wal_senders", None, detail, more_senders(diagnosis));
     }

@@ -147,15 +147,8 @@ fn of_template(
             "topic_creation",
             format!("topics that {text} makes are made with their first event"),
         )),
-        // Those that are there may be all that there will be.
-        Err(error) if !ours.is_empty() && is_denied(settings, &error) => {
-            findings.push(Finding::note(
-                "topic_creation",
-                format!("no other topic that {text} makes may be made: {error}"),
-            ));
-        }
         Err(error @ KafkaError::TopicMissing { .. }) if is_denied(settings, &error) => {
-            findings.push(not_to_be_made(&commands, settings, template, &error));
+            findings.push(not_to_be_made(&commands, settings, template, (ours.len(), &error)));
         }
         Err(error @ KafkaError::TopicMissing { .. }) => {
             findings.push(refused_creation(&commands, settings, &error));
@@ -165,25 +158,40 @@ fn of_template(
     Ok(())
 }
 
-/// No topic is there that any event could go to, and none may be made.
+/// Topics of the template may not be made. That is wrong only where none is there either: those that
+/// are there may be all that are needed. Who may make topics may do so for single names only, which
+/// nobody tells us.
 fn not_to_be_made(
     commands: &Commands<'_>,
     settings: &Settings,
     template: &Open,
-    error: &KafkaError,
+    (there, error): (usize, &KafkaError),
 ) -> Finding {
+    const NAME: &str = "topic_creation";
     let text = &template.text;
-    let (why, fix) = match settings.kafka.create_topics {
-        false => (
-            "kafka.create_topics is false".to_owned(),
-            "set create_topics = true under [kafka] in the settings file, or make the topics of \
-             all types that the application writes"
-                .to_owned(),
-        ),
-        true => (error.to_string(), commands.allow_creation(&template.prefix)),
-    };
-    let detail = format!("no topic that {text} makes is there, and none may be made: {why}");
-    Finding::wrong("topic_creation", error.code(), detail, fix)
+    if settings.kafka.create_topics {
+        return Finding::note(
+            NAME,
+            format!(
+                "not every topic that {text} makes may be made ({error}): one that is missing \
+                 stops run, unless this user may Create it by its name, or any: {}",
+                commands.allow_creation(&template.prefix)
+            ),
+        );
+    }
+    if there > 0 {
+        return Finding::note(
+            NAME,
+            format!("kafka.create_topics is false: another topic that {text} makes stops run"),
+        );
+    }
+    Finding::wrong(
+        NAME,
+        error.code(),
+        format!("no topic that {text} makes is there, and kafka.create_topics is false"),
+        "set create_topics = true under [kafka] in the settings file, or make the topics of all \
+         types that the application writes",
+    )
 }
 
 /// Whether it is by decision that the topic is not made, and not by something wrong.
