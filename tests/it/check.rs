@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use serde_json::Value as Json;
 
 use crate::{
@@ -451,6 +452,64 @@ fn a_slot_that_no_standby_keeps_is_found_and_mended_as_printed() {
     session.run("SELECT pg_create_physical_replication_slot('standby')");
     let findings = assert_healthy(&settings);
     assert!(note_of(&findings, "failover").contains("synchronized_standby_slots"));
+}
+
+#[test]
+fn a_restored_server_and_a_standby_are_found() {
+    let shop = refusals::restored(200);
+    shop.server.restart();
+    let fix = diagnose(&shop.settings, "checkpoint", "checkpoint_ahead");
+    assert!(fix.contains("another postgres.slot"), "{fix}");
+    let shop = shop
+        .reconnected()
+        .with_settings(|settings| settings.with("[postgres]", "slot = \"second\""));
+    init(&shop.settings);
+    assert_healthy(&shop.settings);
+    shop.server.stop();
+    fs::write(shop.server.data_folder().join("standby.signal"), "").expect("written");
+    shop.server.restart();
+    let fix = diagnose(&shop.settings, "primary", "");
+    assert!(fix.contains("name the primary in postgres.url"), "{fix}");
+    let session = shop.server.session("shop");
+    session.run("SELECT pg_promote()");
+    wait_until("the promotion", PATIENCE, || {
+        session.value("SELECT pg_is_in_recovery()").as_deref() == Some("f")
+    });
+    assert_healthy(&shop.settings);
+}
+
+#[test]
+fn an_encoding_that_messages_cannot_have_is_found() {
+    let server = Server::start();
+    server
+        .session("postgres")
+        .run("CREATE DATABASE latin ENCODING LATIN1 LOCALE \"C\" TEMPLATE template0");
+    let settings = refusals::settings(&server, Broker::shared()).replaced("/shop\"", "/latin\"");
+    crate::support::workload::create_tables(&server.session("latin"));
+    assert_healthy(&settings);
+    let text = fs::read_to_string(settings.path()).expect("settings");
+    let messages = SettingsFile::of_text(format!("{text}\n[[message]]\nprefix = \"outbox\"\n"));
+    let fix = diagnose(&messages, "encoding", "settings");
+    assert!(fix.contains("outbox table"), "{fix}");
+}
+
+#[test]
+fn a_checkpoint_that_an_open_transaction_may_hide_is_a_note() {
+    let (server, broker) = (Server::start(), Broker::start());
+    let session = shop(&server);
+    let settings = SettingsFile::new(&server, &broker, "shop");
+    init(&settings);
+    let mut config = broker.client();
+    config.set("transactional.id", "another pipeline");
+    let other: BaseProducer = config.create().expect("a producer");
+    other.init_transactions(PATIENCE).expect("initialised");
+    other.begin_transaction().expect("begun");
+    other.send(BaseRecord::to(CHECKPOINTS).key("x").payload("{}")).expect("queued");
+    other.flush(PATIENCE).expect("sent");
+    let note = note_of(&assert_healthy(&settings), "checkpoint");
+    assert!(note.contains("another pipeline's open transaction"), "{note}");
+    other.abort_transaction(PATIENCE).expect("aborted");
+    drop(session);
 }
 
 /// A broker that lets nobody do anything but what it was told, the tests' own way in excepted.
