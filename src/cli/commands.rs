@@ -6,12 +6,12 @@ use clap::Parser;
 use tokio::runtime::Runtime;
 
 use super::{
-    arguments::{Arguments, Command},
+    arguments::{Arguments, Command, SchemaFormat},
     outcome,
 };
 use crate::{
     config::{Config, LoadError},
-    demo,
+    contract, demo,
     failure::Failure,
     pipeline::{self, Shutdown},
     telemetry,
@@ -29,6 +29,7 @@ pub fn main() -> ExitCode {
             Ok(code) => return code,
             Err(failure) => Err(failure),
         },
+        Command::Schema { format } => schema(&config, format),
         Command::Demo { duration, brokers } => {
             return demo(demo::Settings { duration: Some(duration), brokers });
         }
@@ -129,6 +130,17 @@ fn print_sql(path: &Path) -> Result<(), Box<dyn Failure>> {
     }
     // A slot made by hand has neither intent nor checkpoint, and would be refused.
     println!("-- `tailwater run` or `tailwater init` makes the slot \"{}\".", settings.slot);
+    Ok(())
+}
+
+fn schema(path: &Path, format: SchemaFormat) -> Result<(), Box<dyn Failure>> {
+    let config = load(path)?;
+    let events = &config.pipeline.event;
+    let document = match format {
+        SchemaFormat::JsonSchema => contract::json_schema(events),
+        SchemaFormat::AsyncApi => contract::async_api(events),
+    };
+    println!("{document:#}");
     Ok(())
 }
 

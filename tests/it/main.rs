@@ -2,6 +2,7 @@
 
 mod architecture;
 mod check;
+mod contract;
 mod demo;
 mod events;
 mod exactly_once;
