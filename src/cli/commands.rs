@@ -103,10 +103,10 @@ fn check(path: &Path, json: bool) -> Result<ExitCode, Box<dyn Failure>> {
         })
     })?;
     let Some(findings) = findings else { return Ok(ExitCode::SUCCESS) };
-    match json {
-        true => println!("{}", super::check::as_json(&findings)),
-        false => print!("{}", super::check::in_words(&findings)),
-    }
+    outcome::print(&match json {
+        true => super::check::as_json(&findings) + "\n",
+        false => super::check::in_words(&findings),
+    });
     if let Some(unreached) = pipeline::check::unreached(&findings) {
         outcome::say(&unreached.detail, unreached.fix.as_deref().unwrap_or_default());
     }
@@ -140,7 +140,7 @@ fn schema(path: &Path, format: SchemaFormat) -> Result<(), Box<dyn Failure>> {
         SchemaFormat::JsonSchema => contract::json_schema(events),
         SchemaFormat::AsyncApi => contract::async_api(events),
     };
-    println!("{document:#}");
+    outcome::print(&format!("{document:#}\n"));
     Ok(())
 }
 

@@ -18,8 +18,8 @@ const BINDING_VERSION: &str = "0.5.0";
 /// values make is an address with parameters.
 pub fn async_api(settings: &Settings) -> Value {
     let (mut all, mut operations, mut messages) = (Map::new(), Map::new(), Map::new());
-    for (ordinal, channel) in channels(settings).iter().enumerate() {
-        let id = name(&channel.address, ordinal);
+    for channel in &channels(settings) {
+        let id = name(&channel.address, &all);
         let names: Vec<String> =
             (0..channel.messages.len()).map(|ordinal| format!("{id}.{}", ordinal + 1)).collect();
         for (name, message) in names.iter().zip(&channel.messages) {
@@ -89,9 +89,31 @@ fn of_message(settings: &Settings, message: &Message) -> Value {
     })
 }
 
-/// A name for references, which begins so that people know what is meant. Two addresses may differ in
-/// nothing but their braces.
-fn name(address: &str, ordinal: usize) -> String {
+/// A name for references: the address without its braces, which mean something there. Two addresses
+/// may differ in nothing else.
+fn name(address: &str, taken: &Map<String, Value>) -> String {
     let plain: String = address.chars().filter(|letter| !"{}".contains(*letter)).collect();
-    format!("{}-{plain}", ordinal + 1)
+    let mut name = plain.clone();
+    let mut ordinal = 1;
+    while taken.contains_key(&name) {
+        ordinal += 1;
+        name = format!("{plain}-{ordinal}");
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_that_differ_in_their_braces_have_names_of_their_own() {
+        let mut taken = Map::new();
+        for expected in ["domain.events", "domain.events-2", "domain.events-3"] {
+            let name = name("{domain}.events", &taken);
+            assert_eq!(name, expected);
+            taken.insert(name, Value::Null);
+        }
+        assert_eq!(super::name("{type}", &taken), "type");
+    }
 }

@@ -152,6 +152,16 @@ fn defects_of_role_and_tables_are_found_alone_and_mended_as_printed() {
     let by_superuser = |defect, name, code| {
         cured_by_sql(settings, (superuser, defect), (name, code), superuser);
     };
+    let mistaken = ward.settings().replaced("/shop\"", "/shopp\"");
+    assert!(diagnose(&mistaken, "postgres", "settings").contains("postgres.url"));
+    ward.server.admit("host all tailwater 127.0.0.1/32 scram-sha-256");
+    assert!(diagnose(settings, "postgres", "auth_failed").contains("postgres.password_file"));
+    ward.server.admit("host all all 127.0.0.1/32 trust");
+    assert_healthy(settings);
+    let stranger = ward.settings().replaced("tailwater@", "stranger@");
+    run_sql(superuser, &diagnose(&stranger, "postgres", "auth_failed"));
+    superuser.run("GRANT tailwater TO stranger");
+    assert_healthy(&stranger);
     by_superuser("ALTER ROLE tailwater NOREPLICATION", "role", "no_replication_role");
     by_superuser(
         "REVOKE CREATE ON DATABASE shop FROM tailwater",
@@ -616,7 +626,7 @@ fn defects_of_kafka_are_found_alone_and_mended_as_printed() {
     let many = fresh()
         .with("[[outbox]]", "topic = \"order-{type}\"")
         .with("[kafka]", "topic = { replication_factor = 3 }");
-    let fix = diagnose(&many, "topic_creation", "topic_missing");
+    let fix = diagnose(&many, "topic_creation", "");
     assert!(fix.contains("topic.replication_factor"), "{fix}");
     assert_healthy(&many.replaced("replication_factor = 3", "replication_factor = 1"));
 

@@ -32,9 +32,9 @@ pub async fn check(settings: &Settings, shutdown: &Shutdown) -> Option<Vec<Findi
         patiently(shutdown, async || connect(settings.kafka_for_trial("0"), shutdown).await),
     );
     let mut findings = Vec::new();
-    let sql = reached(sql, "postgres", &mut findings)?;
+    let sql = reached(sql, |failure| findings.push(server::unreached(settings, failure)))?;
     let mut of_kafka = Vec::new();
-    let kafka = reached(kafka, "kafka", &mut of_kafka)?;
+    let kafka = reached(kafka, |failure| of_kafka.push(Finding::of("kafka", &**failure)))?;
 
     let pipeline = Pipeline { settings, shutdown };
     match sql {
@@ -52,17 +52,16 @@ pub async fn check(settings: &Settings, shutdown: &Shutdown) -> Option<Vec<Findi
     Some(findings)
 }
 
-/// What came of a connection: none of none where the end was asked for.
+/// What came of a connection; none of it where the end was asked for.
 fn reached<T>(
     outcome: Result<Option<T>, Failed>,
-    name: &'static str,
-    findings: &mut Vec<Finding>,
+    report: impl FnOnce(&Failed),
 ) -> Option<Option<T>> {
     match outcome {
         Ok(None) => None,
         Ok(reached) => Some(reached),
         Err(failure) => {
-            findings.push(Finding::of(name, &*failure));
+            report(&failure);
             Some(None)
         }
     }

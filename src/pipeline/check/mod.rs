@@ -2,9 +2,9 @@
 //! moved or fenced.
 //!
 //! ```text
-//! examination ──► server, slot, tables (PostgreSQL) ──┐
+//! examination ──► server, slot, tables, columns ──────┐
 //!      │                                              ├──► findings
-//!      └────────► brokers, topics (Kafka) ──► checkpoint
+//!      └────────► brokers, topics ─► checkpoint
 //! ```
 //!
 //! Each side is looked at whatever the other one says. What `run` judges is judged by the same code,
@@ -12,6 +12,7 @@
 
 mod brokers;
 mod checkpoint;
+mod columns;
 mod commands;
 mod examination;
 mod finding;

@@ -26,6 +26,22 @@ const VERSION_MIN: i32 = 140_000;
 /// Below this a pause of ours, as a status every ten seconds, could cost the connection.
 const SENDER_TIMEOUT_MIN_MS: u64 = 20_000;
 
+/// Nobody is logged in.
+pub(super) fn unreached(settings: &Settings, failure: &Failed) -> Finding {
+    const NAME: &str = "postgres";
+    let error: &dyn std::error::Error = &**failure;
+    let said = error.downcast_ref().and_then(PostgresError::server_message);
+    // What it says where it asks for no password; else it does not tell such a role from others.
+    let has_no_role = said
+        .is_some_and(|said| said.sqlstate == "28000" && said.message.ends_with("does not exist"));
+    if has_no_role {
+        let role = quote_identifier(&settings.postgres.user);
+        let fix = format!("CREATE ROLE {role} LOGIN REPLICATION; -- and PASSWORD '…' as it needs");
+        return Finding::refused(NAME, &**failure, fix);
+    }
+    Finding::of(NAME, &**failure)
+}
+
 /// What is known of the server.
 pub(super) struct Examined {
     pub(super) diagnosis: Diagnosis,
@@ -126,9 +142,8 @@ fn refused(role: &str, diagnosis: &Diagnosis, failure: &Failed) -> Finding {
         );
         return Finding::refused("role", &**failure, fix);
     }
-    let error: &dyn std::error::Error = &**failure;
-    let sqlstate = error.downcast_ref().and_then(PostgresError::sqlstate);
-    if sqlstate == Some("53300") {
+    // 53300 says it of walsenders and of connections of whatever kind.
+    if diagnosis.senders >= diagnosis.senders_max {
         return Finding::refused("wal_senders", &**failure, more_senders(diagnosis));
     }
     Finding::of("role", &**failure)

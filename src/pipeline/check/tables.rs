@@ -1,17 +1,16 @@
 //! The outbox tables and the publication: whether they are there and fit, whether every row that is
 //! inserted comes by, and where a first start has to make something, whether it may.
 
-use super::finding::Finding;
+use super::{columns, finding::Finding};
 use crate::{
     checkpoint::Fingerprint,
-    event::{ColumnProblem, EventError, Mapping, outbox::ColumnName},
+    event::{Mapping, outbox::ColumnName},
     failure::Code,
     pipeline::{
         continuity::{self, judge_operations},
         outbox_tables::{self, TableMistake},
         refusal::not_published,
         settings::Settings,
-        start::check_table,
     },
     postgres::{
         PostgresError, TableName, diagnosis,
@@ -56,7 +55,7 @@ pub(super) async fn examine(
         Some(found) => present(settings, sql, found, known, findings).await?,
     }
     for table in &fit {
-        findings.push(columns(settings, sql, mapping, table).await?);
+        findings.push(columns::examine(settings, sql, mapping, table).await);
     }
     Ok(())
 }
@@ -137,7 +136,7 @@ async fn absent(
                 "there is no publication \"{name}\" yet, and role {} cannot make it: {lack}",
                 settings.postgres.user
             ),
-            format!("{}; -- as a role that may", publication::create_sql(name, &settings.tables)),
+            format!("{}; -- as a role that may", publication::create_sql(name, fit)),
         ),
     });
     Ok(())
@@ -290,81 +289,4 @@ async fn without_identity(
          identity: the application's own UPDATE and DELETE fail"
     );
     Ok(Finding::wrong("replica_identity", None, detail, fix))
-}
-
-/// Whether the columns that come by are what events need.
-async fn columns(
-    settings: &Settings,
-    sql: &Sql,
-    mapping: &Mapping,
-    table: &TableName,
-) -> Result<Finding, PostgresError> {
-    const NAME: &str = "columns";
-    let failure = match check_table(settings, sql, mapping, table).await {
-        Ok(withheld) if withheld.is_empty() => {
-            return Ok(Finding::fine(NAME, format!("table {table} has what events need")));
-        }
-        Ok(withheld) => {
-            let names: Vec<String> =
-                withheld.iter().map(|column| format!("\"{}\"", column.name)).collect();
-            return Ok(Finding::note(
-                NAME,
-                format!(
-                    "the publication does not deliver {} of {table}; events do without",
-                    names.join(", ")
-                ),
-            ));
-        }
-        Err(failure) => failure,
-    };
-    let error: &dyn std::error::Error = &*failure;
-    Ok(match error.downcast_ref() {
-        Some(EventError::Column { column, problem, .. }) => {
-            Finding::refused(NAME, &*failure, column_sql(table, column, problem))
-        }
-        Some(_) | None => Finding::of(NAME, &*failure),
-    })
-}
-
-/// The SQL that gives a table the column that is needed.
-fn column_sql(table: &TableName, column: &str, problem: &ColumnProblem) -> String {
-    let (quoted, column) = (table.quoted(), quote_identifier(column));
-    match problem {
-        ColumnProblem::Missing { role } => format!(
-            "ALTER TABLE {quoted} ADD COLUMN {column} {}; -- or name another column under {role} \
-             in the settings file",
-            type_of(role)
-        ),
-        ColumnProblem::NotPublished { mend, .. } => pasteable(mend),
-        ColumnProblem::Type { role, .. } => {
-            let new = type_of(role);
-            let value = match new {
-                "jsonb" => format!("to_jsonb({column})"),
-                new => format!("{column}::text::{new}"),
-            };
-            format!(
-                "ALTER TABLE {quoted} ALTER COLUMN {column} TYPE {new} USING {value}; -- or name \
-                 another column under {role} in the settings file"
-            )
-        }
-    }
-}
-
-/// A sentence with its SQL behind a colon, as SQL with the rest in a comment.
-fn pasteable(mend: &str) -> String {
-    let Some((why, sql)) = mend.split_once(": ") else { return mend.to_owned() };
-    let sql = sql.trim_end_matches('.');
-    let (sql, then) = sql.split_once(", and ").unwrap_or((sql, ""));
-    let comma = if then.is_empty() { "" } else { "; then " };
-    format!("{sql}; -- {why}{comma}{then}")
-}
-
-/// What a column is in schemas/outbox.sql.
-fn type_of(role: &str) -> &'static str {
-    match role {
-        "columns.id" => "uuid",
-        "columns.payload" | "columns.headers" => "jsonb",
-        "columns.created_at" => "timestamptz",
-        _ => "text",
-    }
 }

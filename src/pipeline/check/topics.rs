@@ -211,15 +211,19 @@ pub(super) fn refused_creation(
     let KafkaError::TopicMissing { reason, command, .. } = error else {
         return Finding::of(NAME, error);
     };
-    let is_replication = reason.as_ref().is_some_and(|reason| reason.contains("eplication"));
-    let fix = match (is_replication, settings.kafka.topic.replication_factor) {
-        (true, Some(factor)) => format!(
+    // Which `run` tries again, because a cluster that starts says so too.
+    if reason.as_ref().is_some_and(|reason| reason.to_lowercase().contains("replication factor")) {
+        let wanted = match settings.kafka.topic.replication_factor {
+            Some(factor) => format!("it is {factor}"),
+            None => "the brokers' own default is more".to_owned(),
+        };
+        let fix = format!(
             "set topic.replication_factor under [kafka] in the settings file to the number of \
-             brokers, or less; it is {factor}"
-        ),
-        _ => commands.of_error(command),
-    };
-    Finding::refused(NAME, error, fix)
+             brokers, or less; {wanted}"
+        );
+        return Finding::wrong(NAME, None, error.to_string(), fix);
+    }
+    Finding::refused(NAME, error, commands.of_error(command))
 }
 
 /// A topic that we may not even see.
