@@ -110,18 +110,24 @@ impl Pipeline<'_> {
         tables::examine(settings, &sql, &mapping, known, findings).await?;
 
         // A slot that cannot be read was reported; a standby cannot be judged.
-        let slot = match slot {
+        let (slot, margin) = match slot {
             slot::Examined::Unreadable => return Ok(()),
-            slot::Examined::Absent => None,
-            slot::Examined::Readable(slot) => Some(slot),
+            slot::Examined::Absent => (None, None),
+            slot::Examined::Readable(slot, margin) => (Some(slot), margin),
         };
         let is_known = look.as_ref().is_some_and(|look| look.checkpoint.is_some());
         if slot.is_none() && !is_known {
             slot::examine_absence(settings, &sql, &found.diagnosis, findings).await?;
         }
+        let mut is_ours = !is_nobodys;
         if let (Some(server), Some(look), false) = (found.server, look, found.is_in_recovery) {
             let ground = Ground::on(settings, server, sql, self.shutdown);
-            findings.push(checkpoint::examine(&ground, slot.as_ref(), &look).await);
+            let finding = checkpoint::examine(&ground, slot.as_ref(), &look).await;
+            is_ours &= finding.is_ok();
+            findings.push(finding);
+        }
+        if let (Some(margin), true) = (margin, is_ours) {
+            findings.extend(slot::failover(settings, margin, &found.diagnosis));
         }
         Ok(())
     }

@@ -20,7 +20,7 @@ pub(super) enum Examined {
     /// There is none.
     Absent,
     /// There is one that can be read.
-    Readable(Slot),
+    Readable(Slot, Option<SlotMargin>),
     /// There is one that cannot.
     Unreadable,
 }
@@ -50,11 +50,9 @@ pub(super) async fn examine(
         ),
         None => Finding::fine("slot", format!("slot \"{name}\" is there, and free to be taken")),
     });
-    if let Some(margin) = diagnosis::slot_margin(sql, name).await? {
-        findings.push(retained(&slot, margin, diagnosis));
-        findings.extend(failover(settings, margin, diagnosis));
-    }
-    Ok(Examined::Readable(slot))
+    let margin = diagnosis::slot_margin(sql, name).await?;
+    findings.extend(margin.map(|margin| retained(&slot, margin, diagnosis)));
+    Ok(Examined::Readable(slot, margin))
 }
 
 fn retained(slot: &Slot, margin: SlotMargin, diagnosis: &Diagnosis) -> Finding {
@@ -83,8 +81,12 @@ fn mebibytes(bytes: i64) -> i64 {
     bytes.max(0) / (1 << 20)
 }
 
-/// From 17 on a slot says whether standbys keep it.
-fn failover(settings: &Settings, margin: SlotMargin, diagnosis: &Diagnosis) -> Option<Finding> {
+/// From 17 on a slot says whether standbys keep it. Of a slot that is ours.
+pub(super) fn failover(
+    settings: &Settings,
+    margin: SlotMargin,
+    diagnosis: &Diagnosis,
+) -> Option<Finding> {
     let name = "failover";
     let slot = &settings.slot;
     let is_kept = margin.failover?;
