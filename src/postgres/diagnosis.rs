@@ -96,6 +96,8 @@ pub async fn standbys(sql: &Sql, application: &str) -> Result<Vec<Option<String>
 /// What a slot has beside [`super::slot::Slot`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SlotMargin {
+    /// What the server keeps for it; none on a standby, and where it keeps nothing.
+    pub retained_bytes: Option<i64>,
     /// How much more may be written before the slot is in danger; none where there is no bound.
     pub safe_wal_bytes: Option<i64>,
     /// Whether it survives a failover; none before 17.
@@ -107,12 +109,17 @@ pub struct SlotMargin {
 /// # Errors
 /// Where the connection breaks.
 pub async fn slot_margin(sql: &Sql, slot: &SlotName) -> Result<Option<SlotMargin>, PostgresError> {
-    const SQL: &str = "SELECT safe_wal_size, (to_jsonb(s) ->> 'failover')::bool \
+    const SQL: &str = "SELECT safe_wal_size, (to_jsonb(s) ->> 'failover')::bool, \
+        CASE WHEN NOT pg_is_in_recovery() \
+            THEN pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::int8 END \
         FROM pg_replication_slots s WHERE slot_name = $1";
     let action = format!("look at replication slot \"{slot}\"");
     let rows = sql.rows(&action, SQL, &[&slot.as_str()]).await?;
-    let margin =
-        |row: &tokio_postgres::Row| SlotMargin { safe_wal_bytes: row.get(0), failover: row.get(1) };
+    let margin = |row: &tokio_postgres::Row| SlotMargin {
+        safe_wal_bytes: row.get(0),
+        failover: row.get(1),
+        retained_bytes: row.get(2),
+    };
     Ok(rows.first().map(margin))
 }
 

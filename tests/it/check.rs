@@ -632,6 +632,18 @@ fn defects_of_kafka_are_found_alone_and_mended_as_printed() {
     let fix = diagnose(&unmade, "topic_creation", "topic_missing");
     assert!(fix.contains("set create_topics = true"), "{fix}");
     assert_healthy(&unmade.replaced("create_topics = false", "create_topics = true"));
+    // It could be any topic, so nothing of those that are there says anything.
+    let any =
+        fresh().with("[[outbox]]", "topic = \"{type}\"").with("[kafka]", "create_topics = false");
+    let told = note_of(&assert_healthy(&any), "topic_creation");
+    assert!(told.contains("that is not there stops run"), "{told}");
+    // Topics of others do not count where ours are made.
+    broker.create_topic("order-of-others", 1, &[]);
+    take("--operation Write --topic order --resource-pattern-type prefixed");
+    let others = fresh().with("[[outbox]]", "topic = \"order-{type}\"");
+    assert_healthy(&others);
+    diagnose(&others.with("[kafka]", "create_topics = false"), "topic", "kafka_denied");
+    allow("--operation Write --topic order --resource-pattern-type prefixed");
     let many = fresh()
         .with("[[outbox]]", "topic = \"order-{type}\"")
         .with("[kafka]", "topic = { replication_factor = 3 }");

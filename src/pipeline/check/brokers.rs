@@ -79,13 +79,12 @@ fn checkpoints(
                 replication_factor: settings.kafka.topic.replication_factor,
                 config: store::topic_config(),
             };
-            findings.push(match kafka.try_creation(name, &wanted) {
-                Ok(()) => Finding::note(
-                    NAME,
-                    format!("topic \"{name}\" is not there yet; run and init make it"),
-                ),
-                Err(error) => topics::refused_creation(&commands, settings, &error),
-            });
+            let creation = kafka.try_creation(name, &wanted)?;
+            let refused = topics::refused_creation(&commands, settings, &creation);
+            findings.push(refused.unwrap_or_else(|| {
+                let detail = format!("topic \"{name}\" is not there yet; run and init make it");
+                Finding::note(NAME, detail)
+            }));
             return Ok(Some(Look { complete: true, ..Look::default() }));
         }
     };

@@ -34,19 +34,16 @@ pub async fn check(settings: &Settings, shutdown: &Shutdown) -> Option<Vec<Findi
     let mut findings = Vec::new();
     let sql = reached(sql, |failure| findings.push(server::unreached(settings, failure)))?;
     let mut of_kafka = Vec::new();
-    let kafka = reached(kafka, |failure| of_kafka.push(Finding::of("kafka", &**failure)))?;
+    let mut kafka = reached(kafka, |failure| of_kafka.push(Finding::of("kafka", &**failure)))?;
 
     let pipeline = Pipeline { settings, shutdown };
-    match sql {
-        Some(sql) => {
-            let outcome = pipeline.examine(sql, kafka, &mut findings, &mut of_kafka).await;
-            findings.extend(outcome.err().map(|failure| Finding::of("postgres", &*failure)));
-        }
-        None => {
-            if let Some(kafka) = kafka {
-                pipeline.examine_kafka(kafka, None, &mut of_kafka).await;
-            }
-        }
+    if let Some(sql) = sql {
+        let outcome = pipeline.examine(sql, &mut kafka, &mut findings, &mut of_kafka).await;
+        findings.extend(outcome.err().map(|failure| Finding::of("postgres", &*failure)));
+    }
+    // The server did not say whose checkpoint to look for.
+    if let Some(kafka) = kafka {
+        pipeline.examine_kafka(kafka, None, &mut of_kafka).await;
     }
     findings.append(&mut of_kafka);
     Some(findings)
@@ -83,7 +80,7 @@ impl Pipeline<'_> {
     async fn examine(
         &self,
         sql: Sql,
-        kafka: Option<Kafka>,
+        kafka: &mut Option<Kafka>,
         findings: &mut Vec<Finding>,
         of_kafka: &mut Vec<Finding>,
     ) -> Result<(), Failed> {
@@ -94,7 +91,7 @@ impl Pipeline<'_> {
             Some(server) => server.identity.system_id.clone(),
             None => diagnosis::system_id(&sql).await?,
         };
-        let look = match kafka {
+        let look = match kafka.take() {
             Some(kafka) => self.examine_kafka(kafka, Some(&system_id), of_kafka).await,
             None => None,
         };

@@ -232,28 +232,27 @@ async fn standbys(
     })
 }
 
-/// What the server keeps for a slot whose daemon is away, and for how long.
+/// What the server keeps for a slot whose daemon is away, and for how long. Only its operator can say
+/// whether that is right.
 fn retention(diagnosis: &Diagnosis) -> Finding {
-    let name = "wal_retention";
-    let detail = match diagnosis.slot_wal_keep_mebibytes {
-        Some(mebibytes) => {
-            format!(
-                "a slot is lost when it holds more than {mebibytes} MiB (max_slot_wal_keep_size)"
-            )
-        }
-        None => "no bound: while the daemon is away the server keeps WAL until its disk is full \
-                 (max_slot_wal_keep_size)"
+    const NAME: &str = "wal_retention";
+    let bound = match diagnosis.slot_wal_keep_mebibytes {
+        Some(mebibytes) => format!(
+            "max_slot_wal_keep_size: a slot that would hold more than {mebibytes} MiB is lost"
+        ),
+        None => "no max_slot_wal_keep_size: while the daemon is away, WAL is kept until the \
+                 disk is full"
             .to_owned(),
     };
-    match diagnosis.idle_slot_timeout_seconds {
-        Some(seconds) => Finding::note(
-            name,
-            format!(
-                "{detail}; and when its daemon is away for {seconds} s \
-                 (idle_replication_slot_timeout)"
-            ),
-        ),
-        None => Finding::fine(name, detail),
+    let timeout = diagnosis.idle_slot_timeout_seconds.map(|seconds| {
+        format!(
+            "; idle_replication_slot_timeout: it is lost too when the daemon is away for \
+             {seconds} s"
+        )
+    });
+    match (diagnosis.slot_wal_keep_mebibytes, timeout) {
+        (Some(_), None) => Finding::fine(NAME, bound),
+        (_, timeout) => Finding::note(NAME, bound + &timeout.unwrap_or_default()),
     }
 }
 
@@ -281,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_of_idle_slots_is_told() {
+    fn what_may_happen_to_a_slot_without_a_daemon_is_told() {
         let mut diagnosis = Diagnosis {
             version: "18.4".to_owned(),
             version_number: 180_004,
@@ -300,5 +299,7 @@ mod tests {
         let found = retention(&diagnosis);
         assert_eq!(found.verdict, Verdict::Note);
         assert!(found.detail.contains("64 MiB") && found.detail.contains("3600 s"), "{found:?}");
+        diagnosis.slot_wal_keep_mebibytes = None;
+        assert!(retention(&diagnosis).detail.contains("until the disk is full"));
     }
 }

@@ -58,15 +58,15 @@ pub(super) async fn examine(
 fn retained(slot: &Slot, margin: SlotMargin, diagnosis: &Diagnosis) -> Finding {
     let name = "retained_wal";
     let status = slot.wal_status.as_deref().unwrap_or("unknown");
+    let held = mebibytes(margin.retained_bytes.unwrap_or(0));
+    let held = format!("{held} MiB of WAL are kept for it (wal_status {status})");
     let (Some(left), Some(bound)) = (margin.safe_wal_bytes, diagnosis.slot_wal_keep_mebibytes)
     else {
-        return Finding::fine(name, format!("wal_status is {status}"));
+        return Finding::fine(name, held);
     };
-    let detail = format!(
-        "wal_status is {status}; {} of {bound} MiB are left before the slot is lost",
-        mebibytes(left)
-    );
-    if status == "unreserved" || left / (1 << 20) * 100 < bound * MARGIN_PERCENT_MIN {
+    let left = mebibytes(left);
+    let detail = format!("{held}; {left} of {bound} MiB are left before the slot is lost");
+    if status == "unreserved" || left * 100 < bound * MARGIN_PERCENT_MIN {
         let fix = format!(
             "ALTER SYSTEM SET max_slot_wal_keep_size = '{}MB'; SELECT pg_reload_conf(); -- and \
              start the daemon, or find out why it is behind",
@@ -77,6 +77,7 @@ fn retained(slot: &Slot, margin: SlotMargin, diagnosis: &Diagnosis) -> Finding {
     Finding::fine(name, detail)
 }
 
+/// Of a position that is behind already nothing is left.
 fn mebibytes(bytes: i64) -> i64 {
     bytes.max(0) / (1 << 20)
 }

@@ -5,10 +5,10 @@ use crate::{
     event::{Piece, TypeGlob},
     failure::Failure as _,
     pipeline::settings::Settings,
-    sink::kafka::{Kafka, KafkaError, Right, TopicReport, TopicState},
+    sink::kafka::{Creation, Kafka, KafkaError, Right, TopicReport, TopicState},
 };
 
-/// How many topics of one template are looked at.
+/// How many topics of one template are looked at: each costs two requests.
 const MATCHES_MAX: usize = 50;
 
 /// What stands in a template's places where its creation is tried.
@@ -19,8 +19,18 @@ struct Open {
     text: String,
     /// What it begins with, whatever the event.
     prefix: String,
-    pattern: TypeGlob,
+    /// None where it could be any topic.
+    pattern: Option<TypeGlob>,
     sample: String,
+}
+
+/// Topics that are there and that a template may make.
+#[derive(Clone, Copy)]
+struct Candidates<'a> {
+    /// What we may write to; anybody's, as far as one can tell.
+    ours: &'a [(String, TopicReport)],
+    /// Names of the others.
+    denied: &'a [String],
 }
 
 /// Looks at all topics that events may go to.
@@ -38,15 +48,23 @@ pub(super) fn examine(
     }
     let names = kafka.topic_names()?;
     for template in templates {
-        let candidates = names.iter().filter(|name| template.pattern.matches(name));
-        let candidates = candidates.filter(|name| **name != settings.kafka.checkpoint_topic);
-        let mut there = Vec::new();
-        for name in candidates.take(MATCHES_MAX) {
-            if let TopicState::There(report) = kafka.survey_topic(name)? {
-                there.push((name.clone(), report));
+        let matches = |name: &&String| {
+            let is_match = template.pattern.as_ref().is_some_and(|pattern| pattern.matches(name));
+            is_match && **name != settings.kafka.checkpoint_topic
+        };
+        let (mut ours, mut denied) = (Vec::new(), Vec::new());
+        for name in names.iter().filter(matches).take(MATCHES_MAX) {
+            match kafka.survey_topic(name)? {
+                TopicState::There(report) if may(&report, Right::Write) => {
+                    ours.push((name.clone(), report));
+                }
+                TopicState::There(_) | TopicState::Hidden => denied.push(name.clone()),
+                // Deleted at this moment.
+                TopicState::Missing => {}
             }
         }
-        of_template(kafka, settings, &template, &there, findings)?;
+        let candidates = Candidates { ours: &ours, denied: &denied };
+        of_template(kafka, settings, &template, candidates, findings)?;
     }
     Ok(())
 }
@@ -92,7 +110,8 @@ impl Open {
             pattern.push('*');
             sample.push_str(SAMPLE);
         }
-        let pattern = TypeGlob::parse(&pattern).ok()?;
+        let is_any = pattern.chars().all(|letter| !letter.is_ascii_alphanumeric());
+        let pattern = TypeGlob::parse(&pattern).ok().filter(|_| !is_any);
         // Without a place it is a topic that the settings name.
         prefix.map(|prefix| Self { text, prefix, pattern, sample })
     }
@@ -108,10 +127,12 @@ fn known(kafka: &Kafka, settings: &Settings, name: &str) -> Result<Finding, Kafk
             None => Finding::fine(NAME, in_words(name, &report)),
         },
         TopicState::Hidden => hidden(&commands, name),
-        TopicState::Missing => match kafka.try_creation(name, &settings.kafka.topic) {
-            Ok(()) => Finding::note(NAME, format!("topic \"{name}\" is not there yet; it is made")),
-            Err(error) => refused_creation(&commands, settings, &error),
-        },
+        TopicState::Missing => {
+            let creation = kafka.try_creation(name, &settings.kafka.topic)?;
+            refused_creation(&commands, settings, &creation).unwrap_or_else(|| {
+                Finding::note(NAME, format!("topic \"{name}\" is not there yet; it is made"))
+            })
+        }
     })
 }
 
@@ -120,55 +141,49 @@ fn of_template(
     kafka: &Kafka,
     settings: &Settings,
     template: &Open,
-    there: &[(String, TopicReport)],
+    candidates: Candidates<'_>,
     findings: &mut Vec<Finding>,
 ) -> Result<(), KafkaError> {
-    const NAME: &str = "topic";
     let commands = Commands::new(&settings.kafka);
     let text = &template.text;
-    let is_ours = |(_, report): &&(String, TopicReport)| may(report, Right::Write);
-    let ours: Vec<_> = there.iter().filter(is_ours).collect();
-    if let ([(first, _), ..], true) = (there, ours.is_empty()) {
-        let denied = KafkaError::Denied {
-            action: format!("write to \"{first}\", or any other topic that {text} makes"),
-            reason: "no right to Write".to_owned(),
-        };
-        let all: Vec<String> = there.iter().map(|(name, _)| commands.allow_writing(name)).collect();
-        findings.push(Finding::refused(NAME, &denied, all.join("; ")));
-        return Ok(());
-    }
-    for (name, report) in &ours {
+    for (name, report) in candidates.ours {
         findings.push(judge(&commands, name, report).unwrap_or_else(|| {
-            Finding::fine(NAME, format!("{} (by {text})", in_words(name, report)))
+            Finding::fine("topic", format!("{} (by {text})", in_words(name, report)))
         }));
     }
-    match kafka.try_creation(&template.sample, &settings.kafka.topic) {
-        Ok(()) => findings.push(Finding::fine(
-            "topic_creation",
-            format!("topics that {text} makes are made with their first event"),
-        )),
-        Err(error @ KafkaError::TopicMissing { .. }) if is_denied(settings, &error) => {
-            findings.push(not_to_be_made(&commands, settings, template, (ours.len(), &error)));
+    let creation = kafka.try_creation(&template.sample, &settings.kafka.topic)?;
+    findings.push(match &creation {
+        Creation::NotAllowed(error) => {
+            not_to_be_made(&commands, settings, template, candidates, error)
         }
-        Err(error @ KafkaError::TopicMissing { .. }) => {
-            findings.push(refused_creation(&commands, settings, &error));
-        }
-        Err(error) => return Err(error),
-    }
+        creation => refused_creation(&commands, settings, creation).unwrap_or_else(|| {
+            let detail = format!("topics that {text} makes are made with their first event");
+            Finding::fine("topic_creation", detail)
+        }),
+    });
     Ok(())
 }
 
-/// Topics of the template may not be made. That is wrong only where none is there either: those that
-/// are there may be all that are needed. Who may make topics may do so for single names only, which
-/// nobody tells us.
+/// Topics of the template may not be made. That is wrong only where none is there either that may be
+/// written to: those may be all that are needed. Who may make topics may do so for single names only,
+/// which nobody tells us.
 fn not_to_be_made(
     commands: &Commands<'_>,
     settings: &Settings,
     template: &Open,
-    (there, error): (usize, &KafkaError),
+    Candidates { ours, denied }: Candidates<'_>,
+    error: &KafkaError,
 ) -> Finding {
     const NAME: &str = "topic_creation";
     let text = &template.text;
+    if let ([first, ..], []) = (denied, ours) {
+        let error = KafkaError::Denied {
+            action: format!("write to topic \"{first}\", or any other one that {text} makes"),
+            reason: "no right to Write".to_owned(),
+        };
+        let all: Vec<String> = denied.iter().map(|name| commands.allow_writing(name)).collect();
+        return Finding::refused("topic", &error, all.join("; "));
+    }
     if settings.kafka.create_topics {
         return Finding::note(
             NAME,
@@ -179,10 +194,13 @@ fn not_to_be_made(
             ),
         );
     }
-    if there > 0 {
+    if template.pattern.is_none() || !ours.is_empty() {
         return Finding::note(
             NAME,
-            format!("kafka.create_topics is false: another topic that {text} makes stops run"),
+            format!(
+                "kafka.create_topics is false: a topic that {text} makes and that is not there \
+                 stops run"
+            ),
         );
     }
     Finding::wrong(
@@ -194,36 +212,32 @@ fn not_to_be_made(
     )
 }
 
-/// Whether it is by decision that the topic is not made, and not by something wrong.
-fn is_denied(settings: &Settings, error: &KafkaError) -> bool {
-    let KafkaError::TopicMissing { reason, .. } = error else { return false };
-    !settings.kafka.create_topics
-        || reason.as_ref().is_some_and(|reason| reason.to_lowercase().contains("authoriz"))
-}
-
-/// A topic that is missing and would not be made.
+/// A topic that is missing and would not be made; none where it would.
 pub(super) fn refused_creation(
     commands: &Commands<'_>,
     settings: &Settings,
-    error: &KafkaError,
-) -> Finding {
+    creation: &Creation,
+) -> Option<Finding> {
     const NAME: &str = "topic_creation";
-    let KafkaError::TopicMissing { reason, command, .. } = error else {
-        return Finding::of(NAME, error);
-    };
-    // Which `run` tries again, because a cluster that starts says so too.
-    if reason.as_ref().is_some_and(|reason| reason.to_lowercase().contains("replication factor")) {
-        let wanted = match settings.kafka.topic.replication_factor {
-            Some(factor) => format!("it is {factor}"),
-            None => "the brokers' own default is more".to_owned(),
-        };
-        let fix = format!(
-            "set topic.replication_factor under [kafka] in the settings file to the number of \
-             brokers, or less; {wanted}"
-        );
-        return Finding::wrong(NAME, None, error.to_string(), fix);
-    }
-    Finding::refused(NAME, error, commands.of_error(command))
+    Some(match creation {
+        Creation::Possible => return None,
+        // Which `run` tries again, because a cluster that starts says so too.
+        Creation::TooFewBrokers(error) => {
+            let wanted = match settings.kafka.topic.replication_factor {
+                Some(factor) => format!("it is {factor}"),
+                None => "the brokers' own default is more".to_owned(),
+            };
+            let fix = format!(
+                "set topic.replication_factor under [kafka] in the settings file to the number of \
+                 brokers, or less; {wanted}"
+            );
+            Finding::wrong(NAME, None, error.to_string(), fix)
+        }
+        Creation::NotAllowed(error) | Creation::Refused(error) => {
+            let hint = error.hint().unwrap_or_default();
+            Finding::refused(NAME, error, commands.of_error(&hint))
+        }
+    })
 }
 
 /// A topic that we may not even see.

@@ -44,4 +44,4 @@ pub use properties::PROTECTED_PROPERTIES;
 pub use reader::{Offsets, Reader, StoredRecord};
 pub use settings::{Administration, Settings, TopicSettings};
 pub use sink::{BATCHES_MAX, KafkaSink};
-pub use survey::{Right, TopicReport, TopicState};
+pub use survey::{Creation, Right, TopicReport, TopicState};

@@ -64,6 +64,19 @@ pub enum TopicState {
     There(TopicReport),
 }
 
+/// Whether a topic could be made; where not, [`KafkaError::TopicMissing`] has the reason.
+#[derive(Debug)]
+pub enum Creation {
+    /// It could.
+    Possible,
+    /// Not by us: `kafka.create_topics` is false, or the right is missing.
+    NotAllowed(KafkaError),
+    /// Not with so many replicas.
+    TooFewBrokers(KafkaError),
+    /// Not as it is wanted.
+    Refused(KafkaError),
+}
+
 impl Kafka {
     /// Looks a topic up.
     ///
@@ -103,22 +116,28 @@ impl Kafka {
     /// Has the brokers judge the creation of a topic, and not make it.
     ///
     /// # Errors
-    /// [`KafkaError::TopicMissing`] with the brokers' reason, where they would refuse it.
-    pub fn try_creation(&self, name: &str, wanted: &TopicSettings) -> Result<(), KafkaError> {
+    /// Where no broker answers.
+    pub fn try_creation(&self, name: &str, wanted: &TopicSettings) -> Result<Creation, KafkaError> {
         let topic = new_topic(name, wanted);
-        let refused = |reason: Option<String>| KafkaError::TopicMissing {
+        let missing = |reason: Option<String>| KafkaError::TopicMissing {
             topic: name.to_owned(),
             reason,
             command: topic.command(),
         };
         if !self.settings.create_topics {
-            return Err(refused(None));
+            return Ok(Creation::NotAllowed(missing(None)));
         }
-        match self.brokers().validate(&topic)? {
-            Ok(()) => Ok(()),
-            Err(error) if error.code == RDKafkaErrorCode::TopicAlreadyExists => Ok(()),
-            Err(error) => Err(refused(Some(error.reason))),
-        }
+        let Err(CallError { code, reason, .. }) = self.brokers().validate(&topic)? else {
+            return Ok(Creation::Possible);
+        };
+        Ok(match code {
+            RDKafkaErrorCode::TopicAlreadyExists => Creation::Possible,
+            RDKafkaErrorCode::InvalidReplicationFactor => {
+                Creation::TooFewBrokers(missing(Some(reason)))
+            }
+            code if administration::is_denial(code) => Creation::NotAllowed(missing(Some(reason))),
+            _ => Creation::Refused(missing(Some(reason))),
+        })
     }
 
     fn brokers(&self) -> Brokers<'_> {
