@@ -26,6 +26,8 @@ use crate::{
 /// What an unreachable server may take.
 const GIVEN_UP_MAX: Duration = Duration::from_secs(45);
 
+const README: &str = include_str!("../../README.md");
+
 const CHECKPOINTS: &str = "__tailwater_checkpoints";
 
 /// All findings, and the exit code.
@@ -38,6 +40,8 @@ fn check(settings: &SettingsFile) -> (Option<i32>, Vec<Json>) {
             finding.as_object().expect("an object").keys().map(String::as_str).collect();
         assert_eq!(fields, ["ok", "name", "detail", "fix"], "{finding}");
         assert_eq!(finding["ok"] == false, finding["fix"].is_string(), "{finding}");
+        let name = finding["name"].as_str().expect("a text");
+        assert!(README.contains(&format!("`{name}`")), "README.md does not list {name}");
     }
     (ended.code, findings)
 }
@@ -704,4 +708,18 @@ fn settings_with_mistakes_are_told_and_checked_no_further() {
     let ended = daemon::run(&["check", "--json"], &settings);
     assert!(ended.code == Some(2) && ended.is_code("settings"), "{ended:?}");
     assert_eq!(ended.stdout, "");
+}
+
+#[test]
+fn a_check_that_is_stopped_while_it_waits_ends_as_asked() {
+    let settings = SettingsFile::of_text(
+        "source = \"s\"\n[postgres]\nurl = \"postgres://u@127.0.0.1:1/d\"\n[kafka]\nbrokers = \
+         \"127.0.0.1:1\"\n[[outbox]]\ntable = \"public.outbox_events\"\n"
+            .to_owned(),
+    );
+    let check = daemon::Daemon::start_as("check", &settings);
+    check.wait_for("trying again");
+    check.signal(libc::SIGTERM);
+    let ended = check.wait(Duration::from_secs(5));
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
 }

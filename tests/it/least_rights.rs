@@ -115,7 +115,9 @@ fn init_needs_no_table_where_the_owner_made_the_publication() {
     let superuser = shop(&server);
     run_sql(&superuser, &block("sql", "-- run, check"));
     let settings = settings_of(&server, &broker, "tailwater");
-    let printed = daemon::run(&["init", "--print-sql"], &settings).stdout;
+    superuser.run("CREATE ROLE reader LOGIN");
+    let reader = settings_of(&server, &broker, "reader");
+    let printed = daemon::run(&["init", "--print-sql"], &reader).stdout;
     run_sql(&superuser, &printed);
     // What check prints makes the topics.
     grant(&broker, &block("sh", "# run, check"));

@@ -1,5 +1,7 @@
 //! The command lines of Kafka's own tools that mend something.
 
+use std::collections::BTreeMap;
+
 use crate::{pipeline::settings::KafkaSettings, sink::kafka::Right};
 
 /// What stands for a principal that only the brokers know: it is made of a client's certificate.
@@ -7,19 +9,22 @@ const UNKNOWN_PRINCIPAL: &str = "<the user that the brokers know us as>";
 
 /// Writes commands for the brokers of the settings.
 pub(super) struct Commands<'a> {
-    kafka: &'a KafkaSettings,
+    /// `kafka.brokers`.
+    pub(super) brokers: &'a str,
+    /// `kafka.properties`, which say who we are.
+    pub(super) properties: &'a BTreeMap<String, String>,
 }
 
 impl<'a> Commands<'a> {
     pub(super) fn new(kafka: &'a KafkaSettings) -> Self {
-        Self { kafka }
+        Self { brokers: &kafka.brokers, properties: &kafka.properties }
     }
 
     /// What an error says is to be done, without the words before its command, where it has one, and
     /// with the brokers in their place.
     pub(super) fn of_error(&self, hint: &str) -> String {
         let command = hint.find("kafka-").and_then(|at| hint.get(at..));
-        command.unwrap_or(hint).replace("<broker>", &self.kafka.brokers)
+        command.unwrap_or(hint).replace("<broker>", self.brokers)
     }
 
     /// Gives our user these rights on a topic.
@@ -55,13 +60,8 @@ impl<'a> Commands<'a> {
         format!(
             "kafka-configs.sh --bootstrap-server {} --alter --entity-type topics --entity-name \
              {topic} --add-config {entry}",
-            self.kafka.brokers
+            self.brokers
         )
-    }
-
-    /// The brokers of the settings.
-    pub(super) fn brokers(&self) -> &str {
-        &self.kafka.brokers
     }
 
     fn allow(&self, operations: &[&str], resource: &str) -> String {
@@ -75,18 +75,60 @@ impl<'a> Commands<'a> {
         format!(
             "kafka-acls.sh --bootstrap-server {} --add --allow-principal {user}{operations} \
              {resource}",
-            self.kafka.brokers
+            self.brokers
         )
     }
 
     /// Who we are to the brokers, as far as the settings say.
     fn principal(&self) -> &str {
-        let property = |name: &str| self.kafka.properties.get(name).map(String::as_str);
+        let property = |name: &str| self.properties.get(name).map(String::as_str);
         let protocol = property("security.protocol").unwrap_or("plaintext").to_ascii_lowercase();
         match protocol.as_str() {
             "plaintext" => "ANONYMOUS",
             "ssl" => UNKNOWN_PRINCIPAL,
             _ => property("sasl.username").unwrap_or(UNKNOWN_PRINCIPAL),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rights_are_given_to_whom_the_settings_log_in_as() {
+        for (properties, user) in [
+            (vec![], "User:ANONYMOUS"),
+            (vec![("security.protocol", "PLAINTEXT")], "User:ANONYMOUS"),
+            (vec![("security.protocol", "sasl_ssl"), ("sasl.username", "shop")], "User:shop"),
+            (
+                vec![("security.protocol", "SASL_PLAINTEXT"), ("sasl.username", "the shop")],
+                "\"User:the shop\"",
+            ),
+            (vec![("security.protocol", "ssl")], "\"User:<the user that the brokers know us as>\""),
+        ] {
+            let owned =
+                properties.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+            let properties = owned.collect();
+            let commands = Commands { brokers: "kafka:9092", properties: &properties };
+            assert_eq!(
+                commands.allow_writing("orders"),
+                format!(
+                    "kafka-acls.sh --bootstrap-server kafka:9092 --add --allow-principal {user} \
+                     --operation Write --operation Describe --topic orders"
+                )
+            );
+        }
+    }
+
+    #[test]
+    fn of_an_errors_words_the_command_is_left() {
+        let properties = BTreeMap::new();
+        let commands = Commands { brokers: "kafka:9092", properties: &properties };
+        let hint = "Set the policy: kafka-configs.sh --bootstrap-server <broker> --alter";
+        let command = "kafka-configs.sh --bootstrap-server kafka:9092 --alter";
+        assert_eq!(commands.of_error(hint), command);
+        let sentence = "Partitions cannot be taken away.";
+        assert_eq!(commands.of_error(sentence), sentence);
     }
 }

@@ -273,7 +273,7 @@ pub(super) fn judge(commands: &Commands<'_>, name: &str, report: &TopicReport) -
         false => format!(
             "start the brokers of the other replicas: kafka-topics.sh --bootstrap-server {} \
              --describe --topic {name}",
-            commands.brokers()
+            commands.brokers
         ),
     };
     Some(Finding::wrong("min_insync_replicas", None, detail, fix))
@@ -295,4 +295,46 @@ pub(super) fn in_words(name: &str, report: &TopicReport) -> String {
         None => ", min.insync.replicas not told (no right to DescribeConfigs)".to_owned(),
     };
     format!("topic \"{name}\": {partitions} partitions, {replicas} replicas{minimum}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+
+    fn report(replicas: usize, in_sync: usize, minimum: usize) -> TopicReport {
+        TopicReport {
+            partitions: 3,
+            replicas,
+            in_sync,
+            rights: Some(BTreeSet::from([Right::Write])),
+            in_sync_min: Some(minimum),
+        }
+    }
+
+    #[test]
+    fn too_few_replicas_are_mended_by_the_setting_or_by_the_brokers() {
+        let properties = BTreeMap::new();
+        let commands = Commands { brokers: "kafka:9092", properties: &properties };
+        assert_eq!(judge(&commands, "orders", &report(3, 2, 2)), None);
+        let fix = |report| judge(&commands, "orders", &report).expect("a finding").fix;
+        let never = fix(report(1, 1, 2)).expect("a fix");
+        assert!(never.ends_with("--add-config min.insync.replicas=1"), "{never}");
+        let at_this_moment = fix(report(3, 1, 2)).expect("a fix");
+        assert!(at_this_moment.starts_with("start the brokers of the other replicas"));
+        assert!(in_words("orders", &report(3, 3, 1)).contains("may be lost with one broker"));
+    }
+
+    #[test]
+    fn a_template_without_text_of_its_own_is_matched_with_no_topic() {
+        let open = |pieces: &[Piece<'_>]| Open::of(pieces).expect("a place to fill");
+        let any = open(&[Piece::Place("type"), Piece::Text("."), Piece::Column("tenant")]);
+        assert!(any.pattern.is_none() && any.text == "{type}.{column:tenant}", "{}", any.text);
+        let some = open(&[Piece::Text("shop."), Piece::Place("domain")]);
+        let pattern = some.pattern.expect("a pattern");
+        assert!(pattern.matches("shop.order") && !pattern.matches("order"));
+        assert_eq!((some.prefix.as_str(), some.sample.as_str()), ("shop.", "shop.tailwater-check"));
+        assert!(Open::of(&[Piece::Text("orders")]).is_none());
+    }
 }
