@@ -15,7 +15,7 @@ use crate::{
         PATIENCE, daemon,
         kafka::Broker,
         postgres::{Server, Session},
-        prescription::{run_commands, run_shell, run_sql},
+        prescription::{run_commands, run_psql, run_sql},
         reader::high_watermarks,
         scene::{init, publishing, shop, stop, wait_until_published},
         settings::SettingsFile,
@@ -468,7 +468,7 @@ fn a_slot_that_no_standby_keeps_is_found_and_mended_as_printed() {
         .with("[postgres]", "failover = false");
     init(&without);
     assert_healthy(&without);
-    run_shell(&diagnose(&settings, "failover", ""));
+    run_psql(&diagnose(&settings, "failover", ""));
     let findings = assert_healthy(&settings);
     assert!(note_of(&findings, "failover").contains("survives a failover"));
     // Of a standby that is not waited for it is told.
