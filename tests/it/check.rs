@@ -502,6 +502,24 @@ fn a_restored_server_and_a_standby_are_found() {
 }
 
 #[test]
+fn a_pipeline_of_messages_alone_is_healthy_before_and_after_init() {
+    let ward = Ward::open();
+    let text = ward.text();
+    let sections = text.split("[[outbox]]").next().expect("what is before it");
+    let settings = SettingsFile::of_text(format!("{sections}[[message]]\nprefix = \"outbox\"\n"));
+    assert_healthy(&settings);
+    init(&settings);
+    let findings = assert_healthy(&settings);
+    assert!(note_of(&findings, "publication").contains("publish = 'insert'"), "{findings:#?}");
+    ward.role.run("DROP PUBLICATION tailwater");
+    let fix = diagnose(&settings, "publication", "publication_missing");
+    assert!(fix.contains("Set another postgres.slot and run tailwater init"), "{fix}");
+    let settings = settings.with("[postgres]", "slot = \"second\"");
+    init(&settings);
+    assert_healthy(&settings);
+}
+
+#[test]
 fn an_encoding_that_messages_cannot_have_is_found() {
     let server = Server::start();
     server
