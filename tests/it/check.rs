@@ -261,6 +261,26 @@ fn defects_of_a_publication_are_found_alone_and_mended_as_printed() {
     assert_healthy(&with_line(partition, "table = \"public.outbox_all\"", &fix));
 }
 
+/// Where the checkpoint holds the table already, what was left out is lost to its slot.
+#[test]
+fn a_row_filter_that_was_published_by_takes_another_slot() {
+    let ward = Ward::open();
+    let Ward { role, .. } = &ward;
+    role.run(
+        "CREATE PUBLICATION tailwater FOR TABLE outbox_events WHERE (status = 'x') \
+         WITH (publish = 'insert')",
+    );
+    let settings = ward.settings();
+    init(&settings);
+    let fix = diagnose(&settings, "row_filter", "");
+    assert!(fix.contains("then set another postgres.slot and run tailwater init"), "{fix}");
+    run_sql(role, &fix);
+    diagnose(&settings, "publication", "publication_gap");
+    let settings = settings.with("[postgres]", "slot = \"second\"");
+    init(&settings);
+    assert_healthy(&settings);
+}
+
 #[test]
 fn defects_of_slot_and_checkpoint_are_found_alone_and_mended_as_printed() {
     // From 17 on there is more to a slot.
@@ -320,6 +340,7 @@ fn cure_slot_and_checkpoint(ward: &Ward) {
             "checkpoint_behind_slot",
         ),
         ("SELECT pg_drop_replication_slot('SLOT')", "slot", "slot_missing"),
+        ("ALTER PUBLICATION tailwater DROP TABLE outbox_events", "publication", "publication_gap"),
         (
             "BEGIN; CREATE TABLE fresh (LIKE outbox_events INCLUDING ALL); DROP TABLE \
              outbox_events; ALTER TABLE fresh RENAME TO outbox_events; \

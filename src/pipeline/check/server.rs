@@ -12,7 +12,7 @@ use crate::{
         start::{Failed, Server, connect_replication, identify},
     },
     postgres::{
-        PostgresError, catalog,
+        self, PostgresError, catalog,
         diagnosis::{self, Diagnosis},
         name::quote_literal,
         quote_identifier, slot,
@@ -58,7 +58,7 @@ pub(super) async fn examine(
 ) -> Result<Examined, PostgresError> {
     let diagnosis = diagnosis::server(sql).await?;
     let facts = catalog::server(sql).await?;
-    findings.push(version(settings, &diagnosis));
+    findings.push(version(&settings.postgres, &diagnosis));
     if facts.is_in_recovery {
         let refusal = Refusal::InRecovery { host: settings.postgres.hosts() };
         let fix =
@@ -83,9 +83,9 @@ pub(super) async fn examine(
     Ok(Examined { diagnosis, is_in_recovery: facts.is_in_recovery, server })
 }
 
-fn version(settings: &Settings, diagnosis: &Diagnosis) -> Finding {
-    let (host, version) = (settings.postgres.hosts(), &diagnosis.version);
-    let (user, database) = (&settings.postgres.user, &settings.postgres.database);
+fn version(place: &postgres::Settings, diagnosis: &Diagnosis) -> Finding {
+    let (host, version) = (place.hosts(), &diagnosis.version);
+    let postgres::Settings { user, database, .. } = place;
     if diagnosis.version_number < VERSION_MIN {
         return Finding::wrong(
             "postgres",
@@ -279,9 +279,8 @@ mod tests {
         assert!(fix.starts_with("ALTER ROLE \"tail\"\"water\" SET wal_sender_timeout = '60s';"));
     }
 
-    #[test]
-    fn what_may_happen_to_a_slot_without_a_daemon_is_told() {
-        let mut diagnosis = Diagnosis {
+    fn diagnosis() -> Diagnosis {
+        Diagnosis {
             version: "18.4".to_owned(),
             version_number: 180_004,
             slots_max: 10,
@@ -293,13 +292,34 @@ mod tests {
             synchronous_standby_names: String::new(),
             synchronized_standby_slots: None,
             physical_slots: 0,
+        }
+    }
+
+    #[test]
+    fn a_server_before_14_is_found() {
+        let place = postgres::Settings {
+            host: postgres::Host::Tcp { host: "db".to_owned(), port: 5432 },
+            other_hosts: Vec::new(),
+            user: "tailwater".to_owned(),
+            password: None,
+            database: "shop".to_owned(),
+            application_name: "tailwater".to_owned(),
+            encryption: postgres::Encryption::NONE,
         };
-        assert_eq!(retention(&diagnosis).verdict, Verdict::Fine);
-        diagnosis.idle_slot_timeout_seconds = Some(3600);
-        let found = retention(&diagnosis);
+        assert!(version(&place, &diagnosis()).is_ok());
+        let old = Diagnosis { version: "13.9".to_owned(), version_number: 130_009, ..diagnosis() };
+        let found = version(&place, &old);
+        assert_eq!(found.verdict, Verdict::Wrong(Some(Code::Settings)));
+        assert!(found.detail.starts_with("the server at db:5432 is PostgreSQL 13.9"), "{found:?}");
+    }
+
+    #[test]
+    fn what_may_happen_to_a_slot_without_a_daemon_is_told() {
+        assert_eq!(retention(&diagnosis()).verdict, Verdict::Fine);
+        let found = retention(&Diagnosis { idle_slot_timeout_seconds: Some(3600), ..diagnosis() });
         assert_eq!(found.verdict, Verdict::Note);
         assert!(found.detail.contains("64 MiB") && found.detail.contains("3600 s"), "{found:?}");
-        diagnosis.slot_wal_keep_mebibytes = None;
-        assert!(retention(&diagnosis).detail.contains("until the disk is full"));
+        let found = retention(&Diagnosis { slot_wal_keep_mebibytes: None, ..diagnosis() });
+        assert!(found.detail.contains("until the disk is full"), "{found:?}");
     }
 }
