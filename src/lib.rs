@@ -32,6 +32,9 @@ pub mod cli;
 // The settings file.
 #[cfg(feature = "kafka")]
 pub mod config;
+// What consumers can rely on, as documents.
+#[cfg(feature = "kafka")]
+pub mod contract;
 // The whole path on one machine, with nothing set up before.
 #[cfg(feature = "kafka")]
 pub mod demo;

@@ -76,13 +76,7 @@ impl Store {
     /// compaction: deletion by time would take the checkpoint of a pipeline that was idle.
     pub fn ensure_topic(&self) -> Result<(), KafkaError> {
         if self.reader.partitions()?.is_none() {
-            let config = BTreeMap::from([
-                ("cleanup.policy".to_owned(), "compact".to_owned()),
-                // What is not in the active segment is compacted, so the topic stays small. The
-                // least that Kafka 4 takes.
-                ("segment.bytes".to_owned(), (1 << 20).to_string()),
-            ]);
-            self.reader.create_topic(&config)?;
+            self.reader.create_topic(&topic_config())?;
             info!(topic = self.reader.topic(), "checkpoint topic created");
         }
         self.check_policy()
@@ -178,6 +172,16 @@ impl Store {
         }
         newest.into_look(self.reader.topic())
     }
+}
+
+/// How the topic is configured where it is made.
+pub fn topic_config() -> BTreeMap<String, String> {
+    BTreeMap::from([
+        ("cleanup.policy".to_owned(), "compact".to_owned()),
+        // What is not in the active segment is compacted, so the topic stays small. The least that
+        // Kafka 4 takes.
+        ("segment.bytes".to_owned(), (1 << 20).to_string()),
+    ])
 }
 
 /// The newest records found so far, going backwards.

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::config::parse_interval;
 
@@ -34,6 +34,15 @@ pub(super) enum Command {
         #[arg(long)]
         print_sql: bool,
     },
+    /// Look for what `run` would refuse, and for what would hurt it later; print what mends it.
+    ///
+    /// Takes, makes, moves and fences nothing; can be asked beside a daemon. Ends with 1 where
+    /// something is to be mended.
+    Check {
+        /// As JSON, for programs.
+        #[arg(long)]
+        json: bool,
+    },
     /// Say how the pipeline is: what holds the slot, how far it is, what the server keeps for it.
     ///
     /// Changes nothing; can be asked beside a daemon.
@@ -41,6 +50,12 @@ pub(super) enum Command {
         /// As JSON, for programs.
         #[arg(long)]
         json: bool,
+    },
+    /// Print a schema of the events that the settings produce. Needs no server.
+    Schema {
+        /// Their values as JSON Schema, or topics, keys, headers and values as AsyncAPI.
+        #[arg(long, value_enum, default_value_t = SchemaFormat::JsonSchema)]
+        format: SchemaFormat,
     },
     /// See it work: a throwaway PostgreSQL, an embedded broker, an order service, its events.
     ///
@@ -53,4 +68,14 @@ pub(super) enum Command {
         #[arg(long, value_name = "ADDRESSES")]
         brokers: Option<String>,
     },
+}
+
+/// The documents that `schema` prints.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(super) enum SchemaFormat {
+    /// JSON Schema, 2020-12.
+    JsonSchema,
+    /// AsyncAPI, 3.0.
+    #[value(name = "asyncapi")]
+    AsyncApi,
 }

@@ -6,12 +6,12 @@ use clap::Parser;
 use tokio::runtime::Runtime;
 
 use super::{
-    arguments::{Arguments, Command},
+    arguments::{Arguments, Command, SchemaFormat},
     outcome,
 };
 use crate::{
     config::{Config, LoadError},
-    demo,
+    contract, demo,
     failure::Failure,
     pipeline::{self, Shutdown},
     telemetry,
@@ -25,6 +25,11 @@ pub fn main() -> ExitCode {
         Command::Init { print_sql: true } => print_sql(&config),
         Command::Init { print_sql: false } => init(&config),
         Command::Status { json } => status(&config, json),
+        Command::Check { json } => match check(&config, json) {
+            Ok(code) => return code,
+            Err(failure) => Err(failure),
+        },
+        Command::Schema { format } => schema(&config, format),
         Command::Demo { duration, brokers } => {
             return demo(demo::Settings { duration: Some(duration), brokers });
         }
@@ -84,6 +89,31 @@ fn status(path: &Path, json: bool) -> Result<(), Box<dyn Failure>> {
     Ok(())
 }
 
+/// What is to be mended is what it was asked for, and no failure of its own; a server that could not
+/// be looked at is one.
+fn check(path: &Path, json: bool) -> Result<ExitCode, Box<dyn Failure>> {
+    let config = load(path)?;
+    telemetry::start_logging(&config.log);
+    let findings = within_runtime(async {
+        let mut shutdown = Shutdown::on_signals().expect("signal handlers can be installed");
+        let asked = shutdown.clone();
+        Ok(tokio::select! {
+            findings = pipeline::check::check(&config.pipeline, &asked) => findings,
+            () = shutdown.requested() => None,
+        })
+    })?;
+    let Some(findings) = findings else { return Ok(ExitCode::SUCCESS) };
+    outcome::print(&match json {
+        true => super::check::as_json(&findings) + "\n",
+        false => super::check::in_words(&findings),
+    });
+    if let Some(unreached) = pipeline::check::unreached(&findings) {
+        outcome::say(&unreached.detail, unreached.fix.as_deref().unwrap_or_default());
+    }
+    let is_fine = findings.iter().all(pipeline::check::Finding::is_ok);
+    Ok(if is_fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
 fn print_sql(path: &Path) -> Result<(), Box<dyn Failure>> {
     let config = load(path)?;
     let settings = &config.pipeline;
@@ -100,6 +130,17 @@ fn print_sql(path: &Path) -> Result<(), Box<dyn Failure>> {
     }
     // A slot made by hand has neither intent nor checkpoint, and would be refused.
     println!("-- `tailwater run` or `tailwater init` makes the slot \"{}\".", settings.slot);
+    Ok(())
+}
+
+fn schema(path: &Path, format: SchemaFormat) -> Result<(), Box<dyn Failure>> {
+    let config = load(path)?;
+    let events = &config.pipeline.event;
+    let document = match format {
+        SchemaFormat::JsonSchema => contract::json_schema(events),
+        SchemaFormat::AsyncApi => contract::async_api(events),
+    };
+    outcome::print(&format!("{document:#}\n"));
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 //! the code `settings`, also where only the server can tell).
 
 mod arguments;
+mod check;
 mod commands;
 mod outcome;
 mod status;

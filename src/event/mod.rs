@@ -40,6 +40,7 @@ pub use id::DatabaseIdentity;
 pub use mapping::{LogicalMessage, Mapping, Settings};
 pub use route::{GlobError, Route, TypeGlob};
 pub use topic::{
-    TemplateError, TopicNameError, TopicTemplate, TypeTemplate, check_name as check_topic_name,
+    Piece, TemplateError, TopicNameError, TopicTemplate, TypeTemplate,
+    check_name as check_topic_name,
 };
 pub use unmapped::{Raw, Unmapped};

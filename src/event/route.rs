@@ -35,6 +35,11 @@ impl TypeGlob {
         }
     }
 
+    /// The pattern as it was written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// Whether it matches all of that type.
     pub fn matches(&self, event_type: &str) -> bool {
         let (mut pattern, mut text) = (self.0.as_str(), event_type);

@@ -26,6 +26,17 @@ pub(super) enum Part {
     Table,
 }
 
+/// A piece of a template, for who describes it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Piece<'t> {
+    /// It stands as it is.
+    Text(&'t str),
+    /// A place, by its word.
+    Place(&'static str),
+    /// A place for the value of this column.
+    Column(&'t str),
+}
+
 /// A text is no topic template.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum TemplateError {
@@ -153,6 +164,19 @@ impl TopicTemplate {
         &self.parts
     }
 
+    /// Its pieces, in order.
+    pub fn pieces(&self) -> impl Iterator<Item = Piece<'_>> {
+        self.parts.iter().map(|part| match part {
+            Part::Literal(literal) => Piece::Text(literal),
+            Part::Type => Piece::Place("type"),
+            Part::Domain => Piece::Place("domain"),
+            Part::AggregateType => Piece::Place("aggregate_type"),
+            Part::Schema => Piece::Place("schema"),
+            Part::Table => Piece::Place("table"),
+            Part::Column(name) => Piece::Column(name),
+        })
+    }
+
     fn checked(self) -> Result<Self, TemplateError> {
         let literals: String = self
             .parts
@@ -230,6 +254,11 @@ impl TypeTemplate {
     /// The one name that it makes, where it has no places to fill.
     pub fn literal(&self) -> Option<&str> {
         self.0.literal()
+    }
+
+    /// Its pieces, in order.
+    pub fn pieces(&self) -> impl Iterator<Item = Piece<'_>> {
+        self.0.pieces()
     }
 
     /// Writes the topic of an event of that type into `name`.

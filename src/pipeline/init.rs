@@ -125,7 +125,8 @@ pub async fn publication_sql(
     .await
 }
 
-async fn patiently<T>(
+/// Tries until it succeeds, fails for good or 30 s are over. None where the end was asked for.
+pub(super) async fn patiently<T>(
     shutdown: &Shutdown,
     mut attempt: impl AsyncFnMut() -> Result<T, Failed>,
 ) -> Result<Option<T>, Failed> {

@@ -9,9 +9,12 @@
 //!   ├─ judgement (checkpoint, slot, server), continuity (the publication), refusal (their words)
 //!   ├─ outbox_tables (whether there are such)
 //!   └─ first_start (publication, intent, slot), init
+//! check (what the same judgements say, with nothing taken), status
 //! ```
 
 mod assembler;
+// The doctor.
+pub mod check;
 mod checkpoint_writer;
 mod continuity;
 mod dead_letter_desk;

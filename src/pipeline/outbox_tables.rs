@@ -80,28 +80,42 @@ pub(super) type Checked = Result<Result<(), TableMistake>, PostgresError>;
 
 /// Looks the configured tables up. The outer error is the connection's.
 pub(super) async fn check(settings: &Settings, sql: &Sql) -> Checked {
-    if !settings.event.messages.is_empty() {
-        let encoding = catalog::encoding(sql).await?;
-        // The other one is no encoding at all: bytes are what the application wrote.
-        if !["UTF8", "SQL_ASCII"].contains(&encoding.as_str()) {
-            let database = settings.postgres.database.clone();
-            return Ok(Err(TableMistake::Encoding { database, encoding }));
-        }
+    if let Err(mistake) = check_encoding(settings, sql).await? {
+        return Ok(Err(mistake));
     }
     for table in &settings.tables {
-        match catalog::kind(sql, table).await? {
-            Some(catalog::Kind::Publishable) => {}
-            Some(catalog::Kind::Other(what)) => {
-                return Ok(Err(TableMistake::Unfit { table: table.clone(), what }));
-            }
-            None => {
-                let nearest = nearest(table, catalog::table_names(sql).await?);
-                let database = settings.postgres.database.clone();
-                return Ok(Err(TableMistake::Missing { table: table.clone(), database, nearest }));
-            }
+        if let Err(mistake) = check_table(settings, sql, table).await? {
+            return Ok(Err(mistake));
         }
     }
     Ok(Ok(()))
+}
+
+/// Whether messages, where there are to be such, come in an encoding that events can have.
+pub(super) async fn check_encoding(settings: &Settings, sql: &Sql) -> Checked {
+    if settings.event.messages.is_empty() {
+        return Ok(Ok(()));
+    }
+    let encoding = catalog::encoding(sql).await?;
+    // The other one is no encoding at all: bytes are what the application wrote.
+    if ["UTF8", "SQL_ASCII"].contains(&encoding.as_str()) {
+        return Ok(Ok(()));
+    }
+    let database = settings.postgres.database.clone();
+    Ok(Err(TableMistake::Encoding { database, encoding }))
+}
+
+/// Looks one of the tables up.
+pub(super) async fn check_table(settings: &Settings, sql: &Sql, table: &TableName) -> Checked {
+    Ok(match catalog::kind(sql, table).await? {
+        Some(catalog::Kind::Publishable) => Ok(()),
+        Some(catalog::Kind::Other(what)) => Err(TableMistake::Unfit { table: table.clone(), what }),
+        None => {
+            let nearest = nearest(table, catalog::table_names(sql).await?);
+            let database = settings.postgres.database.clone();
+            Err(TableMistake::Missing { table: table.clone(), database, nearest })
+        }
+    })
 }
 
 /// The name that was probably meant. What was written may have the database before it, quotes that

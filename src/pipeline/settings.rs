@@ -6,6 +6,7 @@ use std::{
 };
 
 use crate::{
+    checkpoint::CheckpointKey,
     event, postgres,
     postgres::{PublicationName, SlotName, TableName},
     sink::{
@@ -79,6 +80,23 @@ pub enum LargeTransactions {
 }
 
 impl Settings {
+    /// The key of the checkpoint on one cluster.
+    pub(super) fn checkpoint_key(&self, system_id: &str) -> CheckpointKey {
+        CheckpointKey {
+            system_id: system_id.to_owned(),
+            database: self.postgres.database.clone(),
+            slot: self.slot.to_string(),
+        }
+    }
+
+    /// Kafka's settings for a trial of what the brokers allow: an id of its own, which fences nobody,
+    /// behind the prefix of all ids of this pipeline.
+    pub(super) fn kafka_for_trial(&self, system_id: &str) -> kafka::Settings {
+        let mut settings = self.kafka_for(system_id);
+        settings.transactional_id.push_str("/check");
+        settings
+    }
+
     /// Kafka's settings for the intent of a first start, which must not fence whoever publishes: an
     /// id of its own. A slot's name has no slash, so it is nobody else's.
     pub(super) fn kafka_for_intent(&self, system_id: &str) -> kafka::Settings {

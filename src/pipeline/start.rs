@@ -41,7 +41,8 @@ use crate::{
     failure::{Code, Failure},
     lsn::{CommitLsn, Lsn},
     postgres::{
-        catalog,
+        TableName,
+        catalog::{self, WithheldColumn},
         replication::{Connection, ReplicationStream, SystemIdentity, TimelineHistory},
         slot::{self, Slot},
         sql::Sql,
@@ -112,13 +113,19 @@ impl<'a> Ground<'a> {
         let mut replication = connect_replication(settings).await?;
         let server = identify(&mut replication).await?;
         let sql = Sql::connect(&settings.postgres).await?;
-        let key = CheckpointKey {
-            system_id: server.identity.system_id.clone(),
-            database: settings.postgres.database.clone(),
-            slot: settings.slot.to_string(),
-        };
+        Ok((Self::on(settings, server, sql, shutdown), replication))
+    }
+
+    /// On a server that is known already.
+    pub(super) fn on(
+        settings: &'a Settings,
+        server: Server,
+        sql: Sql,
+        shutdown: &Shutdown,
+    ) -> Self {
+        let key = settings.checkpoint_key(&server.identity.system_id);
         let calls = CalledOff(shutdown.cancel().child());
-        Ok((Self { settings, server, sql, key, calls }, replication))
+        Self { settings, server, sql, key, calls }
     }
 
     async fn connect_kafka(&self) -> Result<Kafka, Failed> {
@@ -243,7 +250,7 @@ fn go_on(
     (checkpoint, resume)
 }
 
-async fn connect_replication(settings: &Settings) -> Result<Connection, Failed> {
+pub(super) async fn connect_replication(settings: &Settings) -> Result<Connection, Failed> {
     let connected = Connection::connect(&settings.postgres).await;
     connected.map_err(|error| {
         if error.code() == Some(Code::NoReplicationRole) {
@@ -286,7 +293,7 @@ async fn check_server(ground: &Ground<'_>) -> Result<(), Failed> {
     Ok(())
 }
 
-async fn identify(replication: &mut Connection) -> Result<Server, Failed> {
+pub(super) async fn identify(replication: &mut Connection) -> Result<Server, Failed> {
     let identity = replication.identify_system().await?;
     let history = match identity.timeline {
         // The first timeline has no history file.
@@ -325,28 +332,38 @@ async fn look(ground: &Ground<'_>, must_be_sure: bool) -> Result<(Kafka, Look), 
 /// made for them and before a row finds out.
 async fn check_tables(ground: &Ground<'_>) -> Result<Mapping, Failed> {
     let settings = ground.settings;
-    let identity = DatabaseIdentity {
-        system_id: ground.server.identity.system_id.clone(),
-        database: settings.postgres.database.clone(),
-    };
-    let mapping = Mapping::new(settings.event.clone(), identity);
+    let mapping = mapping(settings, &ground.server.identity.system_id);
     for name in &settings.tables {
-        let publication = &settings.publication;
-        // One that is dropped at this moment is missed by the next look at the publication.
-        let Some(table) = catalog::published_table(&ground.sql, publication, name).await? else {
-            continue;
-        };
-        let columns: Vec<_> =
-            table.columns.iter().map(|column| (column.name.as_str(), column.type_oid)).collect();
-        let withheld: Vec<_> = table
-            .withheld
-            .iter()
-            .map(|column| (column.name.as_str(), column.mend.as_str()))
-            .collect();
-        let withheld = Withheld { publication: publication.as_str(), columns: &withheld };
-        mapping.check_table(&name.schema, &name.name, &columns, &withheld)?;
+        check_table(settings, &ground.sql, &mapping, name).await?;
     }
     Ok(mapping)
+}
+
+/// From rows of this server to events.
+pub(super) fn mapping(settings: &Settings, system_id: &str) -> Mapping {
+    let (system_id, database) = (system_id.to_owned(), settings.postgres.database.clone());
+    Mapping::new(settings.event.clone(), DatabaseIdentity { system_id, database })
+}
+
+/// One of the tables, as the publication delivers it. Returns the columns that it does not deliver.
+pub(super) async fn check_table(
+    settings: &Settings,
+    sql: &Sql,
+    mapping: &Mapping,
+    name: &TableName,
+) -> Result<Vec<WithheldColumn>, Failed> {
+    let publication = &settings.publication;
+    // One that is dropped at this moment is missed by the next look at the publication.
+    let Some(table) = catalog::published_table(sql, publication, name).await? else {
+        return Ok(Vec::new());
+    };
+    let columns: Vec<_> =
+        table.columns.iter().map(|column| (column.name.as_str(), column.type_oid)).collect();
+    let withheld: Vec<_> =
+        table.withheld.iter().map(|column| (column.name.as_str(), column.mend.as_str())).collect();
+    let withheld = Withheld { publication: publication.as_str(), columns: &withheld };
+    mapping.check_table(&name.schema, &name.name, &columns, &withheld)?;
+    Ok(table.withheld)
 }
 
 /// Step 1.

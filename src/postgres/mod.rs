@@ -12,6 +12,8 @@ mod settings;
 
 // What the server and its tables are.
 pub mod catalog;
+// What a doctor asks the server.
+pub mod diagnosis;
 // The pure decoder of pgoutput's messages.
 pub mod pgoutput;
 // Publications.

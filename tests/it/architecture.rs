@@ -7,7 +7,7 @@ use std::{
 };
 
 /// Who uses whom. An edge that nobody uses is as wrong as one that is not here.
-const EDGES: [(&str, &[&str]); 14] = [
+const EDGES: [(&str, &[&str]); 15] = [
     ("lsn", &[]),
     ("failure", &[]),
     ("change", &["lsn"]),
@@ -33,7 +33,8 @@ const EDGES: [(&str, &[&str]); 14] = [
     ("demo", &["event", "failure", "pipeline", "postgres", "sink"]),
     ("telemetry", &[]),
     ("config", &["event", "failure", "pipeline", "postgres", "sink", "telemetry"]),
-    ("cli", &["config", "demo", "failure", "pipeline", "telemetry"]),
+    ("contract", &["event"]),
+    ("cli", &["config", "contract", "demo", "failure", "pipeline", "telemetry"]),
     ("main", &["cli"]),
 ];
 

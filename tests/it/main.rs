@@ -2,6 +2,8 @@
 
 mod architecture;
 mod at_least_once;
+mod check;
+mod contract;
 mod dead_letters;
 mod demo;
 mod events;
@@ -13,6 +15,7 @@ mod harness;
 mod hosts;
 mod kafka_security;
 mod kafka_sink;
+mod least_rights;
 mod neighbours;
 mod oracle;
 mod outages;

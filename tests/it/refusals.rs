@@ -107,7 +107,7 @@ impl Shop {
     }
 
     /// With a new connection, the server having been restarted.
-    fn reconnected(self) -> Self {
+    pub fn reconnected(self) -> Self {
         Self { session: self.server.session("shop"), ..self }
     }
 }
@@ -389,7 +389,7 @@ fn a_slot_that_was_advanced_or_made_anew_is_refused() {
 }
 
 /// Publishes after a backup was taken, and restores it: the server has forgotten what is on Kafka.
-fn restored(rows_published: u32) -> Shop {
+pub fn restored(rows_published: u32) -> Shop {
     let shop = Shop::initialised();
     shop.publish(3);
     shop.server.stop();

@@ -99,6 +99,17 @@ impl Connection {
         })
     }
 
+    /// A setting as it holds for this connection, ours above included. Its name must be one that the
+    /// server has.
+    ///
+    /// # Errors
+    /// Where the server refuses or the connection breaks.
+    pub async fn setting(&mut self, name: &str) -> Result<String, PostgresError> {
+        let action = format!("ask for {name}");
+        let row = self.one_row(&format!("SHOW {}", quote_identifier(name)), &action).await?;
+        Ok(value(&row, 0, &action)?.to_owned())
+    }
+
     /// Where the server's timeline came from. The first timeline has no history.
     ///
     /// # Errors

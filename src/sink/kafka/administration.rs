@@ -24,7 +24,7 @@ use crate::sink::kafka::{
 const ATTEMPT: Duration = Duration::from_secs(1);
 
 /// How long requests are repeated before the caller starts over: a broker's restart fits in.
-const LIMIT: Duration = Duration::from_secs(10);
+pub(super) const LIMIT: Duration = Duration::from_secs(10);
 
 /// Between two looks at something that is about to be there.
 const PAUSE_MS: i32 = 20;
@@ -134,7 +134,7 @@ impl Brokers<'_> {
         }
     }
 
-    fn request_creation(
+    pub(super) fn request_creation(
         &self,
         topic: &NewTopic<'_>,
         options: *mut sys::rd_kafka_AdminOptions_t,
@@ -245,7 +245,7 @@ impl Brokers<'_> {
     }
 
     /// Makes a request and waits for its result, looking at the cancellation meanwhile.
-    fn request(
+    pub(super) fn request(
         &self,
         action: impl Fn() -> String,
         operation: sys::rd_kafka_admin_op_t,
@@ -294,7 +294,7 @@ impl Brokers<'_> {
 }
 
 /// The outcome of a creation, of the topic or of the whole request.
-fn created(event: &Event) -> Result<(), CallError> {
+pub(super) fn created(event: &Event) -> Result<(), CallError> {
     event.check()?;
     // SAFETY: the results live as long as the event.
     unsafe {

@@ -35,6 +35,7 @@ mod reader;
 mod records;
 mod settings;
 mod sink;
+mod survey;
 mod topics;
 mod worker;
 
@@ -46,3 +47,4 @@ pub use properties::PROTECTED_PROPERTIES;
 pub use reader::{Offsets, Reader, StoredRecord};
 pub use settings::{Administration, Delivery, Settings, TopicSettings};
 pub use sink::{BATCHES_MAX, KafkaSink};
+pub use survey::{Creation, Right, TopicReport, TopicState};

@@ -88,6 +88,17 @@ fn cache() -> PathBuf {
     folder
 }
 
+/// The class path of Kafka's command line tools, for Java.
+pub fn tools_class_path() -> String {
+    let tools = target_folder().join(format!("kafka-tools-{VERSION}/lib"));
+    assert!(
+        tools.is_dir(),
+        "no tools of Kafka in {}: run the tests by `make test`, which fetches them",
+        tools.display()
+    );
+    format!("{}/*:{}", tools.display(), class_path())
+}
+
 /// Kafka's classes, for Java.
 pub fn class_path() -> String {
     format!("{}/lib/*", cache().display())

@@ -6,6 +6,7 @@ pub mod foreign;
 pub mod kafka;
 pub mod oracle;
 pub mod postgres;
+pub mod prescription;
 pub mod process;
 pub mod producer_log;
 pub mod reader;

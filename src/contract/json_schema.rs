@@ -1,0 +1,91 @@
+//! Values as JSON Schema, by topic.
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    channel::{Channel, channels},
+    value,
+};
+use crate::event::Settings;
+
+/// Where the envelope stands in the document.
+const ENVELOPE: &str = "#/$defs/DomainEvent";
+
+/// A JSON Schema (2020-12) of the values of all events that these settings produce. What goes to one
+/// topic is under `$defs`, by the topic or its template.
+pub fn json_schema(settings: &Settings) -> Value {
+    let channels = channels(settings);
+    let mut definitions: Map<String, Value> =
+        channels.iter().map(|it| (it.address.clone(), of_channel(settings, it))).collect();
+    definitions.insert("DomainEvent".to_owned(), value::domain_event());
+    let all: Vec<Value> =
+        channels.iter().map(|it| json!({ "$ref": reference(&it.address) })).collect();
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": format!("Events of {}", settings.source),
+        "description": "The value of any record; that of one topic's records is under $defs.",
+        "anyOf": all,
+        "$defs": definitions,
+    })
+}
+
+fn of_channel(settings: &Settings, channel: &Channel) -> Value {
+    let kinds = channel.messages.iter().map(|message| {
+        let origins = message.origins.join(", ");
+        let mut schema = value::value(settings, message, ENVELOPE);
+        schema["title"] = json!(format!("From {origins}"));
+        schema
+    });
+    let kinds: Vec<Value> = kinds.collect();
+    json!({ "title": format!("Records of {}", channel.address), "anyOf": kinds })
+}
+
+/// A topic's name or template has no other mark that means something in a fragment of a URI.
+fn reference(address: &str) -> String {
+    format!("#/$defs/{}", address.replace('{', "%7B").replace('}', "%7D"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Route, TypeGlob, TypeTemplate, fixture::Outbox, outbox::PayloadForm};
+
+    fn settings(form: PayloadForm) -> Settings {
+        Settings {
+            source: "shop".to_owned(),
+            outboxes: vec![Outbox::of(form).settings()],
+            messages: Vec::new(),
+            routes: vec![Route {
+                event_type: TypeGlob::parse("*.audited").expect("a pattern"),
+                topic: TypeTemplate::parse("audit").expect("a template"),
+            }],
+        }
+    }
+
+    fn event(event_type: &str, source: &str) -> Value {
+        json!({
+            "id": "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11",
+            "type": event_type,
+            "version": "1.0",
+            "source": source,
+            "correlationId": "c",
+            "occurredAt": "2026-03-01T12:00:00.000000Z",
+            "data": null
+        })
+    }
+
+    #[test]
+    fn values_are_those_of_the_source_and_of_the_types_of_a_route() {
+        for (form, others) in [(PayloadForm::Data, false), (PayloadForm::Envelope, true)] {
+            let mut schema = json_schema(&settings(form));
+            let whole = jsonschema::draft202012::new(&schema).expect("a schema");
+            assert!(whole.is_valid(&event("order.placed", "shop")));
+            assert_eq!(whole.is_valid(&event("order.placed", "other")), others);
+            schema["anyOf"] = json!([{ "$ref": "#/$defs/audit" }]);
+            let audit = jsonschema::draft202012::new(&schema).expect("a schema");
+            assert!(audit.is_valid(&event("order.audited", "shop")));
+            assert!(!audit.is_valid(&event("order.placed", "shop")));
+            assert!(!audit.is_valid(&event("order.audited.late", "shop")));
+        }
+    }
+}

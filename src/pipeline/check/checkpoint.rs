@@ -1,0 +1,52 @@
+//! Whether checkpoint, slot and server belong together, as far as that can be told without the
+//! stream: by the provisional look of a start, which fences nobody.
+
+use super::{finding::Finding, slot};
+use crate::{
+    checkpoint::store::Look,
+    pipeline::{
+        judgement::judge_look,
+        refusal::Refusal,
+        start::{Ground, Purpose},
+    },
+    postgres::slot::Slot,
+};
+
+/// Judges what was looked up. `slot` must have been looked up before the checkpoint was.
+pub(super) async fn examine(ground: &Ground<'_>, slot: Option<&Slot>, look: &Look) -> Finding {
+    const NAME: &str = "checkpoint";
+    if let Err(failure) = judge_look(ground, slot, look, Purpose::Run).await {
+        let error: &dyn std::error::Error = &*failure;
+        return match error.downcast_ref() {
+            Some(refusal @ Refusal::SlotMissing { .. }) => slot::missing(refusal),
+            Some(refusal @ Refusal::CheckpointMissing { slot }) => Finding::refused(
+                NAME,
+                refusal,
+                format!(
+                    "SELECT pg_drop_replication_slot('{slot}'); -- where nothing was published \
+                     from it; else set another postgres.slot and run tailwater init"
+                ),
+            ),
+            Some(_) | None => Finding::of(NAME, &*failure),
+        };
+    }
+    let topic = &ground.settings.kafka.checkpoint_topic;
+    match &look.checkpoint {
+        Some(checkpoint) if look.complete => Finding::fine(
+            NAME,
+            format!("{}, written {}", checkpoint.commit_end_lsn, checkpoint.written_at),
+        ),
+        Some(checkpoint) => Finding::note(
+            NAME,
+            format!(
+                "{} at least; another pipeline's open transaction hides what comes behind it",
+                checkpoint.commit_end_lsn
+            ),
+        ),
+        None if look.complete => Finding::note(NAME, format!("none in \"{topic}\" yet")),
+        None => Finding::note(
+            NAME,
+            format!("none in \"{topic}\" that can be read: an open transaction may hide it"),
+        ),
+    }
+}

@@ -1,0 +1,292 @@
+//! The outbox tables and the publication: whether they are there and fit, whether every row that is
+//! inserted comes by, and where a first start has to make something, whether it may.
+
+use super::{columns, finding::Finding};
+use crate::{
+    checkpoint::Fingerprint,
+    event::{Mapping, outbox::ColumnName},
+    failure::Code,
+    pipeline::{
+        continuity::{self, judge_operations},
+        outbox_tables::{self, TableMistake},
+        refusal::not_published,
+        settings::Settings,
+    },
+    postgres::{
+        PostgresError, TableName, diagnosis,
+        publication::{self, Absence, Publication},
+        quote_identifier,
+        sql::Sql,
+    },
+};
+
+/// What is known beside the server.
+#[derive(Clone, Copy)]
+pub(super) struct Known<'a> {
+    /// There is a slot; without one a start makes what is missing.
+    pub(super) has_slot: bool,
+    /// The publication as the checkpoint has it.
+    pub(super) before: Option<&'a Fingerprint>,
+}
+
+/// Looks at tables and publication.
+pub(super) async fn examine(
+    settings: &Settings,
+    sql: &Sql,
+    mapping: &Mapping,
+    known: Known<'_>,
+    findings: &mut Vec<Finding>,
+) -> Result<(), PostgresError> {
+    if let Err(mistake) = outbox_tables::check_encoding(settings, sql).await? {
+        findings.push(Finding::of("encoding", &mistake));
+    }
+    let mut fit = Vec::new();
+    for table in &settings.tables {
+        match outbox_tables::check_table(settings, sql, table).await? {
+            Ok(()) => fit.push(table.clone()),
+            Err(mistake) => {
+                findings.push(Finding::refused("outbox", &mistake, mend(settings, &mistake)));
+            }
+        }
+    }
+    let found = publication::describe(sql, &settings.publication, &fit).await?;
+    match &found {
+        None => absent(settings, sql, &fit, known, findings).await?,
+        Some(found) => present(settings, sql, found, known, findings).await?,
+    }
+    for table in &fit {
+        findings.push(columns::examine(settings, sql, mapping, table).await);
+    }
+    Ok(())
+}
+
+/// What makes a table that is missing, or what was probably meant.
+fn mend(settings: &Settings, mistake: &TableMistake) -> String {
+    match mistake {
+        TableMistake::Missing { nearest: Some(nearest), .. } => {
+            format!("write table = \"{nearest}\" under [[outbox]] in the settings file")
+        }
+        TableMistake::Missing { table, nearest: None, .. } => create_table_sql(settings, table),
+        TableMistake::Unfit { table, what: "an unlogged table" } => {
+            format!("ALTER TABLE {} SET LOGGED;", table.quoted())
+        }
+        TableMistake::Unfit { .. } => {
+            "name an ordinary or partitioned table under [[outbox]] in the settings file".to_owned()
+        }
+        TableMistake::Encoding { .. } => {
+            "use an outbox table in the place of [[message]]".to_owned()
+        }
+    }
+}
+
+/// The table of schemas/outbox.sql, with the columns that the settings name.
+fn create_table_sql(settings: &Settings, table: &TableName) -> String {
+    let outboxes = settings.event.outboxes.iter();
+    let outbox = outboxes
+        .map(|outbox| (&outbox.table, &outbox.columns))
+        .find(|((schema, name), _)| *schema == table.schema && *name == table.name);
+    let Some((_, columns)) = outbox else { return String::new() };
+    let needed = [
+        (&columns.id, "uuid PRIMARY KEY DEFAULT gen_random_uuid()"),
+        (&columns.aggregate_id, "text"),
+        (&columns.event_type, "text NOT NULL"),
+        (&columns.payload, "jsonb"),
+        (&columns.created_at, "timestamptz NOT NULL DEFAULT now()"),
+    ];
+    let optional = [
+        (&columns.aggregate_type, "text"),
+        (&columns.version, "text"),
+        (&columns.correlation_id, "text"),
+        (&columns.causation_id, "text"),
+        (&columns.traceparent, "text"),
+        (&columns.headers, "jsonb"),
+    ];
+    let is_named = |(name, _): &(&ColumnName, &str)| matches!(name, ColumnName::Configured(_));
+    let all = needed.into_iter().chain(optional.into_iter().filter(is_named));
+    let all = all.map(|(name, kind)| format!("{} {kind}", quote_identifier(name.as_str())));
+    format!("CREATE TABLE {} ({});", table.quoted(), all.collect::<Vec<_>>().join(", "))
+}
+
+/// There is no publication.
+async fn absent(
+    settings: &Settings,
+    sql: &Sql,
+    fit: &[TableName],
+    known: Known<'_>,
+    findings: &mut Vec<Finding>,
+) -> Result<(), PostgresError> {
+    const NAME: &str = "publication";
+    if known.has_slot {
+        if let Err(refusal) = continuity::describe(settings, sql, &[]).await? {
+            findings.push(Finding::of(NAME, &refusal));
+        }
+        return Ok(());
+    }
+    let name = &settings.publication;
+    let missing = lacking_rights(sql, fit, diagnosis::may_create_in_database(sql).await?).await?;
+    findings.push(match missing {
+        None => Finding::note(
+            NAME,
+            format!("there is no publication \"{name}\" yet; run and init make it"),
+        ),
+        Some(lack) => Finding::wrong(
+            NAME,
+            Some(Code::NoReplicationRole),
+            format!(
+                "there is no publication \"{name}\" yet, and role {} cannot make it: {lack}",
+                settings.postgres.user
+            ),
+            format!("{}; -- as a role that may", publication::create_sql(name, fit)),
+        ),
+    });
+    Ok(())
+}
+
+/// What our role lacks to put these tables into a publication; none where nothing.
+async fn lacking_rights(
+    sql: &Sql,
+    tables: &[TableName],
+    may_alter: bool,
+) -> Result<Option<String>, PostgresError> {
+    if !may_alter {
+        return Ok(Some("it may not CREATE on the database, or is not the owner".to_owned()));
+    }
+    for table in tables {
+        if !diagnosis::owns_table(sql, table).await? {
+            return Ok(Some(format!("it does not own table {table}")));
+        }
+    }
+    Ok(None)
+}
+
+/// There is a publication.
+async fn present(
+    settings: &Settings,
+    sql: &Sql,
+    found: &Publication,
+    known: Known<'_>,
+    findings: &mut Vec<Finding>,
+) -> Result<(), PostgresError> {
+    const NAME: &str = "publication";
+    let (name, so_far) = (&settings.publication, findings.len());
+    if let Err(refusal) = judge_operations(settings, found) {
+        let alter_sql = found.add_inserts_sql(name).unwrap_or_default();
+        findings.push(Finding::refused(NAME, &refusal, format!("{alter_sql};")));
+    }
+    for (table, absence) in &found.absent {
+        findings.push(outside(settings, sql, known, table, absence).await?);
+    }
+    if let (Some(before), true) = (known.before, findings.len() == so_far)
+        && let Err(refusal) = continuity::judge_before_change(settings, sql, before).await?
+    {
+        findings.push(Finding::of(NAME, &refusal));
+    }
+    if findings.len() == so_far {
+        let options = found.options();
+        findings.push(Finding::fine(NAME, format!("publication \"{name}\" ({options})")));
+    }
+    for table in found.tables.keys() {
+        if let Some(filter) = diagnosis::row_filter(sql, name, table).await? {
+            findings.push(filtered(settings, known, table, &filter));
+        }
+        let publishes_keys = ["update", "delete"].iter().any(|it| found.operations.contains(it));
+        if publishes_keys && diagnosis::has_no_identity(sql, table).await? {
+            findings.push(without_identity(settings, sql, found, table).await?);
+        }
+    }
+    Ok(())
+}
+
+/// A table whose rows do not come under its name.
+async fn outside(
+    settings: &Settings,
+    sql: &Sql,
+    known: Known<'_>,
+    table: &TableName,
+    absence: &Absence,
+) -> Result<Finding, PostgresError> {
+    const NAME: &str = "publication";
+    let name = &settings.publication;
+    let refusal = not_published(name, table, absence);
+    let add_sql = format!("{};", publication::add_table_sql(name, table));
+    let is_published =
+        known.before.is_some_and(|before| before.tables.contains_key(&table.to_string()));
+    Ok(match absence {
+        // What was inserted meanwhile is lost to this slot: the refusal says how to go on.
+        Absence::NotMember if is_published => Finding::of(NAME, &refusal),
+        Absence::NotMember if known.has_slot => Finding::refused(NAME, &refusal, add_sql),
+        Absence::NotMember => {
+            let may_alter = diagnosis::owns_publication(sql, name).await?;
+            match lacking_rights(sql, std::slice::from_ref(table), may_alter).await? {
+                None => Finding::note(
+                    NAME,
+                    format!("table {table} is not in \"{name}\" yet; run and init add it"),
+                ),
+                Some(lack) => Finding::wrong(
+                    NAME,
+                    Some(Code::NoReplicationRole),
+                    format!(
+                        "table {table} is not in \"{name}\" yet, and role {} cannot add it: {lack}",
+                        settings.postgres.user
+                    ),
+                    format!("{add_sql} -- as a role that may"),
+                ),
+            }
+        }
+        Absence::AsPartitions => {
+            Finding::refused(NAME, &refusal, format!("{};", publication::via_root_sql(name)))
+        }
+        Absence::AsAncestor(ancestor) => Finding::refused(
+            NAME,
+            &refusal,
+            format!("write table = \"{ancestor}\" under [[outbox]] in the settings file"),
+        ),
+    })
+}
+
+/// `run` cannot see rows that the server leaves out; whoever set the filter should know.
+fn filtered(settings: &Settings, known: Known<'_>, table: &TableName, filter: &str) -> Finding {
+    let (name, quoted) = (quote_identifier(settings.publication.as_str()), table.quoted());
+    let again = format!(
+        "BEGIN; ALTER PUBLICATION {name} DROP TABLE {quoted}; ALTER PUBLICATION {name} ADD TABLE \
+         {quoted}; COMMIT;"
+    );
+    let is_published =
+        known.before.is_some_and(|before| before.tables.contains_key(&table.to_string()));
+    let fix = match is_published {
+        false => again,
+        true => format!(
+            "{again} -- then set another postgres.slot and run tailwater init: rows that were \
+             left out are never sent to this slot"
+        ),
+    };
+    let detail = format!(
+        "publication \"{}\" leaves out rows of {table}: only those with {filter} are published",
+        settings.publication
+    );
+    Finding::wrong("row_filter", None, detail, fix)
+}
+
+/// The application's own UPDATE and DELETE fail on a table whose rows cannot be named.
+async fn without_identity(
+    settings: &Settings,
+    sql: &Sql,
+    found: &Publication,
+    table: &TableName,
+) -> Result<Finding, PostgresError> {
+    let name = &settings.publication;
+    let all = diagnosis::published_tables(sql, name).await?;
+    let is_ours_alone = usize::try_from(all).is_ok_and(|all| all == found.tables.len());
+    let fix = match is_ours_alone {
+        true => format!(
+            "ALTER PUBLICATION {} SET (publish = 'insert');",
+            quote_identifier(name.as_str())
+        ),
+        false => format!("ALTER TABLE {} REPLICA IDENTITY FULL;", table.quoted()),
+    };
+    let detail = format!(
+        "publication \"{name}\" publishes updates and deletes, and table {table} has no replica \
+         identity: the application's own UPDATE and DELETE fail"
+    );
+    Ok(Finding::wrong("replica_identity", None, detail, fix))
+}

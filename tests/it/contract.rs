@@ -1,0 +1,276 @@
+//! What `tailwater schema` prints describes the events that come, and no others.
+
+use std::fs;
+
+use serde_json::{Value as Json, json};
+
+use crate::support::{
+    daemon,
+    kafka::{Broker, Record},
+    postgres::Server,
+    scene::{NO_FSYNC, init, publishing, stop, wait_until_published},
+    settings::SettingsFile,
+    target_folder,
+};
+
+/// Each form of a payload, templates of each kind, headers, a route.
+const SECTIONS: &str = r#"
+[[outbox]]
+table = "public.outbox_events"
+headers = { tenant = "tenant_id" }
+
+[[outbox]]
+table = "public.envelopes"
+payload = "envelope"
+topic = "{table}.{column:tenant id}"
+
+[[outbox]]
+table = "public.outbox"
+layout = "debezium"
+
+[[message]]
+prefix = "outbox"
+
+[[route]]
+type = "*.audited"
+topic = "audit.{domain}"
+"#;
+
+const TABLES: &str = r#"
+CREATE TABLE outbox_events (id uuid, aggregate_id text, event_type text, payload jsonb,
+    created_at timestamptz DEFAULT now(), tenant_id text, causation_id text, traceparent text);
+CREATE TABLE envelopes (id uuid, aggregate_id text, event_type text, payload jsonb,
+    "tenant id" text);
+CREATE TABLE outbox (id uuid, aggregatetype text, aggregateid text, type text, payload jsonb);
+"#;
+
+const EVENTS: &str = r#"
+INSERT INTO outbox_events (id, aggregate_id, event_type, payload, tenant_id, causation_id, traceparent)
+VALUES
+    (gen_random_uuid(), 'o-1', 'order.placed', '{"total": 1}', 'acme', NULL, NULL),
+    (gen_random_uuid(), NULL, 'order.placed', NULL, NULL, 'cause', '00-a-b-01'),
+    (gen_random_uuid(), 'o-1', 'order.audited', '[]', NULL, NULL, NULL);
+INSERT INTO envelopes VALUES
+    ('a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', 'i-1', 'invoice.sent',
+        '{"id": "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "type": "invoice.sent", "data": null,
+          "source": "billing", "extra": true}', 'acme'),
+    (gen_random_uuid(), 'i-1', 'invoice.audited', '{"data": 5}', 'acme');
+INSERT INTO outbox VALUES
+    (gen_random_uuid(), 'order', 'o-1', 'placed', '{"total": 1}'),
+    (gen_random_uuid(), 'order', 'o-1', 'placed', NULL),
+    (gen_random_uuid(), 'order', 'o-1', 'order.audited', '"text"');
+SELECT pg_logical_emit_message(true, 'outbox',
+    '{"aggregateId": "o-2", "type": "order.placed", "data": {"total": "19.90"}, "source": "other"}');
+"#;
+
+const TOPICS: [(&str, usize); 5] = [
+    ("order.events", 3),
+    ("envelopes.acme", 1),
+    ("outbox.event.order", 2),
+    ("audit.order", 2),
+    ("audit.invoice", 1),
+];
+
+fn print(settings: &SettingsFile, format: &str) -> Json {
+    let ended = daemon::run(&["schema", "--format", format], settings);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert_eq!(ended.stderr, "");
+    serde_json::from_str(&ended.stdout).expect("JSON")
+}
+
+/// Settings of servers that are not there.
+fn offline() -> SettingsFile {
+    SettingsFile::of_text(format!(
+        "source = \"order-service\"\n[postgres]\nurl = \"postgres://u@127.0.0.1:1/d\"\n[kafka]\n\
+         brokers = \"127.0.0.1:1\"\n{SECTIONS}"
+    ))
+}
+
+/// True where an address, with anything in its braces, is a topic.
+fn makes(address: &str, topic: &str) -> bool {
+    let mut rest = topic;
+    let mut pieces = address.split('{');
+    let Some(after) = rest.strip_prefix(pieces.next().unwrap_or_default()) else { return false };
+    rest = after;
+    for piece in pieces {
+        let literal = piece.split_once('}').expect("a brace").1;
+        let at = match literal {
+            "" => rest.len(),
+            literal => match rest.find(literal) {
+                Some(at) => at,
+                None => return false,
+            },
+        };
+        if at == 0 {
+            return false;
+        }
+        rest = &rest[at + literal.len()..];
+    }
+    rest.is_empty()
+}
+
+/// The only one of these addresses that makes the topic.
+fn address_of<'a>(addresses: impl Iterator<Item = &'a String>, topic: &str) -> &'a str {
+    let found: Vec<&String> = addresses.filter(|address| makes(address, topic)).collect();
+    let [address] = found.as_slice() else { panic!("{topic}: {found:?}") };
+    address
+}
+
+fn value_of(record: &Record) -> Json {
+    record.value.as_deref().map_or(Json::Null, |value| serde_json::from_slice(value).expect("JSON"))
+}
+
+fn validator(document: &Json, pointer: &str) -> jsonschema::Validator {
+    let mut document = document.clone();
+    document["allOf"] = json!([{ "$ref": pointer }]);
+    document.as_object_mut().expect("an object").remove("anyOf");
+    jsonschema::options().should_validate_formats(true).build(&document).expect("a schema")
+}
+
+/// What is there must be valid where it belongs, and not valid elsewhere or spoilt.
+fn judge_values(schema: &Json, records: &[Record]) {
+    assert!(jsonschema::meta::is_valid(schema), "{schema:#}");
+    let whole = jsonschema::draft202012::new(schema).expect("a schema");
+    let definitions = schema["$defs"].as_object().expect("definitions");
+    for record in records {
+        let value = value_of(record);
+        let topics = definitions.keys().filter(|name| *name != "DomainEvent");
+        let address = address_of(topics, &record.topic);
+        let encoded = address.replace('{', "%7B").replace('}', "%7D");
+        let of_topic = validator(schema, &format!("#/$defs/{encoded}"));
+        assert!(of_topic.is_valid(&value) && whole.is_valid(&value), "{address}: {value}");
+        // Where bare values go, anything may come.
+        let has_bare =
+            record.topic.starts_with("outbox.event.") || record.topic.starts_with("audit.");
+        let spoilt = |field: &str, by: Json| {
+            let mut value = value.clone();
+            value[field] = by;
+            value
+        };
+        if !has_bare {
+            assert!(!of_topic.is_valid(&spoilt("type", json!(7))), "{address}");
+            assert!(!of_topic.is_valid(&spoilt("occurredAt", json!("yesterday"))), "{address}");
+        }
+    }
+}
+
+fn headers_of(record: &Record) -> Json {
+    let texts = record.headers.iter().map(|(name, value)| {
+        (name.clone(), json!(String::from_utf8(value.clone()).expect("UTF-8")))
+    });
+    Json::Object(texts.collect())
+}
+
+fn judge_messages(document: &Json, records: &[Record]) {
+    let channels = document["channels"].as_object().expect("channels");
+    let addresses: Vec<String> = channels
+        .values()
+        .map(|channel| channel["address"].as_str().expect("an address").to_owned())
+        .collect();
+    for record in records {
+        let address = address_of(addresses.iter(), &record.topic);
+        let channel = channels.values().find(|it| it["address"] == address).expect("a channel");
+        let is_described = |message: &Json| {
+            let pointer = message["$ref"].as_str().expect("a reference");
+            let part = |name: &str| validator(document, &format!("{pointer}/{name}"));
+            let key = record.key.clone().map(|key| String::from_utf8(key).expect("UTF-8"));
+            let headers = headers_of(record);
+            let mut short = headers.clone();
+            short.as_object_mut().expect("an object").remove("pg-lsn");
+            assert!(!part("headers").is_valid(&short), "{pointer}: {short}");
+            part("payload").is_valid(&value_of(record))
+                && part("headers").is_valid(&headers)
+                && part("bindings/kafka/key").is_valid(&json!(key))
+        };
+        let messages = channel["messages"].as_object().expect("messages");
+        assert!(messages.values().any(is_described), "{address}: {record:?}");
+    }
+}
+
+#[test]
+fn the_printed_schemas_describe_the_events_that_come() {
+    let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
+    let session = server.create_database("shop");
+    session.run(TABLES);
+    let settings = SettingsFile::of_text(format!(
+        "source = \"order-service\"\n[postgres]\nurl = \"{}\"\n[kafka]\nbrokers = \"{}\"\n{SECTIONS}",
+        server.url("shop"),
+        broker.brokers()
+    ));
+    init(&settings);
+    let daemon = publishing(&settings);
+    session.run(EVENTS);
+    wait_until_published(&session, "tailwater");
+    stop(daemon);
+    let mut records = Vec::new();
+    for (topic, count) in TOPICS {
+        let of_topic = broker.read_committed(topic);
+        assert_eq!(of_topic.len(), count, "{topic}");
+        records.extend(of_topic);
+    }
+    judge_values(&print(&settings, "json-schema"), &records);
+    judge_messages(&print(&settings, "asyncapi"), &records);
+}
+
+#[test]
+fn a_schema_needs_no_server_and_json_schema_is_the_one_that_is_meant() {
+    let settings = offline();
+    let ended = daemon::run(&["schema"], &settings);
+    let printed: Json = serde_json::from_str(&ended.stdout).expect("JSON");
+    assert_eq!(printed, print(&settings, "json-schema"));
+    assert_eq!(printed["$schema"], "https://json-schema.org/draft/2020-12/schema");
+    // The envelope is the published one, word for word.
+    let text = include_str!("../../schemas/domain-event.schema.json");
+    let mut published: Json = serde_json::from_str(text).expect("JSON");
+    published.as_object_mut().expect("an object").remove("$schema");
+    assert_eq!(printed["$defs"]["DomainEvent"], published);
+    assert_eq!(daemon::run(&["schema", "--format", "avro"], &settings).code, Some(2));
+}
+
+/// By AsyncAPI's own JSON Schema.
+#[test]
+fn the_printed_document_is_asyncapi() {
+    let path = target_folder().join("node/node_modules/@asyncapi/specs/schemas/3.0.0.json");
+    let text = fs::read_to_string(&path).unwrap_or_else(|_| {
+        panic!("{}: run the tests by `make test`, which fetches it", path.display())
+    });
+    let schema: Json = serde_json::from_str(&text).expect("JSON");
+    let schema = jsonschema::options()
+        .with_draft(jsonschema::Draft::Draft7)
+        .build(&schema)
+        .expect("a schema");
+    let document = print(&offline(), "asyncapi");
+    let errors: Vec<String> = schema
+        .iter_errors(&document)
+        .map(|error| format!("{}: {error}", error.instance_path()))
+        .collect();
+    assert!(errors.is_empty(), "{errors:#?}");
+    let mut spoilt = document.clone();
+    spoilt["channels"]["domain.events"]["adress"] = json!("misspelt");
+    assert!(
+        spoilt["channels"]["domain.events"]["address"].is_string() && !schema.is_valid(&spoilt)
+    );
+    // Every reference leads somewhere in the document.
+    let mut references = Vec::new();
+    collect(&document, &mut references);
+    assert!(references.len() > 10, "{references:?}");
+    for reference in references {
+        let pointer = reference.strip_prefix('#').expect("within the document");
+        assert!(document.pointer(pointer).is_some(), "{reference}");
+    }
+}
+
+fn collect(value: &Json, references: &mut Vec<String>) {
+    match value {
+        Json::Object(members) => {
+            for (name, member) in members {
+                match (name.as_str(), member) {
+                    ("$ref", Json::String(reference)) => references.push(reference.clone()),
+                    (_, member) => collect(member, references),
+                }
+            }
+        }
+        Json::Array(items) => items.iter().for_each(|item| collect(item, references)),
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => {}
+    }
+}
