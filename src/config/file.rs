@@ -103,7 +103,7 @@ section! {
         partitioner: Partitioner = "murmur2",
         /// A file that holds the password of `sasl.username`: a mounted secret, in the place of
         /// `sasl.password`.
-        password_file: Option<SecretFile>,
+        password_file: Option<Located<SecretFile>>,
         /// Any librdkafka property, but those that the guarantee rests on.
         properties: Properties,
     }
@@ -191,7 +191,7 @@ section! {
     RouteSection {
         /// Which events: a pattern for their types, in which * stands for any characters and ? for
         /// one. Of the routes that match, the first in the file counts.
-        r#type: TypeGlob,
+        r#type: Located<TypeGlob>,
         /// Where they go instead of where their own section says. A template: {type}, {domain}.
         topic: Located<TypeTemplate>,
     }

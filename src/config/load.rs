@@ -110,6 +110,7 @@ impl Config {
         };
         check_interval(&kafka, mistakes);
         check_atomicity(&kafka, mistakes);
+        check_password(&kafka, mistakes);
         Self {
             pipeline: pipeline::Settings {
                 source: event.source.clone(),
@@ -154,7 +155,7 @@ fn connection(url: DatabaseUrl, password_file: Option<SecretFile>) -> postgres::
 fn kafka_settings(section: KafkaSection) -> pipeline::KafkaSettings {
     let number = |count: Option<Count>| count.map(|Count(number)| number);
     let mut properties = section.properties.0.texts();
-    if let Some(SecretFile(password)) = section.password_file {
+    if let Some(Located { value: SecretFile(password), .. }) = section.password_file {
         properties.insert("sasl.password".to_owned(), password.reveal().to_owned());
     }
     pipeline::KafkaSettings {
@@ -199,6 +200,23 @@ fn check_atomicity(section: &KafkaSection, mistakes: &mut Mistakes) {
         let problem = "cannot be \"atomic\" with kafka.delivery = \"at-least-once\", which has no \
                        transactions";
         mistakes.add(origin, "kafka.large_transactions", problem);
+    }
+}
+
+/// A password that nobody asks for was meant for something.
+fn check_password(section: &KafkaSection, mistakes: &mut Mistakes) {
+    const KEY: &str = "kafka.password_file";
+    let Some(Located { origin, .. }) = &section.password_file else { return };
+    let properties = section.properties.0.texts();
+    if properties.contains_key("sasl.password") {
+        let problem = "cannot be beside kafka.properties.sasl.password, whose place it takes";
+        mistakes.add(origin, KEY, problem);
+    }
+    let protocol = properties.get("security.protocol").map(|text| text.to_ascii_lowercase());
+    if !protocol.is_some_and(|protocol| protocol.starts_with("sasl")) {
+        let problem = "has no effect without kafka.properties.security.protocol = \"SASL_SSL\" or \
+                       \"SASL_PLAINTEXT\"";
+        mistakes.add(origin, KEY, problem);
     }
 }
 
@@ -307,8 +325,17 @@ fn routes(
     TopicName(checkpoint_topic): &TopicName,
     mistakes: &mut Mistakes,
 ) -> Vec<event::Route> {
-    let mut routes = Vec::new();
-    for RouteSection { r#type: event_type, topic: Located { value: topic, origin } } in sections {
+    let mut routes: Vec<event::Route> = Vec::new();
+    for RouteSection { r#type, topic: Located { value: topic, origin } } in sections {
+        let Located { value: event_type, origin: type_origin } = r#type;
+        // Of other patterns it cannot be said so simply.
+        let is_covered = |earlier: &event::Route| {
+            earlier.event_type == event_type || earlier.event_type.is_any()
+        };
+        if routes.iter().any(is_covered) {
+            let problem = "never counts: a [[route]] before it matches all that it matches";
+            mistakes.add(&type_origin, "route.type", problem);
+        }
         check_topic((topic.literal(), &origin), "route.topic", checkpoint_topic, mistakes);
         routes.push(event::Route { event_type, topic });
     }

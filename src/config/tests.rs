@@ -522,6 +522,32 @@ fn what_has_no_effect_or_cannot_be_is_told() {
 }
 
 #[test]
+fn a_route_or_a_password_that_never_counts_is_told() {
+    for (first, second) in [("*", "order.*"), ("order.*", "order.*")] {
+        let text = file_with(
+            "route",
+            "type",
+            &format!("\"{first}\"\n[[route]]\ntype = \"{second}\"\ntopic = \"others\""),
+        );
+        let text = text.replacen("topic = \"orders\"\n", "", 1);
+        let text = text.replacen("[[route]]\n", "[[route]]\ntopic = \"orders\"\n", 1);
+        let found = mistakes(&text, &[]);
+        assert!(found[0].contains("route.type never counts"), "{found:?}");
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("password");
+    std::fs::write(&file, "secret").expect("written");
+    let file = format!("\"{}\"", file.display());
+    let found = mistakes(&file_with("kafka", "password_file", &file), &[]);
+    assert!(found[0].contains("has no effect without kafka.properties.security.protocol"));
+    let both = format!(
+        "{file}\nproperties = {{ \"security.protocol\" = \"sasl_ssl\", \"sasl.password\" = \"x\" }}"
+    );
+    let found = mistakes(&file_with("kafka", "password_file", &both), &[]);
+    assert!(found[0].contains("cannot be beside kafka.properties.sasl.password"), "{found:?}");
+}
+
+#[test]
 fn dead_letters_go_where_the_settings_say() {
     let text = file_with("", "on_error", "\"dead-letter\"");
     let topics = read(&text, &[]).expect("settings").pipeline.dead_letters.expect("topics");

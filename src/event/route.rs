@@ -40,6 +40,11 @@ impl TypeGlob {
         &self.0
     }
 
+    /// Whether it matches every type.
+    pub fn is_any(&self) -> bool {
+        self.0 == "*"
+    }
+
     /// Whether it matches all of that type.
     pub fn matches(&self, event_type: &str) -> bool {
         let (mut pattern, mut text) = (self.0.as_str(), event_type);
