@@ -10,7 +10,7 @@ use super::{
     outcome,
 };
 use crate::{
-    config::{Config, LoadError},
+    config::{Config, Environment, LoadError},
     demo,
     failure::Failure,
     pipeline::{self, Shutdown},
@@ -25,6 +25,7 @@ pub fn main() -> ExitCode {
         Command::Init { print_sql: true } => print_sql(&config),
         Command::Init { print_sql: false } => init(&config),
         Command::Status { json } => status(&config, json),
+        Command::Tail { json, full } => tail(&config, super::terminal::style(json, full)),
         Command::Demo { duration, brokers } => {
             return demo(demo::Settings { duration: Some(duration), brokers });
         }
@@ -84,8 +85,19 @@ fn status(path: &Path, json: bool) -> Result<(), Box<dyn Failure>> {
     Ok(())
 }
 
+fn tail(path: &Path, style: pipeline::TailStyle) -> Result<(), Box<dyn Failure>> {
+    within_runtime(async {
+        let shutdown = Shutdown::on_signals().expect("signal handlers can be installed");
+        let config = load_by(Config::load_for_database, path)?;
+        // Nothing is published that a line a minute could tell of.
+        let filter = format!("{},tailwater::pipeline::progress=off", config.log.filter);
+        telemetry::start_logging(&telemetry::Settings { filter, ..config.log });
+        pipeline::tail(&config.pipeline, style, shutdown).await
+    })
+}
+
 fn print_sql(path: &Path) -> Result<(), Box<dyn Failure>> {
-    let config = load(path)?;
+    let config = load_by(Config::load_for_database, path)?;
     let settings = &config.pipeline;
     let statements = within_runtime(async {
         let shutdown = Shutdown::on_signals().expect("signal handlers can be installed");
@@ -115,10 +127,17 @@ fn demo(settings: demo::Settings) -> ExitCode {
 
 /// Reads the settings; mistakes are printed one a line.
 fn load(path: &Path) -> Result<Config, Box<dyn Failure>> {
+    load_by(Config::load, path)
+}
+
+fn load_by(
+    load: fn(&Path, &Environment) -> Result<Config, LoadError>,
+    path: &Path,
+) -> Result<Config, Box<dyn Failure>> {
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
-    Config::load(path, &environment).map_err(|error| {
+    load(path, &environment).map_err(|error| {
         if let LoadError::Mistaken(error) = &error {
             eprintln!("{}:", error.path);
             for mistake in &error.mistakes {

@@ -7,5 +7,6 @@ mod arguments;
 mod commands;
 mod outcome;
 mod status;
+mod terminal;
 
 pub use commands::main;

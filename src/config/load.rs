@@ -29,6 +29,19 @@ use crate::{
 /// The process's environment variables.
 pub type Environment = BTreeMap<String, String>;
 
+/// What a command needs the file to say.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Need {
+    /// All of it.
+    Everything,
+    /// Where the rows come from. What the file says of Kafka must be right, but it need not say
+    /// anything: a command that asks for no more never goes there.
+    Database,
+}
+
+/// Stands for the brokers of a file that names none, where none are needed.
+const NO_BROKERS: &str = "none";
+
 /// All settings, checked: what can be known without a server is right.
 #[derive(Debug)]
 pub struct Config {
@@ -58,9 +71,22 @@ impl Config {
     /// # Errors
     /// Where it cannot be read, or with every mistake that it has.
     pub fn load(path: &Path, environment: &Environment) -> Result<Self, LoadError> {
+        Self::load_as(Need::Everything, path, environment)
+    }
+
+    /// Reads a file that need not say anything of Kafka: for a command that never goes there.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_for_database(path: &Path, environment: &Environment) -> Result<Self, LoadError> {
+        Self::load_as(Need::Database, path, environment)
+    }
+
+    fn load_as(need: Need, path: &Path, environment: &Environment) -> Result<Self, LoadError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| LoadError::Unreadable { path: path.to_owned(), source })?;
-        Self::read(&text, &path.display().to_string(), environment).map_err(LoadError::Mistaken)
+        let name = path.display().to_string();
+        Self::read_as(need, &text, &name, environment).map_err(LoadError::Mistaken)
     }
 
     /// Reads a file's text; `path` is what it is called in errors.
@@ -68,8 +94,21 @@ impl Config {
     /// # Errors
     /// With every mistake that it has.
     pub fn read(text: &str, path: &str, environment: &Environment) -> Result<Self, SettingsError> {
+        Self::read_as(Need::Everything, text, path, environment)
+    }
+
+    pub(super) fn read_as(
+        need: Need,
+        text: &str,
+        path: &str,
+        environment: &Environment,
+    ) -> Result<Self, SettingsError> {
         let mut mistakes = Mistakes::default();
-        let root: Node = document::read(text, environment, &mut mistakes);
+        let mut root: Node = document::read(text, environment, &mut mistakes);
+        match need {
+            Need::Everything => {}
+            Need::Database => root.supply(&["kafka", "brokers"], NO_BROKERS),
+        }
         let file = File::read(&root, "", &mut mistakes);
         check_origins(&root, &mut mistakes);
         let config = file.map(|file| Self::assemble(file, &mut mistakes));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Config, Environment, SettingsError};
+use super::{Config, Environment, SettingsError, load::Need};
 use crate::{
     event::outbox::{self, PayloadForm},
     postgres::Host,
@@ -423,4 +423,22 @@ fn each_partitioner_is_known_by_its_name() {
         let settings = read(FIRST_PIPELINE, &variables).expect(name).pipeline;
         assert_eq!(settings.kafka.partitioner, partitioner);
     }
+}
+
+#[test]
+fn a_command_that_never_goes_to_kafka_needs_no_word_of_it() {
+    let read =
+        |text: &str| Config::read_as(Need::Database, text, "tailwater.toml", &environment(&[]));
+    let kafka = "[kafka]\nbrokers = \"kafka-1:9092,kafka-2:9092\"\n\n";
+    let without = FIRST_PIPELINE.replace(kafka, "");
+    assert_ne!(without, FIRST_PIPELINE);
+    let pipeline = read(&without).expect("settings").pipeline;
+    assert_eq!(pipeline.source, "order-service");
+    assert_eq!(mistakes(&without, &[]), ["kafka is missing: a section [kafka] with brokers"]);
+    // What is there is read, and must be right.
+    let with = read(FIRST_PIPELINE).expect("settings").pipeline;
+    assert_eq!(with.kafka.brokers, "kafka-1:9092,kafka-2:9092");
+    let mistaken = without.replace("[[outbox]]", "[kafka]\nbroker = \"kafka-1\"\n[[outbox]]");
+    let error = read(&mistaken).expect_err("a mistake");
+    assert_eq!(error.mistakes.len(), 1, "{error:?}");
 }

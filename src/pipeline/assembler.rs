@@ -18,6 +18,8 @@
 
 use std::collections::VecDeque;
 
+use tracing::warn;
+
 use super::{
     checkpoint_writer::CheckpointWriter,
     resume::{Admission, HistoryError, Resume},
@@ -123,9 +125,19 @@ pub(super) struct Counters {
     pub(super) unpublished_messages: u64,
 }
 
+/// What is done with a change that cannot be an event.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Unmappable {
+    /// Nothing behind its transaction is published.
+    Halts,
+    /// It is said, and what follows goes on.
+    IsTold,
+}
+
 /// Gathers records into batches.
 pub(super) struct Assembler {
     mapping: Mapping,
+    unmappable: Unmappable,
     identities: TableIdentities,
     encoder: Encoder,
     resume: Resume,
@@ -158,6 +170,7 @@ impl Assembler {
     ) -> Self {
         Self {
             mapping,
+            unmappable: Unmappable::Halts,
             identities: TableIdentities::new(&checkpoint.publication),
             encoder: Encoder::new(bounds.record_bytes),
             last: resume.last_of_publication(),
@@ -174,6 +187,12 @@ impl Assembler {
             bytes_out: 0,
             counters: Counters::default(),
         }
+    }
+
+    /// Says what cannot be an event and goes on. For who shows events and publishes none: nobody
+    /// relies on what is shown.
+    pub(super) fn telling_unmappable(self) -> Self {
+        Self { unmappable: Unmappable::IsTold, ..self }
     }
 
     /// True while one more message can be taken, whatever it brings. This is the back-pressure.
@@ -277,7 +296,8 @@ impl Assembler {
                 .map_err(|refusal| Trouble::Halt { before, failure: refusal.into() })?;
             let mapped = self.mapping.insert(relation, row, transaction);
             let (encoder, batch) = (&mut self.encoder, &mut self.current);
-            if encode(encoder, batch, mapped, transaction, published.events)? {
+            let encoded = encode(encoder, batch, mapped, transaction, published.events);
+            if self.unmappable.settle(encoded)? {
                 self.take_in_event(tracker);
             }
         }
@@ -300,7 +320,8 @@ impl Assembler {
         if published.is_due(place, transaction.commit_lsn)? {
             let mapped = self.mapping.message(message, transaction);
             let (encoder, batch) = (&mut self.encoder, &mut self.current);
-            if encode(encoder, batch, mapped, transaction, published.events)? {
+            let encoded = encode(encoder, batch, mapped, transaction, published.events);
+            if self.unmappable.settle(encoded)? {
                 self.take_in_event(tracker);
             }
         }
@@ -458,6 +479,20 @@ fn encode(
     let encoded = encoder.encode(&event, transaction, sequence, batch);
     encoded.map_err(|error| halt(error.into()))?;
     Ok(true)
+}
+
+impl Unmappable {
+    /// What an encoded change comes to. False where it became no event.
+    fn settle(self, encoded: Result<bool, Trouble>) -> Result<bool, Trouble> {
+        match (self, encoded) {
+            (Self::IsTold, Err(Trouble::Halt { failure, .. })) => {
+                let hint = failure.hint().unwrap_or_default();
+                warn!(error = super::chain(&*failure), hint, "this is no event");
+                Ok(false)
+            }
+            (_, encoded) => encoded,
+        }
+    }
 }
 
 impl Published {

@@ -6,7 +6,9 @@
 //!   │            └─ assembler (records, cuts), resume (what is published already)
 //!   ├─ judgement (checkpoint, slot, server), continuity (the publication), refusal (their words)
 //!   ├─ outbox_tables (whether there are such)
-//!   └─ first_start (publication, intent, slot), init
+//!   └─ first_start (publication, intent, slot, slot_creation), init
+//!
+//! tail: stream_loop between a temporary slot and standard output
 //! ```
 
 mod assembler;
@@ -22,12 +24,14 @@ mod refusal;
 mod resume;
 mod settings;
 mod shutdown;
+mod slot_creation;
 mod standby;
 mod start;
 mod status;
 mod stream_loop;
 mod supervisor;
 mod table_identity;
+mod tail;
 #[cfg(test)]
 mod tests;
 
@@ -39,6 +43,10 @@ pub use settings::{KafkaSettings, Settings};
 pub use shutdown::{Shutdown, ShutdownTrigger};
 pub use status::{State, Status, status};
 pub use supervisor::run;
+pub use tail::tail;
+
+/// How [`tail()`] shows events.
+pub use crate::sink::stdout::Style as TailStyle;
 
 /// An error and what caused it, joined by colons.
 pub fn chain(error: &dyn std::error::Error) -> String {

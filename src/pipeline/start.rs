@@ -261,7 +261,7 @@ pub(super) async fn peek(ground: &Ground<'_>) -> Result<Look, Failed> {
 }
 
 /// Step 0 on the server's side: what needs no Kafka to be refused.
-async fn check_server(ground: &Ground<'_>) -> Result<(), Failed> {
+pub(super) async fn check_server(ground: &Ground<'_>) -> Result<(), Failed> {
     let server = catalog::server(&ground.sql).await?;
     if server.is_in_recovery {
         let host = ground.settings.postgres.hosts();
@@ -304,7 +304,7 @@ async fn look(ground: &Ground<'_>, must_be_sure: bool) -> Result<(Kafka, Look), 
 
 /// Whether what the publication delivers of the tables is what the mapping needs, before anything is
 /// made for them and before a row finds out.
-async fn check_tables(ground: &Ground<'_>) -> Result<Mapping, Failed> {
+pub(super) async fn check_tables(ground: &Ground<'_>) -> Result<Mapping, Failed> {
     let settings = ground.settings;
     let identity = DatabaseIdentity {
         system_id: ground.server.identity.system_id.clone(),

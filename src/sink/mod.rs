@@ -7,6 +7,7 @@
 mod batch;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+pub mod stdout;
 
 use std::future::Future;
 

@@ -20,5 +20,6 @@ mod standby;
 mod starts;
 mod status;
 mod support;
+mod tail;
 mod tls;
 mod workload;
