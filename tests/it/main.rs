@@ -22,4 +22,5 @@ mod status;
 mod support;
 mod tail;
 mod tls;
+mod versions;
 mod workload;
