@@ -2,8 +2,10 @@
 
 mod architecture;
 mod demo;
+mod documents;
 mod events;
 mod exactly_once;
+mod example;
 mod faults;
 mod golden;
 mod harness;
