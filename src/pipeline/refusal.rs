@@ -145,7 +145,7 @@ pub enum Refusal {
         /// Its name.
         publication: PublicationName,
         /// `does not exist` or `lacks …`.
-        lack: String,
+        lack: &'static str,
         /// The SQL that mends it.
         mend_sql: String,
     },

@@ -25,7 +25,7 @@ use super::{
 use crate::{
     checkpoint::Tracker,
     event::outbox::PayloadForm,
-    postgres::SlotName,
+    postgres::{SlotName, publication},
     sink::stdout::{StdoutError, StdoutSink, Style},
 };
 
@@ -96,12 +96,14 @@ async fn start(
 async fn check_publication(ground: &Ground<'_>) -> Result<(), Failed> {
     let Ground { settings, sql, .. } = ground;
     let statements = lacking_sql(settings, sql).await?;
-    let Some(first) = statements.first() else { return Ok(()) };
-    let lack = match first.starts_with("CREATE") {
-        true => "does not exist".to_owned(),
-        false => "lacks tables".to_owned(),
-    };
     let publication = settings.publication.clone();
+    let lack = match statements.as_slice() {
+        [] => return Ok(()),
+        [one] if *one == publication::create_sql(&publication, &settings.tables) => {
+            "does not exist"
+        }
+        [..] => "lacks tables",
+    };
     Err(Refusal::NothingToShow { publication, lack, mend_sql: statements.join("; ") }.into())
 }
 

@@ -27,7 +27,7 @@ const PUBLICATION: &str = "CREATE PUBLICATION tailwater FOR TABLE outbox_events 
                            WITH (publish = 'insert')";
 
 /// `tailwater tail`, with what it shows. Killed when dropped.
-struct Tail {
+pub struct Tail {
     child: Child,
     shown: Words,
     said: Words,
@@ -45,7 +45,7 @@ impl Tail {
     }
 
     /// One that shows what is committed from here on.
-    fn showing(arguments: &[&str], settings: &SettingsFile) -> Self {
+    pub fn showing(arguments: &[&str], settings: &SettingsFile) -> Self {
         let tail = Self::start(arguments, settings);
         tail.wait_until_it_says("showing");
         tail
@@ -58,14 +58,14 @@ impl Tail {
     }
 
     /// The lines on standard output, once there are so many.
-    fn lines(&self, count: usize) -> Vec<String> {
+    pub fn lines(&self, count: usize) -> Vec<String> {
         let whole = || self.shown.so_far().matches('\n').count();
         wait_until(&format!("{count} lines"), PATIENCE, || whole() >= count);
         self.shown.so_far().lines().map(str::to_owned).collect()
     }
 
     /// Ends it by a signal; what it said.
-    fn end(mut self, signal: i32) -> String {
+    pub fn end(mut self, signal: i32) -> String {
         process::signal(self.child.id(), signal);
         let code = process::wait(&mut self.child, Duration::from_secs(5));
         let said = self.said.until_end();

@@ -1,6 +1,8 @@
 //! The guarantee on every major version of PostgreSQL that is supported, and what they do each in
 //! their own way. Other tests run against whichever version is there.
 
+use std::time::Duration;
+
 use crate::{
     refusals::{insert, refuse},
     support::{
@@ -17,11 +19,11 @@ use crate::{
             NO_FSYNC, SAMPLES_MIN, envelope_settings, init, judge, publishing, shop, stop,
             under_load, wait_until_published,
         },
+        settings::SettingsFile,
         wait_until,
     },
+    tail::Tail,
 };
-
-use std::time::Duration;
 
 /// How often a daemon is killed, at full size; and at least.
 const DAEMONS_KILLED: f64 = 10.;
@@ -109,10 +111,19 @@ fn each_version_is_understood_in_what_it_refuses() {
         let server = server(version, &settings);
         let session = shop(&server);
         let broker = Broker::start();
-        let settings = envelope_settings(&server, &broker).with("[postgres]", "failover = false");
+        let settings =
+            SettingsFile::new(&server, &broker, "shop").with("[postgres]", "failover = false");
         init(&settings);
         let is_17 = version >= 17;
         assert_eq!(failover_of(version, &session), is_17.then_some("false"));
+        let tail = Tail::showing(&["--json"], &settings);
+        insert(&session, 1);
+        tail.lines(1);
+        tail.end(libc::SIGINT);
+        wait_until("the slot of a look to be gone", PATIENCE, || {
+            session.value("SELECT count(*) FROM pg_replication_slots").as_deref() == Some("1")
+        });
+
         session.run("SELECT pg_drop_replication_slot('tailwater')");
         let ended = refuse(&settings, "slot_missing", "postgres.slot");
         assert!(
