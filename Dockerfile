@@ -6,10 +6,12 @@
 ARG RUST=1-slim-bookworm
 
 FROM rust:${RUST} AS build
+# More of Cargo's features, such as oidc.
+ARG FEATURES=
 # zlib's headers are left out on purpose: it is linked in then, and the last stage needs none.
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends g++ libssl-dev make perl pkg-config \
+    && apt-get install --yes --no-install-recommends cmake g++ libssl-dev make perl pkg-config \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
 COPY Cargo.toml Cargo.lock ./
@@ -20,7 +22,7 @@ COPY tests/it/main.rs tests/it/main.rs
 # Dependencies stay in caches of the builder, so a change of our own sources builds those alone.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/build/target \
-    LIBZ_SYS_STATIC=1 cargo build --locked --release --bin tailwater \
+    LIBZ_SYS_STATIC=1 cargo build --locked --release --bin tailwater --features "${FEATURES}" \
     && strip -o /tailwater target/release/tailwater
 
 # glibc, libgcc, OpenSSL 3 and the certificates of public authorities; no shell.

@@ -124,6 +124,7 @@ impl Config {
         let messages = messages(message, &kafka.checkpoint_topic, mistakes);
         let routes = routes(route, &kafka.checkpoint_topic, mistakes);
         check_interval(&kafka, mistakes);
+        check_tokens(&kafka, mistakes);
         Self {
             pipeline: pipeline::Settings {
                 source: source.clone(),
@@ -198,6 +199,26 @@ fn check_interval(section: &KafkaSection, mistakes: &mut Mistakes) {
             timeout.as_millis()
         );
         mistakes.add(origin, "kafka.transaction_interval", problem);
+    }
+}
+
+/// Without a token of OAUTHBEARER librdkafka waits for one for ever, and says nothing.
+fn check_tokens(section: &KafkaSection, mistakes: &mut Mistakes) {
+    let properties = section.properties.0.texts();
+    let is = |name: &str, value: &str| {
+        properties.get(name).is_some_and(|text| text.eq_ignore_ascii_case(value))
+    };
+    let has_tokens =
+        is("sasl.oauthbearer.method", "oidc") || is("enable.sasl.oauthbearer.unsecure.jwt", "true");
+    for (name, origin) in section.properties.0.places() {
+        let asks = matches!(name, "sasl.mechanism" | "sasl.mechanisms") && is(name, "OAUTHBEARER");
+        if asks && !has_tokens {
+            let problem = "cannot be OAUTHBEARER where nothing fetches its tokens: set \
+                           sasl.oauthbearer.method to \"oidc\" (in a build with the feature oidc), \
+                           with sasl.oauthbearer.client.id, sasl.oauthbearer.client.secret and \
+                           sasl.oauthbearer.token.endpoint.url";
+            mistakes.add(origin, &join("kafka.properties", name), problem);
+        }
     }
 }
 

@@ -442,3 +442,27 @@ fn a_command_that_never_goes_to_kafka_needs_no_word_of_it() {
     let error = read(&mistaken).expect_err("a mistake");
     assert_eq!(error.mistakes.len(), 1, "{error:?}");
 }
+
+#[test]
+fn oauthbearer_without_anything_that_fetches_tokens_is_a_mistake() {
+    let with = |rest: &str| {
+        let properties =
+            format!("[kafka]\nproperties = {{ \"sasl.mechanism\" = \"OAUTHBEARER\"{rest} }}");
+        mistakes_of(&FIRST_PIPELINE.replace("[kafka]", &properties))
+    };
+    let found = with("");
+    let [mistake] = found.as_slice() else { panic!("{found:?}") };
+    assert!(mistake.starts_with("line 7: kafka.properties.sasl.mechanism cannot be"), "{mistake}");
+    assert_eq!(with(", \"enable.sasl.oauthbearer.unsecure.jwt\" = true"), [""; 0]);
+    // What a build knows of providers is librdkafka's to say, and no secret is said with it.
+    let provider = ", \"sasl.oauthbearer.method\" = \"oidc\", \
+                    \"sasl.oauthbearer.client.secret\" = \"sesame\"";
+    let found = with(provider).join("\n");
+    assert_eq!(found.is_empty(), cfg!(feature = "oidc"), "{found}");
+    assert!(!found.contains("sesame"), "{found}");
+}
+
+fn mistakes_of(text: &str) -> Vec<String> {
+    let mistakes = read(text, &[]).err().map(|error| error.mistakes).unwrap_or_default();
+    mistakes.iter().map(ToString::to_string).collect()
+}
