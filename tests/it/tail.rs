@@ -14,6 +14,7 @@ use crate::support::{
     PATIENCE,
     daemon::run,
     kafka::Broker,
+    let_pass,
     oracle::event_schema,
     postgres::{Server, Session},
     process::{self, Words},
@@ -351,6 +352,53 @@ fn a_tail_ends_quietly_when_nobody_reads_it_any_more() {
     let said = said.until_end();
     assert!(!said.contains("error"), "{said}");
     wait_until_no_slot_is_left(&session);
+}
+
+/// A pager that nobody scrolls: what does not fit into the pipe waits on the server.
+#[test]
+fn a_reader_that_takes_its_time_loses_nothing_and_holds_up_no_stop() {
+    let server = Server::start_with(&NO_FSYNC);
+    let session = published_shop(&server);
+    let settings = settings(&server, OUTBOX);
+    for is_read in [true, false] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tailwater"));
+        command.args(["tail", "--json", "-c"]).arg(settings.path());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = process::spawn(command);
+        let stdout = child.stdout.take().expect("a pipe");
+        let said = Words::of(child.stderr.take().expect("a pipe"));
+        wait_until("it to show", PATIENCE, || said.so_far().contains("showing"));
+        let rows = 40_000;
+        session.run(&format!(
+            "INSERT INTO outbox_events (id, aggregate_id, event_type, payload) \
+             SELECT gen_random_uuid(), 'order-' || n, 'order.placed', \
+             jsonb_build_object('filler', repeat('x', 1000)) FROM generate_series(1, {rows}) n"
+        ));
+        // The server has more to send than all buffers in between take.
+        let sent = "SELECT sent_lsn FROM pg_stat_replication WHERE sent_lsn < pg_current_wal_lsn()";
+        let mut before = None;
+        wait_until("the server to send no more", PATIENCE, || {
+            let_pass(Duration::from_millis(500));
+            let now = session.value(sent);
+            now.is_some() && std::mem::replace(&mut before, now.clone()) == now
+        });
+        let bytes = process::resident_bytes_peak(child.id());
+        assert!((1..64 << 20).contains(&bytes), "{bytes} bytes are resident");
+        if is_read {
+            let shown = Words::of(stdout);
+            let lines = || shown.so_far().matches('\n').count();
+            wait_until("each event", PATIENCE, || lines() >= rows);
+            process::signal(child.id(), libc::SIGTERM);
+            assert_eq!(process::wait(&mut child, Duration::from_secs(5)), Some(0));
+            assert_eq!(lines(), rows);
+        } else {
+            process::signal(child.id(), libc::SIGTERM);
+            let code = process::wait(&mut child, Duration::from_secs(5));
+            assert_eq!(code, Some(0), "{}", said.so_far());
+            drop(stdout);
+        }
+        wait_until_no_slot_is_left(&session);
+    }
 }
 
 /// What was committed meanwhile would not be shown: it must not go on as if nothing had happened.

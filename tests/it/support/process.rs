@@ -180,6 +180,14 @@ pub fn kill_family(child: &mut Child) {
     });
 }
 
+/// The most memory that was resident in a process so far (`VmHWM`), in bytes; 0 where it is gone.
+pub fn resident_bytes_peak(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    kibibytes.and_then(|number| number.parse::<u64>().ok()).map_or(0, |number| number * 1024)
+}
+
 /// Waits for a child's end.
 pub fn wait(child: &mut Child, deadline: Duration) -> Option<i32> {
     let mut status = None;
