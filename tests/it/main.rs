@@ -14,6 +14,7 @@ mod kafka_security;
 mod kafka_sink;
 mod neighbours;
 mod oracle;
+mod packaging;
 mod partitioners;
 mod refusals;
 mod schema;
