@@ -17,6 +17,11 @@ use crate::{
     telemetry,
 };
 
+/// What `tail` logs whatever the settings say. Nothing is published that a line a minute could tell
+/// of; whom the slot waits for, and when it is there, is told, or it would look like no events.
+const TAIL_DIRECTIVES: &str = "tailwater::pipeline::progress=off,\
+    tailwater::pipeline::slot_creation=info,tailwater::pipeline::tail=info";
+
 /// The program: reads its arguments, does what they say, and says how it ended.
 pub fn main() -> ExitCode {
     let Arguments { command, config } = Arguments::parse();
@@ -89,8 +94,7 @@ fn tail(path: &Path, style: pipeline::TailStyle) -> Result<(), Box<dyn Failure>>
     within_runtime(async {
         let shutdown = Shutdown::on_signals().expect("signal handlers can be installed");
         let config = load_by(Config::load_for_database, path)?;
-        // Nothing is published that a line a minute could tell of.
-        let filter = format!("{},tailwater::pipeline::progress=off", config.log.filter);
+        let filter = format!("{},{TAIL_DIRECTIVES}", config.log.filter);
         telemetry::start_logging(&telemetry::Settings { filter, ..config.log });
         pipeline::tail(&config.pipeline, style, shutdown).await
     })

@@ -156,7 +156,8 @@ fn a_tail_names_whom_its_slot_waits_for_and_goes_on_by_itself() {
     // A role's bounds on its statements are not meant for this wait.
     session.run("ALTER ROLE watcher SET statement_timeout = '2s'");
     session.run("ALTER ROLE watcher SET lock_timeout = '2s'");
-    let settings = settings(&server, OUTBOX);
+    // Nor is a quiet log: who waits would take it for no events.
+    let settings = settings(&server, &format!("{OUTBOX}\n[log]\nfilter = \"warn\"\n"));
     let writer = server.session("postgres");
     let pid = writer.value("SELECT pg_backend_pid()").expect("a process");
     writer.run("BEGIN; CREATE TABLE unfinished ()");
