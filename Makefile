@@ -34,6 +34,7 @@ check: ## format, lints, documentation
 	cargo clippy --all-targets --features "$(TAILWATER_FEATURES)" -- -D warnings
 	cargo clippy --no-default-features --lib -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --features "$(TAILWATER_FEATURES)" --document-private-items
+	@scripts/check-unit
 	@for script in scripts/* .ci/run; do bash -n $$script || exit 1; done
 
 .PHONY: fuzz

@@ -57,6 +57,19 @@ pub(super) enum Command {
         #[arg(long, value_enum, default_value_t = SchemaFormat::JsonSchema)]
         format: SchemaFormat,
     },
+    /// Show events as they are committed, from now on. Ctrl-C ends it.
+    ///
+    /// Needs the database and its publication alone: it follows a temporary slot, beside any daemon,
+    /// and touches nothing. An event is two lines: when it was committed (UTC), type, key, topic
+    /// and id; then its data.
+    Tail {
+        /// One envelope a line, as JSON, and nothing else.
+        #[arg(long)]
+        json: bool,
+        /// Data as long as it is, and not as wide as the terminal.
+        #[arg(long, conflicts_with = "json")]
+        full: bool,
+    },
     /// See it work: a throwaway PostgreSQL, an embedded broker, an order service, its events.
     ///
     /// Needs no settings and leaves nothing behind.

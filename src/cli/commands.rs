@@ -10,12 +10,17 @@ use super::{
     outcome,
 };
 use crate::{
-    config::{Config, LoadError},
+    config::{Config, Environment, LoadError},
     contract, demo,
     failure::Failure,
     pipeline::{self, Shutdown},
     telemetry,
 };
+
+/// What `tail` logs whatever the settings say. Nothing is published that a line a minute could tell
+/// of; whom the slot waits for, and when it is there, is told, or it would look like no events.
+const TAIL_DIRECTIVES: &str = "tailwater::pipeline::progress=off,\
+    tailwater::pipeline::slot_creation=info,tailwater::pipeline::tail=info";
 
 /// The program: reads its arguments, does what they say, and says how it ended.
 pub fn main() -> ExitCode {
@@ -30,6 +35,7 @@ pub fn main() -> ExitCode {
             Err(failure) => Err(failure),
         },
         Command::Schema { format } => schema(&config, format),
+        Command::Tail { json, full } => tail(&config, super::terminal::style(json, full)),
         Command::Demo { duration, brokers } => {
             return demo(demo::Settings { duration: Some(duration), brokers });
         }
@@ -114,8 +120,18 @@ fn check(path: &Path, json: bool) -> Result<ExitCode, Box<dyn Failure>> {
     Ok(if is_fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+fn tail(path: &Path, style: pipeline::TailStyle) -> Result<(), Box<dyn Failure>> {
+    within_runtime(async {
+        let shutdown = Shutdown::on_signals().expect("signal handlers can be installed");
+        let config = load_by(Config::load_for_database, path)?;
+        let filter = format!("{},{TAIL_DIRECTIVES}", config.log.filter);
+        telemetry::start_logging(&telemetry::Settings { filter, ..config.log });
+        pipeline::tail(&config.pipeline, style, shutdown).await
+    })
+}
+
 fn print_sql(path: &Path) -> Result<(), Box<dyn Failure>> {
-    let config = load(path)?;
+    let config = load_by(Config::load_for_database, path)?;
     let settings = &config.pipeline;
     let statements = within_runtime(async {
         let shutdown = Shutdown::on_signals().expect("signal handlers can be installed");
@@ -156,10 +172,17 @@ fn demo(settings: demo::Settings) -> ExitCode {
 
 /// Reads the settings; mistakes are printed one a line.
 fn load(path: &Path) -> Result<Config, Box<dyn Failure>> {
+    load_by(Config::load, path)
+}
+
+fn load_by(
+    load: fn(&Path, &Environment) -> Result<Config, LoadError>,
+    path: &Path,
+) -> Result<Config, Box<dyn Failure>> {
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
-    Config::load(path, &environment).map_err(|error| {
+    load(path, &environment).map_err(|error| {
         if let LoadError::Mistaken(error) = &error {
             eprintln!("{}:", error.path);
             for mistake in &error.mistakes {

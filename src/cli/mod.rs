@@ -8,5 +8,6 @@ mod check;
 mod commands;
 mod outcome;
 mod status;
+mod terminal;
 
 pub use commands::main;

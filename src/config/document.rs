@@ -57,6 +57,19 @@ impl Node {
     }
 }
 
+impl Node {
+    /// Puts a text at the end of a path of tables, where nobody said anything.
+    pub(super) fn supply(&mut self, path: &[&str], text: &str) {
+        let Value::Table(table) = &mut self.value else { return };
+        let Some((name, rest)) = path.split_first() else { return };
+        let node = table.entry((*name).to_owned()).or_insert_with(|| match rest {
+            [] => Self { value: Value::Text(text.to_owned()), origin: Origin::Nowhere },
+            _ => Self::empty_table(),
+        });
+        node.supply(rest, text);
+    }
+}
+
 /// Reads a file's text and what the environment says of it. The environment is a map from names to
 /// values.
 pub(super) fn read(

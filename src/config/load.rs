@@ -36,6 +36,19 @@ use crate::{
 /// The process's environment variables.
 pub type Environment = BTreeMap<String, String>;
 
+/// What a command needs the file to say.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Need {
+    /// All of it.
+    Everything,
+    /// Where the rows come from. What the file says of Kafka must be right, but it need not say
+    /// anything: a command that asks for no more never goes there.
+    Database,
+}
+
+/// Stands for the brokers of a file that names none, where none are needed.
+const NO_BROKERS: &str = "none";
+
 /// All settings, checked: what can be known without a server is right.
 #[derive(Debug)]
 pub struct Config {
@@ -65,9 +78,22 @@ impl Config {
     /// # Errors
     /// Where it cannot be read, or with every mistake that it has.
     pub fn load(path: &Path, environment: &Environment) -> Result<Self, LoadError> {
+        Self::load_as(Need::Everything, path, environment)
+    }
+
+    /// Reads a file that need not say anything of Kafka: for a command that never goes there.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_for_database(path: &Path, environment: &Environment) -> Result<Self, LoadError> {
+        Self::load_as(Need::Database, path, environment)
+    }
+
+    fn load_as(need: Need, path: &Path, environment: &Environment) -> Result<Self, LoadError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| LoadError::Unreadable { path: path.to_owned(), source })?;
-        Self::read(&text, &path.display().to_string(), environment).map_err(LoadError::Mistaken)
+        let name = path.display().to_string();
+        Self::read_as(need, &text, &name, environment).map_err(LoadError::Mistaken)
     }
 
     /// Reads a file's text; `path` is what it is called in errors.
@@ -75,8 +101,21 @@ impl Config {
     /// # Errors
     /// With every mistake that it has.
     pub fn read(text: &str, path: &str, environment: &Environment) -> Result<Self, SettingsError> {
+        Self::read_as(Need::Everything, text, path, environment)
+    }
+
+    pub(super) fn read_as(
+        need: Need,
+        text: &str,
+        path: &str,
+        environment: &Environment,
+    ) -> Result<Self, SettingsError> {
         let mut mistakes = Mistakes::default();
-        let root: Node = document::read(text, environment, &mut mistakes);
+        let mut root: Node = document::read(text, environment, &mut mistakes);
+        match need {
+            Need::Everything => {}
+            Need::Database => root.supply(&["kafka", "brokers"], NO_BROKERS),
+        }
         let file = File::read(&root, "", &mut mistakes);
         check_origins(&root, &mut mistakes);
         let config = file.map(|file| Self::assemble(file, &mut mistakes));
@@ -111,6 +150,7 @@ impl Config {
         check_interval(&kafka, mistakes);
         check_atomicity(&kafka, mistakes);
         check_password(&kafka, mistakes);
+        check_tokens(&kafka, mistakes);
         Self {
             pipeline: pipeline::Settings {
                 source: event.source.clone(),
@@ -258,6 +298,26 @@ fn dead_letters(
         mistakes.add(origin, DEAD_LETTER_TOPIC, problem);
     }
     Some(topics)
+}
+
+/// Without a token of OAUTHBEARER librdkafka waits for one for ever, and says nothing.
+fn check_tokens(section: &KafkaSection, mistakes: &mut Mistakes) {
+    let properties = section.properties.0.texts();
+    let is = |name: &str, value: &str| {
+        properties.get(name).is_some_and(|text| text.eq_ignore_ascii_case(value))
+    };
+    let has_tokens =
+        is("sasl.oauthbearer.method", "oidc") || is("enable.sasl.oauthbearer.unsecure.jwt", "true");
+    for (name, origin) in section.properties.0.places() {
+        let asks = matches!(name, "sasl.mechanism" | "sasl.mechanisms") && is(name, "OAUTHBEARER");
+        if asks && !has_tokens {
+            let problem = "cannot be OAUTHBEARER where nothing fetches its tokens: set \
+                           sasl.oauthbearer.method to \"oidc\" (in a build with the feature oidc), \
+                           with sasl.oauthbearer.client.id, sasl.oauthbearer.client.secret and \
+                           sasl.oauthbearer.token.endpoint.url";
+            mistakes.add(origin, &join("kafka.properties", name), problem);
+        }
+    }
 }
 
 fn outboxes(

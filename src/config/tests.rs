@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Config, Environment, SettingsError};
+use super::{Config, Environment, SettingsError, load::Need};
 use crate::{
     event::outbox::{self, PayloadForm},
     postgres::Host,
@@ -553,4 +553,46 @@ fn dead_letters_go_where_the_settings_say() {
     let topics = read(&text, &[]).expect("settings").pipeline.dead_letters.expect("topics");
     assert_eq!(topics.of(Some("order.events")), "order.events.dlq");
     assert!(read(FIRST_PIPELINE, &[]).expect("settings").pipeline.dead_letters.is_none());
+}
+
+#[test]
+fn a_command_that_never_goes_to_kafka_needs_no_word_of_it() {
+    let read =
+        |text: &str| Config::read_as(Need::Database, text, "tailwater.toml", &environment(&[]));
+    let kafka = "[kafka]\nbrokers = \"kafka-1:9092,kafka-2:9092\"\n\n";
+    let without = FIRST_PIPELINE.replace(kafka, "");
+    assert_ne!(without, FIRST_PIPELINE);
+    let pipeline = read(&without).expect("settings").pipeline;
+    assert_eq!(pipeline.source, "order-service");
+    assert_eq!(mistakes(&without, &[]), ["kafka is missing: a section [kafka] with brokers"]);
+    // What is there is read, and must be right.
+    let with = read(FIRST_PIPELINE).expect("settings").pipeline;
+    assert_eq!(with.kafka.brokers, "kafka-1:9092,kafka-2:9092");
+    let mistaken = without.replace("[[outbox]]", "[kafka]\nbroker = \"kafka-1\"\n[[outbox]]");
+    let error = read(&mistaken).expect_err("a mistake");
+    assert_eq!(error.mistakes.len(), 1, "{error:?}");
+}
+
+#[test]
+fn oauthbearer_without_anything_that_fetches_tokens_is_a_mistake() {
+    let with = |rest: &str| {
+        let properties =
+            format!("[kafka]\nproperties = {{ \"sasl.mechanism\" = \"OAUTHBEARER\"{rest} }}");
+        mistakes_of(&FIRST_PIPELINE.replace("[kafka]", &properties))
+    };
+    let found = with("");
+    let [mistake] = found.as_slice() else { panic!("{found:?}") };
+    assert!(mistake.starts_with("line 7: kafka.properties.sasl.mechanism cannot be"), "{mistake}");
+    assert_eq!(with(", \"enable.sasl.oauthbearer.unsecure.jwt\" = true"), [""; 0]);
+    // What a build knows of providers is librdkafka's to say, and no secret is said with it.
+    let provider = ", \"sasl.oauthbearer.method\" = \"oidc\", \
+                    \"sasl.oauthbearer.client.secret\" = \"sesame\"";
+    let found = with(provider).join("\n");
+    assert_eq!(found.is_empty(), cfg!(feature = "oidc"), "{found}");
+    assert!(!found.contains("sesame"), "{found}");
+}
+
+fn mistakes_of(text: &str) -> Vec<String> {
+    let mistakes = read(text, &[]).err().map(|error| error.mistakes).unwrap_or_default();
+    mistakes.iter().map(ToString::to_string).collect()
 }

@@ -20,7 +20,7 @@ use std::collections::VecDeque;
 
 use super::{
     checkpoint_writer::CheckpointWriter,
-    dead_letter_desk::{self, DeadLetterDesk, Failed},
+    on_error::{Failed, OnError, Written},
     resume::{Admission, HistoryError, Resume},
     table_identity::TableIdentities,
 };
@@ -136,8 +136,7 @@ pub(super) struct Assembler {
     mapping: Mapping,
     identities: TableIdentities,
     encoder: Encoder,
-    /// None where an event that cannot be published stops the daemon.
-    desk: Option<DeadLetterDesk>,
+    on_error: OnError,
     resume: Resume,
     checkpoint: CheckpointWriter,
     transaction_bytes: usize,
@@ -165,13 +164,13 @@ impl Assembler {
         resume: Resume,
         checkpoint: CheckpointRecord,
         bounds: Bounds,
-        desk: Option<DeadLetterDesk>,
+        on_error: OnError,
     ) -> Self {
         Self {
             mapping,
             identities: TableIdentities::new(&checkpoint.publication),
             encoder: Encoder::new(bounds.record_bytes),
-            desk,
+            on_error,
             last: resume.last_of_publication(),
             in_progress: checkpoint.in_progress,
             resume,
@@ -220,7 +219,7 @@ impl Assembler {
 
     /// What went by so far.
     pub(super) fn counters(&self) -> Counters {
-        self.counters
+        Counters { dead_letters: self.on_error.dead_letters(), ..self.counters }
     }
 
     /// The last transaction that was received whole.
@@ -298,12 +297,9 @@ impl Assembler {
             let written = match encode(encoder, batch, mapped, place) {
                 Ok(written) => written,
                 Err(failed) => {
-                    let letter = (failed, self.mapping.unmapped_row(relation, row));
-                    let desk = self.desk.as_mut();
-                    dead_letter_desk::write(desk, encoder, batch, letter, place)
-                        .map_err(|failure| Trouble::Halt { before, failure })?;
-                    self.counters.dead_letters += 1;
-                    Written::Record
+                    let failed = (failed, self.mapping.unmapped_row(relation, row));
+                    let settled = self.on_error.settle(encoder, batch, failed, place);
+                    settled.map_err(|failure| Trouble::Halt { before, failure })?
                 }
             };
             self.take_in(written, tracker);
@@ -332,12 +328,9 @@ impl Assembler {
             let written = match encode(encoder, batch, mapped, place) {
                 Ok(written) => written,
                 Err(failed) => {
-                    let letter = (failed, self.mapping.unmapped_message(message));
-                    let desk = self.desk.as_mut();
-                    dead_letter_desk::write(desk, encoder, batch, letter, place)
-                        .map_err(|failure| Trouble::Halt { before, failure })?;
-                    self.counters.dead_letters += 1;
-                    Written::Record
+                    let failed = (failed, self.mapping.unmapped_message(message));
+                    let settled = self.on_error.settle(encoder, batch, failed, place);
+                    settled.map_err(|failure| Trouble::Halt { before, failure })?
                 }
             };
             self.take_in(written, tracker);
@@ -483,15 +476,6 @@ impl Assembler {
         self.whole_records = 0;
         self.is_cut_due = false;
     }
-}
-
-/// What a change became.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Written {
-    /// The current batch's last record.
-    Record,
-    /// Its table or prefix is not configured.
-    Nothing,
 }
 
 /// Encodes what a change became, behind the records of `batch`.

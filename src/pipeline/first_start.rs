@@ -10,9 +10,6 @@
 //! own, which fences nobody who publishes, and is written by compare and set: take the id, look,
 //! write. Whoever takes the id after us ends our write, or sees what we wrote.
 
-use std::time::Duration;
-
-use tokio::time::interval;
 use tracing::info;
 
 use super::{
@@ -20,6 +17,7 @@ use super::{
     judgement::judge_source,
     refusal::{Refusal, not_published},
     settings::Settings,
+    slot_creation::await_slot,
     start::{Failed, Ground, blocking},
 };
 use crate::{
@@ -33,9 +31,6 @@ use crate::{
     },
     sink::kafka::KafkaError,
 };
-
-/// How often a slot that waits for open transactions says for whom.
-const BLOCKERS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Creates the publication, or adds the tables that it lacks.
 pub(super) async fn ensure_publication(settings: &Settings, sql: &Sql) -> Result<(), Failed> {
@@ -112,30 +107,10 @@ fn of_intent(error: KafkaError, raced: Refusal) -> Failed {
     }
 }
 
-/// The server creates a slot only when every transaction that is open, in any database of the
-/// cluster, has ended. Where that takes time it is said whom it waits for.
 async fn create_slot(settings: &Settings, sql: &Sql) -> Result<(), Failed> {
     let mut connection = Connection::connect(&settings.postgres).await?;
     let creating = connection.create_slot(&settings.slot, settings.failover);
-    tokio::pin!(creating);
-    let mut ticks = interval(BLOCKERS_INTERVAL);
-    ticks.tick().await;
-    let consistent_point = loop {
-        tokio::select! {
-            created = &mut creating => break created?,
-            _ = ticks.tick() => {
-                for blocker in slot::creation_blockers(sql).await? {
-                    info!(
-                        slot = %settings.slot,
-                        pid = blocker.pid,
-                        application = blocker.application,
-                        since = blocker.since,
-                        "creating the slot waits for an open transaction"
-                    );
-                }
-            }
-        }
-    };
+    let consistent_point = await_slot(&settings.slot, sql, creating).await?;
     info!(slot = %settings.slot, %consistent_point, "created the slot");
     Ok(())
 }

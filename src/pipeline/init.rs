@@ -105,24 +105,29 @@ pub async fn publication_sql(
     patiently(shutdown, async || {
         let sql = Sql::connect(&settings.postgres).await?;
         outbox_tables::check(settings, &sql).await??;
-        let name = &settings.publication;
-        let Some(found) = publication::describe(&sql, name, &settings.tables).await? else {
-            return Ok(vec![publication::create_sql(name, &settings.tables)]);
-        };
-        let mut statements = Vec::new();
-        for (table, absence) in &found.absent {
-            statements.push(match absence {
-                Absence::NotMember => publication::add_table_sql(name, table),
-                Absence::AsPartitions => publication::via_root_sql(name),
-                Absence::AsAncestor(_) => {
-                    return Err(refusal::not_published(name, table, absence).into());
-                }
-            });
-        }
-        statements.dedup();
-        Ok(statements)
+        lacking_sql(settings, &sql).await
     })
     .await
+}
+
+/// The SQL of what the publication lacks.
+pub(super) async fn lacking_sql(settings: &Settings, sql: &Sql) -> Result<Vec<String>, Failed> {
+    let name = &settings.publication;
+    let Some(found) = publication::describe(sql, name, &settings.tables).await? else {
+        return Ok(vec![publication::create_sql(name, &settings.tables)]);
+    };
+    let mut statements = Vec::new();
+    for (table, absence) in &found.absent {
+        statements.push(match absence {
+            Absence::NotMember => publication::add_table_sql(name, table),
+            Absence::AsPartitions => publication::via_root_sql(name),
+            Absence::AsAncestor(_) => {
+                return Err(refusal::not_published(name, table, absence).into());
+            }
+        });
+    }
+    statements.dedup();
+    Ok(statements)
 }
 
 /// Tries until it succeeds, fails for good or 30 s are over. None where the end was asked for.

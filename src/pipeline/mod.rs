@@ -4,12 +4,14 @@
 //! start ──► stream_loop ──► supervisor (slow_transaction) ──► (standby) ──► start …
 //!   │            │
 //!   │            └─ assembler (records, cuts), resume (what is published already),
-//!   │               dead_letter_desk (what becomes of events that cannot be published)
+//!   │               on_error (what becomes of events that cannot be published)
 //!   │            ├─ outage (how long the slot is held while Kafka takes nothing)
 //!   ├─ judgement (checkpoint, slot, server), continuity (the publication), refusal (their words)
 //!   ├─ outbox_tables (whether there are such)
-//!   └─ first_start (publication, intent, slot), init
+//!   └─ first_start (publication, intent, slot, slot_creation), init
 //! check (what the same judgements say, with nothing taken), status
+//!
+//! tail: stream_loop between a temporary slot and standard output
 //! ```
 
 mod assembler;
@@ -17,10 +19,10 @@ mod assembler;
 pub mod check;
 mod checkpoint_writer;
 mod continuity;
-mod dead_letter_desk;
 mod first_start;
 mod init;
 mod judgement;
+mod on_error;
 mod outage;
 mod outbox_tables;
 mod progress;
@@ -29,6 +31,7 @@ mod refusal;
 mod resume;
 mod settings;
 mod shutdown;
+mod slot_creation;
 mod slow_transaction;
 mod standby;
 mod start;
@@ -36,6 +39,7 @@ mod status;
 mod stream_loop;
 mod supervisor;
 mod table_identity;
+mod tail;
 #[cfg(test)]
 mod tests;
 
@@ -47,6 +51,10 @@ pub use settings::{KafkaSettings, LargeTransactions, Settings};
 pub use shutdown::{Shutdown, ShutdownTrigger};
 pub use status::{State, Status, status};
 pub use supervisor::run;
+pub use tail::tail;
+
+/// How [`tail()`] shows events.
+pub use crate::sink::stdout::Style as TailStyle;
 
 /// An error and what caused it, joined by colons.
 pub fn chain(error: &dyn std::error::Error) -> String {

@@ -139,6 +139,16 @@ pub enum Refusal {
         /// The SQL that makes it.
         create_sql: String,
     },
+    /// The publication lacks what a look at its events needs.
+    #[error("publication \"{publication}\" {lack}, so the server sends none of its events")]
+    NothingToShow {
+        /// Its name.
+        publication: PublicationName,
+        /// `does not exist` or `lacks …`.
+        lack: &'static str,
+        /// The SQL that mends it.
+        mend_sql: String,
+    },
     /// Changes of a table were not, or will not be, delivered.
     #[error("publication \"{publication}\": {what}")]
     PublicationGap {
@@ -211,7 +221,9 @@ impl Failure for Refusal {
             Self::CheckpointAhead { .. } => Some(Code::CheckpointAhead),
             Self::TimelineDiverged { .. } => Some(Code::TimelineDiverged),
             Self::IdentityChanged { .. } => Some(Code::IdentityChanged),
-            Self::PublicationMissing { .. } => Some(Code::PublicationMissing),
+            Self::PublicationMissing { .. } | Self::NothingToShow { .. } => {
+                Some(Code::PublicationMissing)
+            }
             Self::PublicationGap { .. } => Some(Code::PublicationGap),
         }
     }
@@ -233,6 +245,7 @@ impl Failure for Refusal {
             | Self::TimelineDiverged { .. }
             | Self::IdentityChanged { .. }
             | Self::PublicationMissing { .. }
+            | Self::NothingToShow { .. }
             | Self::PublicationGap { .. } => Recovery::Stop,
         }
     }
@@ -305,6 +318,10 @@ impl Failure for Refusal {
                  {create_sql}) and starts from now. {AFTER_ANOTHER_SLOT} To make the publication \
                  again and start under the same slot is refused too (publication_gap): rows that \
                  were inserted while it was missing are never sent."
+            ),
+            Self::NothingToShow { mend_sql, .. } => format!(
+                "Run {mend_sql} as the owner of the tables, or tailwater init; then events that \
+                 are committed from then on are shown."
             ),
             Self::PublicationGap { mend, .. } => mend.clone(),
         })

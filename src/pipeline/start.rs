@@ -19,10 +19,9 @@ use tracing::{debug, info};
 
 use super::{
     assembler::{Assembler, Bounds, PART_BYTES_AT_LEAST_ONCE},
-    continuity,
-    dead_letter_desk::DeadLetterDesk,
-    first_start,
+    continuity, first_start,
     judgement::{judge_checkpoint, judge_look, judge_slot, judge_source},
+    on_error::OnError,
     outage::Patience,
     outbox_tables,
     publication_watch::PublicationWatch,
@@ -172,8 +171,8 @@ pub(super) async fn start(
         },
         record_bytes: kafka.record_bytes_max(),
     };
-    let desk = settings.dead_letters.clone().map(DeadLetterDesk::new);
-    let assembler = Assembler::new(mapping, resume, checkpoint, bounds, desk);
+    let on_error = OnError::of(settings.dead_letters.clone());
+    let assembler = Assembler::new(mapping, resume, checkpoint, bounds, on_error);
     let limits = Limits { halt_before, outage_grace: settings.kafka.outage_grace };
     Ok(StreamLoop::new(stream, assembler, tracker, kafka.into_sink()?, watch, limits))
 }
@@ -281,7 +280,7 @@ pub(super) async fn peek(ground: &Ground<'_>) -> Result<Look, Failed> {
 }
 
 /// Step 0 on the server's side: what needs no Kafka to be refused.
-async fn check_server(ground: &Ground<'_>) -> Result<(), Failed> {
+pub(super) async fn check_server(ground: &Ground<'_>) -> Result<(), Failed> {
     let server = catalog::server(&ground.sql).await?;
     if server.is_in_recovery {
         let host = ground.settings.postgres.hosts();
@@ -330,7 +329,7 @@ async fn look(ground: &Ground<'_>, must_be_sure: bool) -> Result<(Kafka, Look), 
 
 /// Whether what the publication delivers of the tables is what the mapping needs, before anything is
 /// made for them and before a row finds out.
-async fn check_tables(ground: &Ground<'_>) -> Result<Mapping, Failed> {
+pub(super) async fn check_tables(ground: &Ground<'_>) -> Result<Mapping, Failed> {
     let settings = ground.settings;
     let mapping = mapping(settings, &ground.server.identity.system_id);
     for name in &settings.tables {

@@ -1,5 +1,7 @@
 //! Replication slots, as `pg_replication_slots` has them.
 
+use std::fmt;
+
 use serde::Serialize;
 
 use super::{PostgresError, SlotName, sql::Sql};
@@ -34,17 +36,51 @@ impl Slot {
     }
 }
 
-/// A transaction that keeps a slot from being created.
+/// A transaction that keeps a slot from being created. What the server does not tell this role of
+/// other roles' processes is empty.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Blocker {
-    /// Its server process.
-    pub pid: i32,
-    /// The database.
-    pub database: String,
-    /// The application's name.
-    pub application: String,
-    /// When the transaction began.
-    pub since: String,
+pub enum Blocker {
+    /// One that a process has open.
+    Open {
+        /// Its server process.
+        pid: i32,
+        /// The database.
+        database: String,
+        /// The application's name.
+        application: String,
+        /// When the transaction began.
+        since: String,
+    },
+    /// One that was prepared for a two-phase commit; no process has it.
+    Prepared {
+        /// Its name, for COMMIT PREPARED or ROLLBACK PREPARED.
+        name: String,
+    },
+}
+
+impl fmt::Display for Blocker {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (pid, known) = match self {
+            Self::Prepared { name } => {
+                return write!(formatter, "the prepared transaction \"{name}\"");
+            }
+            Self::Open { pid, database, application, since } => {
+                let known =
+                    [("application ", application), ("database ", database), ("since ", since)];
+                (pid, known)
+            }
+        };
+        write!(formatter, "the transaction of process {pid}")?;
+        let known: Vec<String> = known
+            .into_iter()
+            .filter(|(_, value)| !value.is_empty())
+            .map(|(name, value)| format!("{name}{value}"))
+            .collect();
+        match known.is_empty() {
+            true => Ok(()),
+            false => write!(formatter, " ({})", known.join(", ")),
+        }
+    }
 }
 
 /// Who holds a slot. What the server does not tell this role of other roles' processes is empty.
@@ -110,17 +146,46 @@ pub async fn describe(sql: &Sql, slot: &SlotName) -> Result<Option<Slot>, Postgr
 /// # Errors
 /// Where the connection breaks.
 pub async fn creation_blockers(sql: &Sql) -> Result<Vec<Blocker>, PostgresError> {
-    const SQL: &str = "SELECT pid, coalesce(datname::text, ''), application_name, \
-        to_char(xact_start, 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') \
-        FROM pg_stat_activity \
-        WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid() \
-        ORDER BY xact_start LIMIT 5";
+    // A transaction holds the lock on its own number from its first write to its end, which every
+    // role may see, unlike pg_stat_activity.backend_xid. A prepared one has no process.
+    const SQL: &str = "SELECT DISTINCT l.pid, coalesce(a.datname::text, ''), \
+        coalesce(a.application_name, ''), \
+        coalesce(to_char(a.xact_start, 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), ''), \
+        coalesce(p.gid, '') \
+        FROM pg_locks l \
+        LEFT JOIN pg_stat_activity a ON a.pid = l.pid \
+        LEFT JOIN pg_prepared_xacts p ON l.pid IS NULL AND p.transaction = l.transactionid \
+        WHERE l.locktype = 'transactionid' AND l.mode = 'ExclusiveLock' AND l.granted \
+        AND l.pid IS DISTINCT FROM pg_backend_pid() \
+        ORDER BY 4 LIMIT 5";
     let rows = sql.rows("look for open transactions", SQL, &[]).await?;
-    let blocker = |row: &tokio_postgres::Row| Blocker {
-        pid: row.get(0),
-        database: row.get(1),
-        application: row.get::<_, Option<String>>(2).unwrap_or_default(),
-        since: row.get::<_, Option<String>>(3).unwrap_or_default(),
+    let blocker = |row: &tokio_postgres::Row| match row.get(0) {
+        Some(pid) => {
+            Blocker::Open { pid, database: row.get(1), application: row.get(2), since: row.get(3) }
+        }
+        None => Blocker::Prepared { name: row.get(4) },
     };
     Ok(rows.iter().map(blocker).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_blocker_is_named_with_what_is_known_of_it() {
+        let open = |application: &str, since: &str| Blocker::Open {
+            pid: 42,
+            database: String::new(),
+            application: application.to_owned(),
+            since: since.to_owned(),
+        };
+        assert_eq!(open("", "").to_string(), "the transaction of process 42");
+        assert_eq!(
+            open("psql", "2026-03-01T12:00:00Z").to_string(),
+            "the transaction of process 42 (application psql, since 2026-03-01T12:00:00Z)"
+        );
+        let prepared = Blocker::Prepared { name: "transfer-7".to_owned() };
+        assert_eq!(prepared.to_string(), "the prepared transaction \"transfer-7\"");
+    }
 }

@@ -8,6 +8,7 @@ mod batch;
 mod dead_letter;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+pub mod stdout;
 
 use std::future::Future;
 

@@ -150,11 +150,7 @@ pub(super) async fn examine_absence(
     for blocker in slot::creation_blockers(sql).await? {
         findings.push(Finding::note(
             "open_transaction",
-            format!(
-                "making the slot waits for the transaction of process {} ({}, database {}), open \
-                 since {}",
-                blocker.pid, blocker.application, blocker.database, blocker.since
-            ),
+            format!("making the slot waits for {blocker}"),
         ));
     }
     Ok(())

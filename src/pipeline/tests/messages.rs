@@ -10,6 +10,7 @@ use crate::{
     lsn::{CommitLsn, EndLsn, Lsn},
     pipeline::{
         assembler::{Assembler, Bounds},
+        on_error::OnError,
         resume::Resume,
         tests::rig::{MESSAGE_PREFIX, mapping},
     },
@@ -86,7 +87,7 @@ fn correlations(
     let resume = Resume::new(&checkpoint, Some(lsn(400)), &checkpoint.publication);
     let mut tracker = Tracker::new(&checkpoint);
     let bounds = Bounds { transaction_bytes: 1 << 20, record_bytes: 1 << 24 };
-    let mut assembler = Assembler::new(mapping(), resume, checkpoint, bounds, None);
+    let mut assembler = Assembler::new(mapping(), resume, checkpoint, bounds, OnError::Halt);
     assembler.relation(&relation());
     tracker.begin();
     let transaction = Transaction { commit_lsn, xid: Xid(7), committed_at: PgTimestamp(0) };

@@ -15,6 +15,7 @@ use crate::{
     pipeline::{
         assembler::{Assembler, Bounds},
         judgement::{judge_history, judge_position},
+        on_error::OnError,
         publication_watch::PublicationWatch,
         resume::Resume,
         stream_loop::{Limits, StreamLoop},
@@ -65,7 +66,7 @@ impl Rig {
         checkpoint.timeline = timeline;
         let tracker = Tracker::new(&checkpoint);
         let bounds = Bounds { transaction_bytes: self.transaction_bytes, record_bytes: 1 << 24 };
-        let assembler = Assembler::new(mapping(), resume, checkpoint, bounds, None);
+        let assembler = Assembler::new(mapping(), resume, checkpoint, bounds, OnError::Halt);
         let sink = RecordingSink::new(self.topic.clone(), pace, seed);
         let (stream, socket) = scripted::stream().await;
         let watch = PublicationWatch::unchanging();

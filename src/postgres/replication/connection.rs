@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::timeout;
+use tracing::debug;
 
 use super::{history::TimelineHistory, stream::ReplicationStream};
 use crate::{
@@ -29,6 +30,14 @@ const COMMAND_MAX: Duration = Duration::from_secs(30);
 const SESSION_OPTIONS: &str = "-c datestyle=ISO -c intervalstyle=postgres \
     -c extra_float_digits=3 -c timezone=UTC -c bytea_output=hex -c lc_monetary=C \
     -c client_min_messages=notice -c wal_sender_timeout=60s";
+
+/// What a temporary slot's creation needs: no bound on its wait, whatever the role's settings, and a
+/// server that notices when nobody waits any more.
+const TEMPORARY_SLOT_SETTINGS: [(&str, &str); 3] = [
+    ("statement_timeout", "0"),
+    ("lock_timeout", "0"),
+    ("client_connection_check_interval", "'1s'"),
+];
 
 /// What the server is (`IDENTIFY_SYSTEM`).
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -146,6 +155,37 @@ impl Connection {
         let rows = self.channel.query(&sql, &action).await?;
         let row = first(rows, &action)?;
         Ok(EndLsn(parsed(&row, 1, &action)?))
+    }
+
+    /// Creates a temporary pgoutput slot, which ends with this connection, and returns its position.
+    /// Waits as [`Connection::create_slot`] does.
+    ///
+    /// By the SQL function, because only for SQL does the server look whether its client is still
+    /// there: a slot whose creation waits would outlive a client that was killed.
+    ///
+    /// # Errors
+    /// Where none is free (53400), or the connection breaks.
+    pub async fn create_temporary_slot(
+        &mut self,
+        slot: &SlotName,
+    ) -> Result<EndLsn, PostgresError> {
+        let action = format!("create temporary replication slot \"{slot}\"");
+        for (name, value) in TEMPORARY_SLOT_SETTINGS {
+            let set = self.channel.query(&format!("SET {name} = {value}"), &action).await;
+            match set {
+                // Some operating systems cannot tell the server that a client is gone.
+                Err(PostgresError::Server { source, .. }) => {
+                    debug!(name, error = %source, "the server does not take a setting");
+                }
+                set => _ = set?,
+            }
+        }
+        let sql = format!(
+            "SELECT lsn FROM pg_create_logical_replication_slot({}, 'pgoutput', true)",
+            quote_literal(slot.as_str())
+        );
+        let row = first(self.channel.query(&sql, &action).await?, &action)?;
+        Ok(EndLsn(parsed(&row, 0, &action)?))
     }
 
     /// Starts streaming at the slot's `confirmed_flush` (0/0): pgoutput version 1 with logical

@@ -1,7 +1,6 @@
 //! `tailwater` as its users have it: a process.
 
 use std::{
-    fs,
     process::{Child, Command, Stdio},
     thread,
     time::Duration,
@@ -140,10 +139,7 @@ impl Daemon {
 
     /// The most memory that was resident so far (`VmHWM`), in bytes.
     pub fn resident_bytes_peak(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
-        kibibytes.and_then(|number| number.parse::<u64>().ok()).map_or(0, |number| number * 1024)
+        process::resident_bytes_peak(self.pid())
     }
 }
 

@@ -26,6 +26,15 @@ pub fn java(broker: &Broker, topics: &[&str], take: impl FnMut(Record)) {
     for_each(java, take);
 }
 
+/// Gives a user of the broker a password for SCRAM-SHA-512.
+pub fn create_scram_user(broker: &Broker, user: &str, password: &str) {
+    let mut java = Command::new("java");
+    java.args(["-Xmx256m", "-XX:+UseSerialGC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]);
+    java.arg("-cp").arg(kafka::class_path()).arg(program("Scram.java"));
+    let created = java.arg(broker.brokers()).args([user, password]).status();
+    assert!(created.expect("java starts").success(), "no user {user}");
+}
+
 /// kafkajs, with an lz4 codec that it lacks.
 pub fn kafkajs(brokers: &str, topics: &[&str], take: impl FnMut(Record)) {
     let mut node = Command::new("node");

@@ -81,7 +81,12 @@ impl Server {
 
     /// A server of that major version.
     pub fn start_version(version: u32) -> Self {
-        Self::start_from(binaries(Some(version)), &[])
+        Self::start_version_with(version, &[])
+    }
+
+    /// A server of that major version with other settings.
+    pub fn start_version_with(version: u32, settings: &[(&str, &str)]) -> Self {
+        Self::start_from(binaries(Some(version)), settings)
     }
 
     fn start_from(binaries: PathBuf, settings: &[(&str, &str)]) -> Self {

@@ -100,31 +100,32 @@ impl Account {
 
 /// What a process says, collected as it comes.
 pub struct Words {
-    text: Arc<Mutex<String>>,
+    bytes: Arc<Mutex<Vec<u8>>>,
     reader: Option<thread::JoinHandle<()>>,
 }
 
 impl Words {
     /// Reads a pipe to its end.
     pub fn of(mut pipe: impl Read + Send + 'static) -> Self {
-        let text = Arc::<Mutex<String>>::default();
-        let collected = Arc::clone(&text);
+        let bytes = Arc::<Mutex<Vec<u8>>>::default();
+        let collected = Arc::clone(&bytes);
         let reader = thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(length) = pipe.read(&mut buffer) {
                 let Some(read) = buffer.get(..length).filter(|read| !read.is_empty()) else {
                     return;
                 };
-                let mut text = collected.lock().unwrap_or_else(PoisonError::into_inner);
-                text.push_str(&String::from_utf8_lossy(read));
+                collected.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(read);
             }
         });
-        Self { text, reader: Some(reader) }
+        Self { bytes, reader: Some(reader) }
     }
 
     /// All so far.
     pub fn so_far(&self) -> String {
-        self.text.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        // As a whole: a read may end within a character.
+        let bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// All, the process having ended.
@@ -177,6 +178,14 @@ pub fn kill_family(child: &mut Child) {
     wait_until("a family of processes to be gone", PATIENCE, || {
         family.iter().all(|pid| !Path::new("/proc").join(pid.to_string()).exists())
     });
+}
+
+/// The most memory that was resident in a process so far (`VmHWM`), in bytes; 0 where it is gone.
+pub fn resident_bytes_peak(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    kibibytes.and_then(|number| number.parse::<u64>().ok()).map_or(0, |number| number * 1024)
 }
 
 /// Waits for a child's end.

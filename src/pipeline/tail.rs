@@ -1,0 +1,119 @@
+//! `tail`: a look at the events, with nothing taken, made or moved.
+//!
+//! It is the loop that publishes, between a temporary slot and standard output: the server ends the
+//! slot with the connection, whatever ends that. What is shown is acknowledged to that slot, so that
+//! a look that lasts pins no WAL. Kafka is not asked for anything.
+
+use std::{io::stdout, time::Duration};
+
+use tracing::info;
+
+use super::{
+    assembler::{Assembler, Bounds},
+    continuity, first_start,
+    init::{lacking_sql, patiently},
+    on_error::OnError,
+    outbox_tables,
+    publication_watch::PublicationWatch,
+    refusal::Refusal,
+    resume::Resume,
+    settings::Settings,
+    shutdown::Shutdown,
+    slot_creation::await_slot,
+    start::{Failed, Ground, check_server, check_tables},
+    stream_loop::{End, Limits, StreamLoop},
+};
+use crate::{
+    checkpoint::Tracker,
+    event::outbox::PayloadForm,
+    postgres::{SlotName, publication},
+    sink::stdout::{StdoutError, StdoutSink, Style},
+};
+
+/// No transaction is split for its size, and no record is too large to be shown.
+const BOUNDS: Bounds = Bounds { transaction_bytes: usize::MAX, record_bytes: usize::MAX };
+
+/// Whoever reads may take as long as it likes: only a server's clients are waited for.
+const LIMITS: Limits = Limits { halt_before: None, outage_grace: Duration::MAX };
+
+/// Shows the events that are committed from now on, until `shutdown` is requested or nobody reads
+/// them any more.
+///
+/// # Errors
+/// Where the server does not answer for half a minute, refuses or goes away, and where the
+/// publication lacks what is to be shown.
+pub async fn tail(settings: &Settings, style: Style, mut shutdown: Shutdown) -> Result<(), Failed> {
+    let settings = settings_of_look(settings);
+    let waiting = shutdown.clone();
+    let started = patiently(&waiting, async || start(&settings, style, &waiting).await).await?;
+    let Some(stream_loop) = started else { return Ok(()) };
+    match stream_loop.run(&mut shutdown).await.end {
+        End::Stopped | End::BeforeHalt { .. } => Ok(()),
+        End::Failed(failure) if is_closed(&failure) => Ok(()),
+        End::Failed(failure)
+        | End::FailedFenced { failure, .. }
+        | End::Halt { failure, .. }
+        | End::Fenced { failure, .. } => Err(failure),
+    }
+}
+
+/// A slot of its own, and events as whole envelopes: what a `bare` record has in its headers too.
+fn settings_of_look(settings: &Settings) -> Settings {
+    let mut settings = settings.clone();
+    let name = format!("tailwater_tail_{:016x}", fastrand::u64(..));
+    settings.slot = SlotName::try_from(name).expect("letters, digits and underscores");
+    // What the daemon's slot holds is the daemon's to say.
+    settings.retained_wal_bytes_max = None;
+    for outbox in &mut settings.event.outboxes {
+        if outbox.payload == PayloadForm::Bare {
+            outbox.payload = PayloadForm::Data;
+        }
+    }
+    settings
+}
+
+async fn start(
+    settings: &Settings,
+    style: Style,
+    shutdown: &Shutdown,
+) -> Result<StreamLoop<StdoutSink>, Failed> {
+    let (ground, mut replication) = Ground::enter(settings, shutdown).await?;
+    check_server(&ground).await?;
+    outbox_tables::check(settings, &ground.sql).await??;
+    check_publication(&ground).await?;
+    let fingerprint = continuity::describe(settings, &ground.sql, &settings.tables).await??;
+    let mapping = check_tables(&ground).await?;
+    let creating = replication.create_temporary_slot(&settings.slot);
+    let position = await_slot(&settings.slot, &ground.sql, creating).await?.lsn();
+    let stream = replication.start_replication(&settings.slot, &settings.publication).await?;
+    info!(publication = %settings.publication, %position, "showing what is committed from here on");
+
+    let Ground { sql, server, .. } = ground;
+    let watch = PublicationWatch::start(settings.clone(), sql, fingerprint.clone());
+    let from = first_start::checkpoint(settings, &server.identity, position, fingerprint);
+    let resume = Resume::new(&from, Some(position), &from.publication);
+    let tracker = Tracker::new(&from);
+    let assembler = Assembler::new(mapping, resume, from, BOUNDS, OnError::Tell);
+    let sink = StdoutSink::start(stdout(), style)?;
+    Ok(StreamLoop::new(stream, assembler, tracker, sink, watch, LIMITS))
+}
+
+/// Before a slot waits for anything: without the publication nothing would ever come.
+async fn check_publication(ground: &Ground<'_>) -> Result<(), Failed> {
+    let Ground { settings, sql, .. } = ground;
+    let statements = lacking_sql(settings, sql).await?;
+    let publication = settings.publication.clone();
+    let lack = match statements.as_slice() {
+        [] => return Ok(()),
+        [one] if *one == publication::create_sql(&publication, &settings.tables) => {
+            "does not exist"
+        }
+        [..] => "lacks tables",
+    };
+    Err(Refusal::NothingToShow { publication, lack, mend_sql: statements.join("; ") }.into())
+}
+
+fn is_closed(failure: &Failed) -> bool {
+    let failure: &dyn std::error::Error = &**failure;
+    matches!(failure.downcast_ref(), Some(StdoutError::Closed))
+}
