@@ -15,7 +15,7 @@ use crate::support::{
     sampler::Sampler,
     scaled,
     scene::{
-        NO_FSYNC, PARTITIONS, SAMPLES_MIN, TOPICS, envelope_settings, init, publishing,
+        NO_FSYNC, PARTITIONS, SAMPLES_MIN, TOPICS, envelope_settings, holder, init, publishing,
         run_large_transaction, shop, stop, under_load, under_trickle, wait_for_events,
         wait_until_published,
     },
@@ -136,10 +136,6 @@ fn a_large_transaction_goes_on_where_a_stop_left_it() {
     let verdict = verdict(&broker, &session);
     verdict.assert_at_least_once(0);
     assert_eq!(verdict.records, rows);
-}
-
-fn holder(session: &Session) -> Option<String> {
-    session.value("SELECT active_pid FROM pg_replication_slots WHERE slot_name = 'tailwater'")
 }
 
 /// Whoever had the slot before and wakes up under a successor, of whichever guarantee both are.

@@ -21,8 +21,16 @@ const OF_A_KEY: &str = "pw-of-a-key-4714";
 const SECRETS: [&str; 4] = [OF_THE_URL, OF_A_FILE, OF_A_PROPERTY, OF_A_KEY];
 
 /// What is asked of it, beside `run`.
-const COMMANDS: [&[&str]; 4] =
-    [&["init", "--print-sql"], &["init"], &["status"], &["status", "--json"]];
+const COMMANDS: [&[&str]; 8] = [
+    &["init", "--print-sql"],
+    &["check"],
+    &["check", "--json"],
+    &["init"],
+    &["status"],
+    &["status", "--json"],
+    &["schema"],
+    &["schema", "--format", "asyncapi"],
+];
 
 fn assert_discreet(what: &str, said: &str) {
     for secret in SECRETS {
@@ -56,9 +64,12 @@ fn no_secret_is_told_by_a_pipeline_that_works() {
         broker.brokers()
     ));
     assert_each_command_is_discreet(&settings);
-    let daemon = Daemon::start(&settings);
+    let (daemon, look) = (Daemon::start(&settings), Daemon::start_as("tail", &settings));
+    look.wait_for("showing what is committed");
     insert(&session, 20);
     wait_until_published(&session, "tailwater");
+    look.signal(libc::SIGTERM);
+    assert_discreet("tail", &look.wait(PATIENCE).stderr);
     broker.restart();
     insert(&session, 20);
     wait_until_published(&session, "tailwater");

@@ -14,8 +14,8 @@ use crate::support::{
     sampler::Sampler,
     scaled,
     scene::{
-        NO_FSYNC, SAMPLES_MIN, envelope_settings, freeze_in_transaction, init, judge, publishing,
-        shop, stop, under_trickle, wait_for_events, wait_until_published,
+        NO_FSYNC, SAMPLES_MIN, envelope_settings, freeze_in_transaction, holder, init, judge,
+        publishing, shop, stop, under_trickle, wait_for_events, wait_until_published,
     },
     settings::SettingsFile,
     wait_until,
@@ -26,10 +26,6 @@ const TAKE_OVER_MAX: Duration = Duration::from_secs(2);
 
 /// How often the instances take turns, at full size.
 const ROUNDS: u64 = 10;
-
-fn holder(session: &Session) -> Option<String> {
-    session.value("SELECT active_pid FROM pg_replication_slots WHERE slot_name = 'tailwater'")
-}
 
 /// One that stands by, and says for whom.
 fn standing_by(settings: &SettingsFile, session: &Session) -> Daemon {

@@ -165,6 +165,11 @@ pub fn freeze_in_transaction(daemon: &Daemon, broker: &Broker, topic: &str) {
     });
 }
 
+/// The server's process that holds the slot.
+pub fn holder(session: &Session) -> Option<String> {
+    session.value("SELECT active_pid FROM pg_replication_slots WHERE slot_name = 'tailwater'")
+}
+
 /// Waits until the slot has passed all that is in the log at this moment.
 pub fn wait_until_published(session: &Session, slot: &str) {
     let end = session.value("SELECT pg_current_wal_lsn()").expect("a position");
