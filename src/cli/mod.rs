@@ -4,8 +4,10 @@
 //! the code `settings`, also where only the server can tell).
 
 mod arguments;
+mod by_hand;
 mod commands;
 mod outcome;
+mod size;
 mod status;
 
 pub use commands::main;

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::size::size;
 use crate::pipeline::{State, Status};
 
 /// One line says how it is and what to do, the others why.
@@ -77,14 +78,5 @@ fn headline(status: &Status) -> String {
             "not_running: nobody holds slot \"{slot}\", and the server keeps its WAL; start \
              `tailwater run`"
         ),
-    }
-}
-
-fn size(bytes: u64) -> String {
-    match bytes {
-        0..1_024 => format!("{bytes} bytes"),
-        1_024..1_048_576 => format!("{:.1} KiB", bytes as f64 / 1_024.),
-        1_048_576..1_073_741_824 => format!("{:.1} MiB", bytes as f64 / 1_048_576.),
-        _ => format!("{:.1} GiB", bytes as f64 / 1_073_741_824.),
     }
 }

@@ -157,6 +157,7 @@ pub(super) fn checkpoint(
         commit_end_lsn: EndLsn(position),
         last: None,
         in_progress: None,
+        given_up_from: None,
         publication,
         written_at: jiff::Timestamp::now().to_string(),
     }

@@ -10,7 +10,10 @@ use tokio::time::sleep;
 use tracing::info;
 
 use super::{
+    adoption::{self, Adoption},
+    amendment::Amendment,
     outbox_tables, refusal,
+    reset::{self, Reset},
     settings::Settings,
     shutdown::Shutdown,
     standby,
@@ -123,6 +126,31 @@ pub async fn publication_sql(
         Ok(statements)
     })
     .await
+}
+
+/// `init --adopt-slot`. None where the end was asked for before it was done.
+///
+/// # Errors
+/// See `adoption`; and [`NotConnected`].
+pub async fn adopt_slot(
+    settings: &Settings,
+    shutdown: &Shutdown,
+    confirm: impl AsyncFn(&Amendment) -> Result<(), Failed>,
+) -> Result<Option<Adoption>, Failed> {
+    patiently(shutdown, async || adoption::adopt(settings, shutdown, &confirm).await).await
+}
+
+/// `reset`. None where the end was asked for before it was done.
+///
+/// # Errors
+/// See `reset`; and [`NotConnected`].
+pub async fn reset(
+    settings: &Settings,
+    shutdown: &Shutdown,
+    how: Reset,
+    confirm: impl AsyncFn(&Amendment) -> Result<(), Failed>,
+) -> Result<Option<Amendment>, Failed> {
+    patiently(shutdown, async || reset::reset(settings, shutdown, how, &confirm).await).await
 }
 
 async fn patiently<T>(

@@ -6,19 +6,24 @@
 //!   │            └─ assembler (records, cuts), resume (what is published already)
 //!   ├─ judgement (checkpoint, slot, server), continuity (the publication), refusal (their words)
 //!   ├─ outbox_tables (whether there are such)
-//!   └─ first_start (publication, intent, slot), init
+//!   ├─ first_start (publication, intent, slot), init
+//!   └─ held_slot ──► adoption, reset (checkpoints that are written by hand), amendment (their words)
 //! ```
 
+mod adoption;
+mod amendment;
 mod assembler;
 mod checkpoint_writer;
 mod continuity;
 mod first_start;
+mod held_slot;
 mod init;
 mod judgement;
 mod outbox_tables;
 mod progress;
 mod publication_watch;
 mod refusal;
+mod reset;
 mod resume;
 mod settings;
 mod shutdown;
@@ -31,9 +36,12 @@ mod table_identity;
 #[cfg(test)]
 mod tests;
 
-pub use init::{NotConnected, init, publication_sql};
+pub use adoption::Adoption;
+pub use amendment::{Act, Amendment, NotConfirmed};
+pub use init::{NotConnected, adopt_slot, init, publication_sql, reset};
 pub use outbox_tables::TableMistake;
 pub use refusal::Refusal;
+pub use reset::Reset;
 pub use resume::HistoryError;
 pub use settings::{KafkaSettings, Settings};
 pub use shutdown::{Shutdown, ShutdownTrigger};

@@ -125,7 +125,7 @@ impl<'a> Ground<'a> {
         blocking(move || Ok(Kafka::connect(by, cancel)?)).await
     }
 
-    async fn find_slot(&self) -> Result<Option<Slot>, Failed> {
+    pub(super) async fn find_slot(&self) -> Result<Option<Slot>, Failed> {
         let slot = slot::describe(&self.sql, &self.settings.slot).await?;
         if let Some(slot) = &slot {
             judge_slot(self.settings, slot)?;
@@ -230,7 +230,7 @@ fn go_on(
     (checkpoint, resume)
 }
 
-async fn connect_replication(settings: &Settings) -> Result<Connection, Failed> {
+pub(super) async fn connect_replication(settings: &Settings) -> Result<Connection, Failed> {
     let connected = Connection::connect(&settings.postgres).await;
     connected.map_err(|error| {
         if error.code() == Some(Code::NoReplicationRole) {
@@ -261,7 +261,7 @@ pub(super) async fn peek(ground: &Ground<'_>) -> Result<Look, Failed> {
 }
 
 /// Step 0 on the server's side: what needs no Kafka to be refused.
-async fn check_server(ground: &Ground<'_>) -> Result<(), Failed> {
+pub(super) async fn check_server(ground: &Ground<'_>) -> Result<(), Failed> {
     let server = catalog::server(&ground.sql).await?;
     if server.is_in_recovery {
         let host = ground.settings.postgres.hosts();
@@ -286,7 +286,7 @@ async fn identify(replication: &mut Connection) -> Result<Server, Failed> {
 /// Step 0 on Kafka's side. A checkpoint that hides behind another pipeline's open transaction is
 /// waited for where something is to be made: it decides whether this is a first start, and what
 /// `init` must not paper over.
-async fn look(ground: &Ground<'_>, must_be_sure: bool) -> Result<(Kafka, Look), Failed> {
+pub(super) async fn look(ground: &Ground<'_>, must_be_sure: bool) -> Result<(Kafka, Look), Failed> {
     let kafka = ground.connect_kafka().await?;
     let (key, source) = (ground.key.clone(), ground.settings.source.clone());
     let topics = ground.settings.known_topics();
@@ -304,7 +304,7 @@ async fn look(ground: &Ground<'_>, must_be_sure: bool) -> Result<(Kafka, Look), 
 
 /// Whether what the publication delivers of the tables is what the mapping needs, before anything is
 /// made for them and before a row finds out.
-async fn check_tables(ground: &Ground<'_>) -> Result<Mapping, Failed> {
+pub(super) async fn check_tables(ground: &Ground<'_>) -> Result<Mapping, Failed> {
     let settings = ground.settings;
     let identity = DatabaseIdentity {
         system_id: ground.server.identity.system_id.clone(),
@@ -331,7 +331,7 @@ async fn check_tables(ground: &Ground<'_>) -> Result<Mapping, Failed> {
 }
 
 /// Step 1.
-async fn take_slot(
+pub(super) async fn take_slot(
     settings: &Settings,
     replication: Connection,
 ) -> Result<ReplicationStream, Failed> {
@@ -345,7 +345,7 @@ async fn take_slot(
 }
 
 /// Steps 2 and 3.
-async fn fence_and_read(
+pub(super) async fn fence_and_read(
     mut kafka: Kafka,
     key: CheckpointKey,
     source: String,
@@ -359,7 +359,7 @@ async fn fence_and_read(
 }
 
 /// The first checkpoint, in a Kafka transaction of its own.
-async fn write_checkpoint(
+pub(super) async fn write_checkpoint(
     mut kafka: Kafka,
     key: &CheckpointKey,
     checkpoint: &CheckpointRecord,
@@ -376,7 +376,7 @@ async fn write_checkpoint(
 
 /// Waits for `work` while the server hears from us. Nothing is read meanwhile, and flush 0/0 moves
 /// nothing.
-async fn stay_alive<T>(
+pub(super) async fn stay_alive<T>(
     stream: &mut ReplicationStream,
     work: impl Future<Output = Result<T, Failed>>,
 ) -> Result<T, Failed> {

@@ -26,8 +26,11 @@ use super::{
 /// error and not as silence.
 const SESSION_OPTIONS: &str = "-c statement_timeout=30s -c lock_timeout=10s -c timezone=UTC";
 
-/// How long a statement's answer is waited for: longer than the server takes to give up, so that
-/// only a connection that leads nowhere comes to it.
+/// How much longer a statement's answer is waited for than the server takes to give up, so that only a
+/// connection that leads nowhere comes to it.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+
+/// How long a statement's answer is waited for, unless it is one that takes long.
 const STATEMENT_MAX: Duration = Duration::from_secs(35);
 
 /// A connected client. Dropping it closes the connection.
@@ -72,6 +75,17 @@ impl Sql {
             }
         });
         Ok(Self { client, driver, statement_max: STATEMENT_MAX })
+    }
+
+    /// The same connection, whose statements may take longer.
+    ///
+    /// # Errors
+    /// Where the connection breaks.
+    pub async fn with_statement_max(mut self, most: Duration) -> Result<Self, PostgresError> {
+        let sql = format!("SET statement_timeout = '{}s'", most.as_secs());
+        self.execute("give statements more time", &sql).await?;
+        self.statement_max = most + ANSWER_MAX;
+        Ok(self)
     }
 
     /// Whether the connection is gone.

@@ -193,6 +193,7 @@ fn record(scene: &Scene, position: u64) -> CheckpointRecord {
         commit_end_lsn: EndLsn(Lsn::from_wire(position).expect("a position")),
         last: None,
         in_progress: None,
+        given_up_from: None,
         publication: Fingerprint {
             name: "tailwater".to_owned(),
             oid: serde_json::from_str("16400").expect("an OID"),

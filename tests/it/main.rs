@@ -1,5 +1,6 @@
 //! Tests against real servers: PostgreSQL and Apache Kafka, each test with what it may break.
 
+mod adoption;
 mod architecture;
 mod demo;
 mod events;
@@ -14,6 +15,7 @@ mod neighbours;
 mod oracle;
 mod partitioners;
 mod refusals;
+mod resets;
 mod schema;
 mod stalls;
 mod standby;

@@ -64,7 +64,12 @@ impl Daemon {
 
     /// Starts another command, to be signalled meanwhile.
     pub fn start_as(subcommand: &str, settings: &SettingsFile) -> Self {
-        let mut command = command(&[subcommand], settings);
+        Self::start_with(&[subcommand], settings)
+    }
+
+    /// Starts a command with its options, to be signalled meanwhile.
+    pub fn start_with(arguments: &[&str], settings: &SettingsFile) -> Self {
+        let mut command = command(arguments, settings);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = process::spawn(command);
         let stderr = Words::of(child.stderr.take().expect("a pipe"));
@@ -103,6 +108,15 @@ impl Daemon {
         self.assert_small();
         process::kill_family(&mut self.child);
         self.ended(None)
+    }
+
+    /// `kill -9` of a command, which may have ended by itself.
+    pub fn kill_command(mut self) -> Ended {
+        if self.is_running() {
+            process::kill_family(&mut self.child);
+        }
+        let code = self.child.wait().ok().and_then(|status| status.code());
+        self.ended(code)
     }
 
     /// `kill -9`, and another one in its place.
