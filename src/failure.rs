@@ -91,6 +91,8 @@ codes! {
     EventUnmappable = "event_unmappable",
     /// An event is larger than its topic allows.
     EventTooLarge = "event_too_large",
+    /// What was there before the stream is not all published.
+    SnapshotInterrupted = "snapshot_interrupted",
 }
 
 impl fmt::Display for Code {

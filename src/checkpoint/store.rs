@@ -18,7 +18,7 @@ use serde::Deserialize;
 use tracing::{info, warn};
 
 use crate::{
-    checkpoint::{CheckpointKey, CheckpointRecord, Intent},
+    checkpoint::{CheckpointKey, CheckpointRecord, Intent, TakeOver},
     sink::kafka::{Kafka, KafkaError, Reader, StoredRecord},
 };
 
@@ -148,6 +148,28 @@ impl Store {
         Ok(look)
     }
 
+    /// The record of a table's take-over, also behind a checkpoint. Reads as [`Store::read`] does.
+    ///
+    /// # Errors
+    /// Where the brokers do not answer, or what is there cannot be read.
+    pub fn read_take_over(
+        &self,
+        key: &CheckpointKey,
+        table: &str,
+    ) -> Result<Option<TakeOver>, KafkaError> {
+        if self.reader.partitions()?.is_none() {
+            return Ok(None);
+        }
+        let key = key.take_over(table);
+        let offsets = self.reader.offsets()?;
+        let mut newest = None;
+        self.search_windows(offsets.low, offsets.high_watermark, |mut window| {
+            newest = window.remove(key.as_bytes());
+            newest.is_some()
+        })?;
+        decode(self.reader.topic(), &key, newest)
+    }
+
     /// Looks backwards from `end`, until the checkpoint is found or `low` is reached.
     fn search(
         &self,
@@ -157,8 +179,23 @@ impl Store {
         end: i64,
     ) -> Result<Look, KafkaError> {
         let mut newest = Newest::new(key, source);
+        self.search_windows(low, end, |window| {
+            newest.take(window);
+            newest.has_checkpoint()
+        })?;
+        newest.into_look(self.reader.topic())
+    }
+
+    /// Reads backwards from `end` in growing steps, of each step the newest record of each key, until
+    /// `is_found` says so or `low` is reached.
+    fn search_windows(
+        &self,
+        low: i64,
+        end: i64,
+        mut is_found: impl FnMut(HashMap<Vec<u8>, Stored>) -> bool,
+    ) -> Result<(), KafkaError> {
         let (mut until, mut step) = (end, FIRST_STEP);
-        while until > low && !newest.has_checkpoint() {
+        while until > low {
             let from = low.max(until.saturating_sub(step));
             let mut waiting =
                 Waiting { topic: self.reader.topic(), high_watermark: end, said_at: None };
@@ -173,10 +210,12 @@ impl Store {
                 },
                 |offset| waiting.say(offset),
             )?;
-            newest.take(window);
+            if is_found(window) {
+                break;
+            }
             (until, step) = (from, step.saturating_mul(STEP_FACTOR));
         }
-        newest.into_look(self.reader.topic())
+        Ok(())
     }
 }
 

@@ -74,6 +74,18 @@ pub(super) enum Command {
         /// name. Says what it adopts and asks.
         #[arg(long, conflicts_with = "print_sql")]
         adopt_slot: bool,
+        /// Take a table over from its poller, which is stopped: publish the rows that wait, before
+        /// everything that is inserted from now on. Can be run again after a crash: it goes on.
+        #[arg(
+            long,
+            value_name = "TABLE",
+            requires = "condition",
+            conflicts_with_all = ["print_sql", "adopt_slot"]
+        )]
+        take_over: Option<String>,
+        /// Which rows wait, as an SQL condition: --where "status = 'pending'".
+        #[arg(long = "where", value_name = "SQL", requires = "take_over")]
+        condition: Option<String>,
         #[command(flatten)]
         answer: Answer,
     },

@@ -14,7 +14,9 @@ use super::{
 };
 use crate::{
     failure::Failure,
-    pipeline::{self, Act, Adoption, Amendment, NotConfirmed, Reset, Settings, Shutdown},
+    pipeline::{
+        self, Act, Adoption, Amendment, NotConfirmed, Reset, Settings, Shutdown, TakenOverTable,
+    },
     telemetry,
 };
 
@@ -54,6 +56,38 @@ pub(super) fn reset(path: &Path, how: Reset, answer: Answer) -> Result<(), Box<d
     match ended {
         Some(amendment) => print_outcome(&amendment, answer),
         None => eprintln!("stopped before it was done: nothing was changed."),
+    }
+    Ok(())
+}
+
+/// `init --take-over`
+pub(super) fn take_over(
+    path: &Path,
+    table: &str,
+    condition: &str,
+    answer: Answer,
+) -> Result<(), Box<dyn Failure>> {
+    let config = load(path)?;
+    telemetry::start_logging(&config.log);
+    let ended = within_runtime(async {
+        let shutdown = Shutdown::on_signals().expect("signal handlers can be installed");
+        pipeline::take_over(&config.pipeline, &shutdown, table, condition).await
+    })?;
+    let Some(taken_over) = ended else {
+        eprintln!("stopped before it was done; run it again: it goes on with what is not yet out.");
+        return Ok(());
+    };
+    let TakenOverTable { changed, table, rows, commit_end_lsn } = &taken_over;
+    if answer.json {
+        println!(
+            "{}",
+            serde_json::to_string(&taken_over).expect("texts and numbers always encode")
+        );
+    } else if *changed {
+        println!("took over {table}: {rows} rows that waited are published.");
+        println!("`tailwater run` publishes what is committed after {commit_end_lsn}.");
+    } else {
+        println!("nothing to do: {table} was taken over, with {rows} rows.");
     }
     Ok(())
 }

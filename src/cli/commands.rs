@@ -24,6 +24,9 @@ pub fn main() -> ExitCode {
         Command::Run => run(&config),
         Command::Init { print_sql: true, .. } => print_sql(&config),
         Command::Init { adopt_slot: true, answer, .. } => by_hand::adopt_slot(&config, answer),
+        Command::Init { take_over: Some(table), condition: Some(condition), answer, .. } => {
+            by_hand::take_over(&config, &table, &condition, answer)
+        }
         Command::Init { answer, .. } => init(&config, answer.json),
         Command::Reset { how, answer } => by_hand::reset(&config, how.into(), answer),
         Command::Status { json } => status(&config, json),

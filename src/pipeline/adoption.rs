@@ -16,7 +16,7 @@ use super::{
     amendment::{Act, Amendment},
     continuity, first_start,
     held_slot::HeldSlot,
-    judgement::{judge_checkpoint, judge_source},
+    judgement::{judge_checkpoint, judge_source, judge_take_over},
     refusal::Refusal,
     settings::Settings,
     shutdown::Shutdown,
@@ -53,7 +53,8 @@ pub(super) async fn adopt(
         Err(failure) if is_foreign(&failure) => {}
         Err(failure) => return Err(failure),
     }
-    let mut held = HeldSlot::take(settings, shutdown, |_| Ok(())).await?;
+    let judge = |look: &Look| judge_take_over(settings, look);
+    let mut held = HeldSlot::take(settings, shutdown, judge).await?;
     if let Some(checkpoint) = ours(settings, &mut held.look) {
         held.release().await;
         return Ok(Adoption::Nothing(Box::new(checkpoint)));

@@ -23,11 +23,12 @@ use super::{
     start::{Failed, Ground, blocking},
 };
 use crate::{
-    checkpoint::{CheckpointRecord, Fingerprint, Intent, store::Store},
+    checkpoint::{CheckpointRecord, Fingerprint, Intent, TakeOver, store::Store},
     lsn::{EndLsn, Lsn},
     postgres::{
+        PostgresError,
         publication::{self, Absence},
-        replication::{Connection, SystemIdentity},
+        replication::{Connection, CreatedSlot, SlotSnapshot, SystemIdentity},
         slot,
         sql::Sql,
     },
@@ -61,11 +62,16 @@ pub(super) async fn ensure_publication(settings: &Settings, sql: &Sql) -> Result
 
 /// Where there is no slot: intent and slot.
 pub(super) async fn prepare(ground: &Ground<'_>) -> Result<(), Failed> {
-    write_intent(ground).await?;
-    create_slot(ground.settings, &ground.sql).await
+    write_intent(ground, None).await?;
+    create_slot(ground.settings, &ground.sql, SlotSnapshot::None).await.map(drop)
 }
 
-async fn write_intent(ground: &Ground<'_>) -> Result<(), Failed> {
+/// Writes the intent, unless there is one already that promises the same: that the rows of a take-over
+/// come first, or that nothing does. With a take-over its record is written too.
+pub(super) async fn write_intent(
+    ground: &Ground<'_>,
+    take_over: Option<&TakeOver>,
+) -> Result<(), Failed> {
     let settings = ground.settings;
     let raced = || Refusal::FirstStartRaced { slot: settings.slot.clone() };
     let by = settings.kafka_for_intent(&ground.server.identity.system_id);
@@ -85,20 +91,27 @@ async fn write_intent(ground: &Ground<'_>) -> Result<(), Failed> {
     if slot.is_some() || look.checkpoint.is_some() {
         return Err(raced().into());
     }
-    if look.intent.is_some() {
-        return Ok(());
+    let snapshots: Vec<String> = take_over.iter().map(|record| record.table.clone()).collect();
+    if let Some(intent) = &look.intent {
+        return if intent.snapshots == snapshots { Ok(()) } else { Err(raced().into()) };
     }
     let intent = Intent {
         version: 1,
         source: settings.source.clone(),
-        snapshots: Vec::new(),
+        snapshots,
         written_at: jiff::Timestamp::now().to_string(),
     };
-    let key = ground.key.intent();
-    let value = serde_json::to_vec(&intent).expect("text always encodes");
+    let mut records =
+        vec![(ground.key.intent(), serde_json::to_vec(&intent).expect("text always encodes"))];
+    records.extend(take_over.map(|record| {
+        let key = ground.key.take_over(&record.table);
+        (key, serde_json::to_vec(record).expect("text always encodes"))
+    }));
     let is_raced = raced();
     blocking(move || {
-        let written = kafka.write(&[(key.as_str(), value.as_slice())]);
+        let records: Vec<_> =
+            records.iter().map(|(key, value)| (key.as_str(), value.as_slice())).collect();
+        let written = kafka.write(&records);
         written.map_err(|error| of_intent(error, is_raced))
     })
     .await
@@ -114,15 +127,35 @@ fn of_intent(error: KafkaError, raced: Refusal) -> Failed {
 
 /// The server creates a slot only when every transaction that is open, in any database of the
 /// cluster, has ended. Where that takes time it is said whom it waits for.
-async fn create_slot(settings: &Settings, sql: &Sql) -> Result<(), Failed> {
+pub(super) async fn create_slot(
+    settings: &Settings,
+    sql: &Sql,
+    snapshot: SlotSnapshot,
+) -> Result<(Connection, CreatedSlot), Failed> {
     let mut connection = Connection::connect(&settings.postgres).await?;
-    let creating = connection.create_slot(&settings.slot, settings.failover);
+    let created = {
+        let creating = connection.create_slot(&settings.slot, settings.failover, snapshot);
+        say_blockers(settings, sql, creating).await?
+    };
+    info!(
+        slot = %settings.slot,
+        consistent_point = %created.consistent_point,
+        "created the slot"
+    );
+    Ok((connection, created))
+}
+
+async fn say_blockers(
+    settings: &Settings,
+    sql: &Sql,
+    creating: impl Future<Output = Result<CreatedSlot, PostgresError>>,
+) -> Result<CreatedSlot, Failed> {
     tokio::pin!(creating);
     let mut ticks = interval(BLOCKERS_INTERVAL);
     ticks.tick().await;
-    let consistent_point = loop {
+    loop {
         tokio::select! {
-            created = &mut creating => break created?,
+            created = &mut creating => return Ok(created?),
             _ = ticks.tick() => {
                 for blocker in slot::creation_blockers(sql).await? {
                     info!(
@@ -135,9 +168,7 @@ async fn create_slot(settings: &Settings, sql: &Sql) -> Result<(), Failed> {
                 }
             }
         }
-    };
-    info!(slot = %settings.slot, %consistent_point, "created the slot");
-    Ok(())
+    }
 }
 
 /// The checkpoint of a slot that was just created, or whose creation was interrupted.

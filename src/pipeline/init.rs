@@ -12,6 +12,7 @@ use tracing::info;
 use super::{
     adoption::{self, Adoption},
     amendment::Amendment,
+    from_poller::{self, TakenOverTable},
     outbox_tables, refusal,
     reset::{self, Reset},
     settings::Settings,
@@ -153,12 +154,28 @@ pub async fn reset(
     patiently(shutdown, async || reset::reset(settings, shutdown, how, &confirm).await).await
 }
 
+/// `init --take-over`. None where the end was asked for before it was done: what is published stays, and
+/// the next call goes on.
+///
+/// # Errors
+/// [`TakeOverError`](super::TakeOverError), what a first start refuses; and [`NotConnected`].
+pub async fn take_over(
+    settings: &Settings,
+    shutdown: &Shutdown,
+    table: &str,
+    condition: &str,
+) -> Result<Option<TakenOverTable>, Failed> {
+    patiently(shutdown, async || from_poller::take_over(settings, shutdown, table, condition).await)
+        .await
+}
+
 async fn patiently<T>(
     shutdown: &Shutdown,
     mut attempt: impl AsyncFnMut() -> Result<T, Failed>,
 ) -> Result<Option<T>, Failed> {
-    let (began, mut stopped) = (Instant::now(), shutdown.clone());
+    let (mut began, mut stopped) = (Instant::now(), shutdown.clone());
     loop {
+        let attempt_began = Instant::now();
         let outcome = tokio::select! {
             biased;
             () = stopped.requested() => return Ok(None),
@@ -169,6 +186,10 @@ async fn patiently<T>(
             Err(failure) if failure.recovery() == Recovery::Stop => return Err(failure),
             Err(failure) => failure,
         };
+        if attempt_began.elapsed() >= PATIENCE {
+            // It came that far: the servers were there.
+            began = Instant::now();
+        }
         if began.elapsed() >= PATIENCE {
             return Err(NotConnected { source: failure }.into());
         }

@@ -7,6 +7,7 @@
 //!   ├─ judgement (checkpoint, slot, server), continuity (the publication), refusal (their words)
 //!   ├─ outbox_tables (whether there are such)
 //!   ├─ first_start (publication, intent, slot), init
+//!   ├─ from_poller (rows that waited for a poller, before the stream)
 //!   └─ held_slot ──► adoption, reset (checkpoints that are written by hand), amendment (their words)
 //! ```
 
@@ -16,6 +17,7 @@ mod assembler;
 mod checkpoint_writer;
 mod continuity;
 mod first_start;
+mod from_poller;
 mod held_slot;
 mod init;
 mod judgement;
@@ -38,7 +40,8 @@ mod tests;
 
 pub use adoption::Adoption;
 pub use amendment::{Act, Amendment, NotConfirmed};
-pub use init::{NotConnected, adopt_slot, init, publication_sql, reset};
+pub use from_poller::{TakeOverError, TakenOverTable};
+pub use init::{NotConnected, adopt_slot, init, publication_sql, reset, take_over};
 pub use outbox_tables::TableMistake;
 pub use refusal::Refusal;
 pub use reset::Reset;

@@ -68,6 +68,14 @@ pub enum Refusal {
         /// The slot.
         slot: SlotName,
     },
+    /// Rows that waited for a poller are not all published.
+    #[error("taking over table {table} for replication slot \"{slot}\" is not finished")]
+    TakeOverUnfinished {
+        /// The slot.
+        slot: SlotName,
+        /// `schema.table`.
+        table: String,
+    },
     /// Somebody else is at the first start of the same slot.
     #[error("another instance is making replication slot \"{slot}\" at this moment")]
     FirstStartRaced {
@@ -231,6 +239,7 @@ impl Failure for Refusal {
             Self::SlotHeld { .. } => Some(Code::NotConnected),
             Self::SlotMissing { .. } | Self::NoSlot { .. } => Some(Code::SlotMissing),
             Self::FirstStartUnfinished { .. } => Some(Code::CheckpointMissing),
+            Self::TakeOverUnfinished { .. } => Some(Code::SnapshotInterrupted),
             Self::SlotInvalidated { .. } => Some(Code::SlotInvalidated),
             Self::SlotWrongPlugin { .. } => Some(Code::SlotWrongPlugin),
             Self::ForeignSlot { .. } => Some(Code::ForeignSlot),
@@ -254,6 +263,7 @@ impl Failure for Refusal {
             | Self::SlotHeld { .. }
             | Self::NoSlot { .. }
             | Self::FirstStartUnfinished { .. }
+            | Self::TakeOverUnfinished { .. }
             | Self::SlotMissing { .. }
             | Self::SlotInvalidated { .. }
             | Self::SlotWrongPlugin { .. }
@@ -293,6 +303,10 @@ impl Failure for Refusal {
             Self::NoSlot { .. } | Self::FirstStartUnfinished { .. } => {
                 "Run tailwater init, or tailwater run: it makes what is missing.".to_owned()
             }
+            Self::TakeOverUnfinished { table, .. } => format!(
+                "Run tailwater init --take-over {table} --where … again, with the condition that it \
+                 was begun with: it goes on where it was."
+            ),
             Self::FirstStartRaced { .. } => {
                 "It is looked at again; one of the two goes on.".to_owned()
             }

@@ -27,7 +27,7 @@ use super::{
     amendment::{Act, Amendment},
     continuity,
     held_slot::HeldSlot,
-    judgement::{judge_checkpoint, judge_source},
+    judgement::{judge_checkpoint, judge_source, judge_take_over},
     refusal::Refusal,
     settings::Settings,
     shutdown::Shutdown,
@@ -72,7 +72,10 @@ pub(super) async fn reset(
     how: Reset,
     confirm: impl AsyncFn(&Amendment) -> Result<(), Failed>,
 ) -> Result<Amendment, Failed> {
-    let judge = |look: &_| judge_source(settings, look);
+    let judge = |look: &_| {
+        judge_source(settings, look)?;
+        judge_take_over(settings, look)
+    };
     let mut held = HeldSlot::take(settings, shutdown, judge).await?;
     let Some(before) = held.look.checkpoint.clone() else {
         return Err(no_checkpoint(settings, &held).into());

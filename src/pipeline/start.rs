@@ -20,7 +20,7 @@ use tracing::{debug, info};
 use super::{
     assembler::{Assembler, Bounds},
     continuity, first_start,
-    judgement::{judge_checkpoint, judge_look, judge_slot, judge_source},
+    judgement::{judge_checkpoint, judge_look, judge_slot, judge_source, judge_take_over},
     outbox_tables,
     publication_watch::PublicationWatch,
     refusal::Refusal,
@@ -191,6 +191,7 @@ pub(super) async fn take_over(
     let fencing = fence_and_read(kafka, ground.key.clone(), settings.source.clone());
     let (kafka, look) = stay_alive(&mut stream, fencing).await?;
     judge_source(settings, &look)?;
+    judge_take_over(settings, &look)?;
     let slot = slot::describe(&ground.sql, &settings.slot).await?;
     let confirmed_flush = slot.and_then(|slot| slot.confirmed_flush);
     let (kafka, checkpoint, resume) = match (look.checkpoint, confirmed_flush) {

@@ -21,6 +21,8 @@ pub struct Table {
     pub columns: Vec<TableColumn>,
     /// Columns that it has and no change carries.
     pub withheld: Vec<WithheldColumn>,
+    /// The publication's condition for its rows.
+    pub row_filter: Option<String>,
 }
 
 /// A column that is delivered.
@@ -149,7 +151,8 @@ pub async fn published_table(
         name: attribute.name.clone(),
         mend: attribute.mend(publication, name, &listed),
     });
-    Ok(Some(Table { columns: columns.collect(), withheld: withheld.collect() }))
+    let row_filter = attributes.iter().find_map(|attribute| attribute.row_filter.clone());
+    Ok(Some(Table { columns: columns.collect(), withheld: withheld.collect(), row_filter }))
 }
 
 /// A column as the catalog and the publication describe it.

@@ -20,6 +20,8 @@ pub mod publication;
 pub mod replication;
 // Replication slots.
 pub mod slot;
+// Rows of a table under one snapshot.
+pub mod snapshot;
 // The ordinary SQL connection.
 pub mod sql;
 // Begin … Commit: every change gets its transaction and ordinal.
