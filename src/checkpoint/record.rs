@@ -60,6 +60,10 @@ pub struct CheckpointRecord {
     pub given_up_from: Option<Lsn>,
     /// What the publication consisted of.
     pub publication: Fingerprint,
+    /// When the pipeline began or was last reset, by the server's clock, RFC 3339 in UTC: rows that were
+    /// made before need not be published. None where the record does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begun_at: Option<String>,
     /// When the record was written, RFC 3339 in UTC.
     pub written_at: String,
 }
@@ -86,6 +90,7 @@ impl CheckpointRecord {
                 altered_by: None,
                 tables: BTreeMap::new(),
             },
+            begun_at: None,
             written_at: String::new(),
         }
     }

@@ -4,7 +4,8 @@ use super::{
     database_url::DatabaseUrl,
     names::{Names, Properties},
     scalar::{
-        Count, Located, LogFilter, SecretFile, TopicName, TransactionBytes, TransactionInterval,
+        Count, Located, LogFilter, RetentionAge, SecretFile, TopicName, TransactionBytes,
+        TransactionInterval,
     },
     section::section,
 };
@@ -120,6 +121,9 @@ section! {
         columns: ColumnsSection,
         /// More record headers: the header's name, and the column whose text it gets.
         headers: Names,
+        /// Rows whose `created_at` is older than this are deleted: the log has them. None that was
+        /// there before the pipeline began. As "7d".
+        retention: Option<RetentionAge>,
     }
 }
 

@@ -12,7 +12,7 @@ use super::{
     document::{self, Node, Value, join},
     file::{ColumnsSection, File, KafkaSection, MessageSection, OutboxSection, RouteSection},
     mistake::{Mistakes, Origin, SettingsError},
-    scalar::{Count, Located, SecretFile, TopicName, TransactionInterval},
+    scalar::{Count, Located, RetentionAge, SecretFile, TopicName, TransactionInterval},
     section::Read,
 };
 use crate::{
@@ -92,6 +92,7 @@ impl Config {
                 slot: postgres.slot,
                 publication: postgres.publication,
                 failover: postgres.failover,
+                retentions: retentions(&outbox),
                 tables: outbox.into_iter().map(|outbox| outbox.table.value).collect(),
                 event: event::Settings { source, outboxes, messages, routes },
                 kafka: kafka_settings(kafka),
@@ -197,6 +198,20 @@ fn outboxes(
         });
     }
     settings
+}
+
+fn retentions(sections: &[OutboxSection]) -> Vec<pipeline::Retention> {
+    let retention = |section: &OutboxSection| {
+        let RetentionAge(age) = section.retention?;
+        let names = column_names(section);
+        Some(pipeline::Retention {
+            table: section.table.value.clone(),
+            id: names.id.as_str().to_owned(),
+            created_at: names.created_at.as_str().to_owned(),
+            age,
+        })
+    };
+    sections.iter().filter_map(retention).collect()
 }
 
 fn messages(

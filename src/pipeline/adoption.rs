@@ -24,7 +24,10 @@ use super::{
 };
 use crate::{
     checkpoint::{CheckpointRecord, Fingerprint, store::Look},
-    postgres::publication::{self, Member},
+    postgres::{
+        catalog,
+        publication::{self, Member},
+    },
 };
 
 /// What became of the wish to adopt.
@@ -67,7 +70,9 @@ pub(super) async fn adopt(
             judge_publication(&held.ground, &fingerprint).await?;
             let identity = &held.ground.server.identity;
             let position = held.confirmed_flush;
-            (Act::AdoptSlot, first_start::checkpoint(settings, identity, position, fingerprint))
+            let now = catalog::now(&held.ground.sql).await?;
+            let first = first_start::checkpoint(settings, identity, position, fingerprint, now);
+            (Act::AdoptSlot, first)
         }
     };
     let before = held.look.checkpoint.clone();

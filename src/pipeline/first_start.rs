@@ -171,12 +171,14 @@ async fn say_blockers(
     }
 }
 
-/// The checkpoint of a slot that was just created, or whose creation was interrupted.
+/// The checkpoint of a slot that was just created, or whose creation was interrupted. `begun_at` is asked
+/// for when the slot is there: what was committed before it is older.
 pub(super) fn checkpoint(
     settings: &Settings,
     identity: &SystemIdentity,
     position: Lsn,
     publication: Fingerprint,
+    begun_at: String,
 ) -> CheckpointRecord {
     CheckpointRecord {
         version: 1,
@@ -190,6 +192,7 @@ pub(super) fn checkpoint(
         in_progress: None,
         given_up_from: None,
         publication,
+        begun_at: Some(begun_at),
         written_at: jiff::Timestamp::now().to_string(),
     }
 }

@@ -5,7 +5,7 @@
 //!   │            │
 //!   │            └─ assembler (records, cuts), resume (what is published already)
 //!   ├─ judgement (checkpoint, slot, server), continuity (the publication), refusal (their words)
-//!   ├─ outbox_tables (whether there are such)
+//!   ├─ outbox_tables (whether there are such), retention (how long rows stay in them)
 //!   ├─ first_start (publication, intent, slot), init
 //!   ├─ from_poller (rows that waited for a poller, before the stream)
 //!   └─ held_slot ──► adoption, reset (checkpoints that are written by hand), amendment (their words)
@@ -27,6 +27,7 @@ mod publication_watch;
 mod refusal;
 mod reset;
 mod resume;
+mod retention;
 mod settings;
 mod shutdown;
 mod standby;
@@ -46,7 +47,7 @@ pub use outbox_tables::TableMistake;
 pub use refusal::Refusal;
 pub use reset::Reset;
 pub use resume::HistoryError;
-pub use settings::{KafkaSettings, Settings};
+pub use settings::{KafkaSettings, Retention, Settings};
 pub use shutdown::{Shutdown, ShutdownTrigger};
 pub use status::{State, Status, status};
 pub use supervisor::run;

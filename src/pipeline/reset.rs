@@ -99,7 +99,13 @@ pub(super) async fn reset(
         return Ok(amendment);
     }
     held.keep(confirm(&amendment)).await?;
-    let record = CheckpointRecord { written_at: jiff::Timestamp::now().to_string(), ..record };
+    let begun_at = match how {
+        // Rows of before may not be published, and somebody is to look for them.
+        Reset::ToSlot | Reset::ToNow => Some(catalog::now(&held.ground.sql).await?),
+        Reset::ReplayTransaction => record.begun_at.clone(),
+    };
+    let written_at = jiff::Timestamp::now().to_string();
+    let record = CheckpointRecord { begun_at, written_at, ..record };
     let ground = held.write(&record).await?;
     if how == Reset::ToNow {
         follow(&ground, record.commit_end_lsn).await;

@@ -26,10 +26,25 @@ pub struct Settings {
     pub failover: bool,
     /// The outbox tables.
     pub tables: Vec<TableName>,
+    /// How long rows stay in some of them.
+    pub retentions: Vec<Retention>,
     /// How rows become events.
     pub event: event::Settings,
     /// Where events go.
     pub kafka: KafkaSettings,
+}
+
+/// How long rows stay in an outbox table.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Retention {
+    /// The table.
+    pub table: TableName,
+    /// Its key.
+    pub id: String,
+    /// When a row was made.
+    pub created_at: String,
+    /// Older rows are deleted.
+    pub age: Duration,
 }
 
 /// The part of the Kafka settings that does not depend on the database's identity.

@@ -25,6 +25,7 @@ use super::{
     publication_watch::PublicationWatch,
     refusal::Refusal,
     resume::Resume,
+    retention::{self, RetentionTask},
     settings::Settings,
     shutdown::Shutdown,
     stream_loop::StreamLoop,
@@ -134,13 +135,13 @@ impl<'a> Ground<'a> {
     }
 }
 
-/// Runs the start order and returns the loop that publishes. `halt_before` is the transaction that
-/// must not be published.
+/// Runs the start order and returns the loop that publishes, and what deletes old rows beside it.
+/// `halt_before` is the transaction that must not be published.
 pub(super) async fn start(
     settings: &Settings,
     shutdown: &Shutdown,
     halt_before: Option<CommitLsn>,
-) -> Result<StreamLoop<KafkaSink>, Failed> {
+) -> Result<(StreamLoop<KafkaSink>, Option<RetentionTask>), Failed> {
     let TakenOver { stream, kafka, sql, checkpoint, resume, mapping } =
         take_over(settings, shutdown, Purpose::Run).await?;
     info!(
@@ -150,13 +151,16 @@ pub(super) async fn start(
         "publishing"
     );
     let watch = PublicationWatch::start(settings.clone(), sql, checkpoint.publication.clone());
+    let retention = RetentionTask::start(settings, &checkpoint);
     let tracker = Tracker::new(&checkpoint);
     let bounds = Bounds {
         transaction_bytes: settings.kafka.transaction_bytes,
         record_bytes: kafka.record_bytes_max(),
     };
     let assembler = Assembler::new(mapping, resume, checkpoint, bounds);
-    Ok(StreamLoop::new(stream, assembler, tracker, kafka.into_sink()?, watch, halt_before))
+    let sink = kafka.into_sink()?;
+    let stream_loop = StreamLoop::new(stream, assembler, tracker, sink, watch, halt_before);
+    Ok((stream_loop, retention))
 }
 
 /// Steps 0 to 4, and the first checkpoint where there is none.
@@ -176,6 +180,7 @@ pub(super) async fn take_over(
         continuity::judge_before_change(settings, &ground.sql, before).await??;
     }
     outbox_tables::check(settings, &ground.sql).await??;
+    retention::check(settings, &ground.sql).await?;
     if slot.is_none() || purpose == Purpose::Init {
         check_tables(&ground).await?;
         first_start::ensure_publication(settings, &ground.sql).await?;
@@ -200,12 +205,16 @@ pub(super) async fn take_over(
             let (before, sql) = (&checkpoint.publication, &ground.sql);
             continuity::judge(settings, sql, before, &fingerprint).await??;
             continuity::warn_if_altered(before, &fingerprint);
-            let (checkpoint, resume) = go_on(&ground, checkpoint, confirmed_flush, fingerprint);
+            let (mut checkpoint, resume) = go_on(&ground, checkpoint, confirmed_flush, fingerprint);
+            if checkpoint.begun_at.is_none() {
+                checkpoint.begun_at = Some(catalog::now(&ground.sql).await?);
+            }
             (kafka, checkpoint, resume)
         }
         (None, Some(position)) if look.intent.is_some() => {
             let identity = &ground.server.identity;
-            let first = first_start::checkpoint(settings, identity, position, fingerprint);
+            let now = catalog::now(&ground.sql).await?;
+            let first = first_start::checkpoint(settings, identity, position, fingerprint, now);
             let kafka = write_checkpoint(kafka, &ground.key, &first, &mut stream).await?;
             let resume = Resume::new(&first, confirmed_flush, &first.publication);
             (kafka, first, resume)

@@ -18,6 +18,8 @@ pub mod pgoutput;
 pub mod publication;
 // The walsender's commands and the CopyBoth stream.
 pub mod replication;
+// Old rows of a table.
+pub mod old_rows;
 // Replication slots.
 pub mod slot;
 // Rows of a table under one snapshot.

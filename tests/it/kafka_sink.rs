@@ -201,6 +201,7 @@ fn record(scene: &Scene, position: u64) -> CheckpointRecord {
             altered_by: None,
             tables: BTreeMap::new(),
         },
+        begun_at: None,
         written_at: "2026-01-01T00:00:00Z".to_owned(),
     }
 }

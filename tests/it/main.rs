@@ -17,6 +17,7 @@ mod oracle;
 mod partitioners;
 mod refusals;
 mod resets;
+mod retention;
 mod schema;
 mod stalls;
 mod standby;

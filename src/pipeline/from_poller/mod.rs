@@ -56,6 +56,7 @@ use super::{
     judgement::{judge_checkpoint, judge_identity, judge_source},
     outbox_tables,
     refusal::Refusal,
+    retention,
     settings::Settings,
     shutdown::Shutdown,
     start::{Failed, Ground, blocking, check_server, check_tables, look, stay_alive, take_slot},
@@ -133,6 +134,7 @@ pub(super) async fn take_over(
         }
     }
     outbox_tables::check(settings, &ground.sql).await??;
+    retention::check(settings, &ground.sql).await?;
     check_tables(&ground).await?;
     check_query(&ground, &table, condition).await?;
     if slot.is_none() {
@@ -391,7 +393,8 @@ impl Attempt<'_> {
             return Err(Refusal::NoSlot { slot: settings.slot.clone() }.into());
         };
         let fingerprint = self.fingerprint.clone();
-        let first = first_start::checkpoint(settings, &server.identity, position, fingerprint);
+        let (identity, now) = (&server.identity, catalog::now(sql).await?);
+        let first = first_start::checkpoint(settings, identity, position, fingerprint, now);
         if let Some(published) = &record.published {
             let begun = CheckpointRecord {
                 commit_end_lsn: published.consistent_lsn,
