@@ -466,7 +466,7 @@ fn a_transaction_in_progress_that_does_not_come_again_is_refused() {
     shop.server.stop();
     let backup = shop.server.copy_data();
     shop.server.restart();
-    let commit_lsn = kill_inside_a_transaction(&shop, &topic);
+    let commit_lsn = kill_inside_a_transaction(&shop, &topic, 300_000);
     shop.server.stop();
     shop.server.restore_data(&backup);
     shop.server.restart();
@@ -483,12 +483,12 @@ fn a_transaction_in_progress_that_does_not_come_again_is_refused() {
 }
 
 /// Publishes a part of a large transaction, and returns where its commit record begins.
-fn kill_inside_a_transaction(shop: &Shop, checkpoint_topic: &str) -> String {
-    shop.server.session("shop").run(
+pub fn kill_inside_a_transaction(shop: &Shop, checkpoint_topic: &str, rows: u32) -> String {
+    shop.server.session("shop").run(&format!(
         "INSERT INTO outbox_events (id, aggregate_id, event_type, payload) SELECT \
          gen_random_uuid(), 'order-1', 'order.placed', jsonb_build_object('x', repeat('x', 900)) \
-         FROM generate_series(1, 300000)",
-    );
+         FROM generate_series(1, {rows})"
+    ));
     let in_progress = || {
         let newest = Broker::shared().read_committed(checkpoint_topic).into_iter().next_back();
         newest.and_then(|record| {

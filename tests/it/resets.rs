@@ -3,12 +3,12 @@
 use serde_json::Value as Json;
 
 use crate::{
-    refusals::{Shop, insert, published},
+    refusals::{Shop, insert, kill_inside_a_transaction, published},
     support::{
         PATIENCE,
         daemon::{self, Daemon, Ended},
         let_pass,
-        scene::{publishing, stop, wait_until_published},
+        scene::{NO_FSYNC, init, publishing, stop, wait_until_published},
         wait_until,
     },
 };
@@ -154,6 +154,63 @@ fn a_reset_that_nobody_agrees_to_changes_nothing_and_says_what_it_would_do() {
     }
     assert_eq!(slot_position(&shop), position);
     stop(publishing(&shop.settings));
+    shop.assert_publishes();
+    assert_eq!(published(&shop), 7);
+}
+
+/// A daemon that was killed with a part of a transaction published.
+fn torn(rows: u32) -> Shop {
+    let topic = format!("checkpoints-{:08x}", fastrand::u32(..));
+    let shop = Shop::open_with(&NO_FSYNC).with_settings(|settings| {
+        let lines = format!("checkpoint_topic = \"{topic}\"\ntransaction_bytes = \"1MiB\"");
+        settings.with("[kafka]", &lines)
+    });
+    init(&shop.settings);
+    kill_inside_a_transaction(&shop, &topic, rows);
+    let_go(&shop);
+    shop
+}
+
+#[test]
+fn a_transaction_that_is_replayed_doubles_what_was_out_and_no_more() {
+    let shop = torn(60_000);
+    let said = done(&shop, "--replay-transaction");
+    let out = published(&shop);
+    assert_eq!(said["repeated_events"].as_u64(), Some(out as u64), "{said}");
+    assert!((1..60_000).contains(&out), "{out}");
+    let daemon = publishing(&shop.settings);
+    wait_until_published(&shop.session, "tailwater");
+    stop(daemon);
+    assert_eq!(published(&shop), out + 60_000);
+}
+
+#[test]
+fn a_reset_to_now_inside_a_transaction_says_how_much_of_it_is_out() {
+    let shop = torn(60_000);
+    let said = done(&shop, "--to-now");
+    let out = published(&shop);
+    assert_eq!((&said["torn_events"], &said["repeated_events"]), (&out.into(), &0.into()));
+    shop.assert_publishes();
+    assert_eq!(published(&shop), out + 1);
+}
+
+/// On a terminal it asks, and does what it is told.
+#[test]
+fn a_reset_on_a_terminal_asks_and_takes_no_for_an_answer() {
+    let shop = Shop::initialised();
+    shop.publish(1);
+    insert(&shop.session, 5);
+    let no = daemon::run_on_terminal(&["reset", "--to-now"], &shop.settings, "no\n");
+    assert_eq!(no.code, Some(1), "{}", no.stderr);
+    assert!(no.stderr.contains("Go on? [yes/no]"), "{}", no.stderr);
+    assert!(no.stderr.contains("error: not confirmed: nothing was changed"), "{}", no.stderr);
+    let daemon = publishing(&shop.settings);
+    wait_until_published(&shop.session, "tailwater");
+    stop(daemon);
+    assert_eq!(published(&shop), 6);
+    insert(&shop.session, 5);
+    let yes = daemon::run_on_terminal(&["reset", "--to-now"], &shop.settings, "yes\n");
+    assert_eq!(yes.code, Some(0), "{}", yes.stderr);
     shop.assert_publishes();
     assert_eq!(published(&shop), 7);
 }

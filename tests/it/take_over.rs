@@ -11,14 +11,14 @@ use std::{
 use serde_json::Value as Json;
 
 use crate::{
-    refusals::{Shop, published, refuse, topic},
+    refusals::{self, Shop, published, refuse, topic},
     support::{
         PATIENCE,
         daemon::{self, Daemon, Ended},
         kafka::{Broker, Record},
         let_pass,
-        postgres::Session,
-        scene::{NO_FSYNC, init, publishing, stop, wait_until_published},
+        postgres::{Server, Session},
+        scene::{self, NO_FSYNC, init, publishing, stop, wait_until_published},
         settings::SettingsFile,
         wait_until,
     },
@@ -196,10 +196,50 @@ fn nothing_else_is_done_while_a_take_over_is_unfinished() {
         let ended = daemon::run(arguments, &shop.settings);
         assert!(ended.is_code("snapshot_interrupted"), "{arguments:?}: {}", ended.stderr);
     }
+    let status = daemon::run(&["status"], &shop.settings);
+    let words = format!("`tailwater init --take-over {TABLE}`");
+    assert!(status.stdout.contains(&words), "{}", status.stdout);
     let other = ["init", "--take-over", TABLE, "--where", "true"];
     let ended = daemon::run(&other, &shop.settings);
     assert!(ended.is_code("settings"), "{}", ended.stderr);
     assert!(ended.stderr.contains(CONDITION), "{}", ended.stderr);
+    assert_eq!(taken_over(&shop.settings)["rows"], 20_000);
+    judge(&shop.settings, &topic(&shop), &ids(&shop.session, CONDITION));
+    shop.assert_publishes();
+}
+
+/// The intent is there and the slot is not: its creation waits for a transaction that is open. The server
+/// does not notice meanwhile that nobody waits for it any more, and may make it after all.
+#[test]
+fn a_take_over_that_is_killed_before_its_slot_is_there_goes_on() {
+    let shop = Shop::open();
+    wait_for_a_poller(&shop.session, 300);
+    let open = shop.server.session("shop");
+    open.run("BEGIN; INSERT INTO audit_log (what) VALUES ('open')");
+    let command = Daemon::start_with(&arguments(), &shop.settings);
+    command.wait_for("waits for an open transaction");
+    command.kill_command();
+    refuse(&shop.settings, "snapshot_interrupted", "--take-over");
+    let ended = daemon::run(&["init"], &shop.settings);
+    assert!(ended.is_code("snapshot_interrupted"), "{}", ended.stderr);
+    // What is committed meanwhile waits too.
+    wait_for_a_poller(&shop.session, 30);
+    open.run("COMMIT");
+    assert_eq!(taken_over(&shop.settings)["rows"], 220);
+    shop.assert_publishes();
+    assert_eq!(published(&shop), 221);
+}
+
+#[test]
+fn a_take_over_works_where_slots_survive_a_failover() {
+    let server = Server::start_version(18);
+    let session = scene::shop(&server);
+    let settings = refusals::settings(&server, Broker::shared());
+    let shop = Shop { server, session, settings };
+    wait_for_a_poller(&shop.session, 30_000);
+    interrupted(&shop);
+    let failover = shop.session.value("SELECT failover FROM pg_replication_slots");
+    assert_eq!(failover.as_deref(), Some("t"));
     assert_eq!(taken_over(&shop.settings)["rows"], 20_000);
     judge(&shop.settings, &topic(&shop), &ids(&shop.session, CONDITION));
     shop.assert_publishes();

@@ -109,9 +109,10 @@ impl Failure for TakeOverError {
                                        --where \"status = 'pending'\". Nothing was made or published."
                 .to_owned(),
             Self::Forbidden { table, role } => format!(
-                "Run GRANT SELECT ON {} TO {}; the stream itself needs no such right.",
+                "Run GRANT SELECT ON {} TO {role}; the stream itself needs no such right. Where \
+                 row-level security would hide rows, run ALTER ROLE {role} BYPASSRLS.",
                 table.quoted(),
-                crate::postgres::quote_identifier(role)
+                role = crate::postgres::quote_identifier(role)
             ),
             Self::OtherCondition { begun, .. } => format!(
                 "Run it again with --where \"{begun}\". Rows that another condition finds belong to \

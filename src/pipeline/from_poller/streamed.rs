@@ -9,12 +9,13 @@
 use std::{collections::HashSet, time::Duration};
 
 use sha2::{Digest as _, Sha256};
-use tokio::time::interval;
+use tokio::time::{Instant, interval};
+use tracing::info;
 
 use super::super::start::Failed;
 use crate::{
     change::{RelationId, Tuple, TupleValue},
-    lsn::Lsn,
+    lsn::{CommitLsn, Lsn},
     postgres::{
         PostgresError, TableName,
         pgoutput::Decoder,
@@ -25,6 +26,9 @@ use crate::{
 
 /// How often the server hears from us, and is asked for its position.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often it is said how far it is.
+const WORD_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Ids of rows, 16 bytes each whatever their type: as many as were inserted since the consistent point.
 #[derive(Debug, Default)]
@@ -61,9 +65,11 @@ pub(super) async fn read_until(
         reader: TransactionReader::new(),
         described: Vec::new(),
         is_open: false,
+        position: None,
         found: StreamedRows::default(),
     };
     let mut ticks = interval(PING_INTERVAL);
+    let mut said_at = Instant::now();
     loop {
         while let Some(message) = stream.next_message()? {
             if reading.take(message)? {
@@ -75,6 +81,11 @@ pub(super) async fn read_until(
             // The server tells its position when it is asked, also where nothing comes.
             _ = ticks.tick() => stream.send_status(None, None, true).await?,
             read = stream.read_chunk() => read?,
+        }
+        if said_at.elapsed() >= WORD_INTERVAL {
+            said_at = Instant::now();
+            let at = reading.position.map(|position| position.to_string());
+            info!(%table, at, until = %mark, "looking for what the stream brings by itself");
         }
     }
 }
@@ -88,6 +99,8 @@ struct Reading<'a> {
     /// The table by its OIDs, and where its id is.
     described: Vec<(RelationId, usize)>,
     is_open: bool,
+    /// Where the last transaction that began was committed.
+    position: Option<CommitLsn>,
     found: StreamedRows,
 }
 
@@ -104,6 +117,7 @@ impl Reading<'_> {
         match self.reader.accept(wal_start, self.decoder.decode(payload)?)? {
             Step::Begin(transaction) => {
                 self.is_open = true;
+                self.position = Some(transaction.commit_lsn);
                 return Ok(transaction.commit_lsn.lsn() >= self.mark);
             }
             Step::Commit { end_lsn } => {

@@ -1,9 +1,11 @@
 //! `tailwater` as its users have it: a process.
 
 use std::{
-    fs,
+    fs::{self, File},
+    io::Write as _,
+    os::fd::{FromRawFd as _, OwnedFd},
     process::{Child, Command, Stdio},
-    thread,
+    ptr, thread,
     time::Duration,
 };
 
@@ -48,6 +50,30 @@ pub fn run(arguments: &[&str], settings: &SettingsFile) -> Ended {
     let output = command(arguments, settings).output().expect("tailwater starts");
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+/// Runs a command to its end, whose standard input is a terminal that somebody types into.
+pub fn run_on_terminal(arguments: &[&str], settings: &SettingsFile, typed: &str) -> Ended {
+    let (mut keyboard, terminal) = terminal();
+    keyboard.write_all(typed.as_bytes()).expect("typed");
+    let mut command = command(arguments, settings);
+    command.stdin(Stdio::from(terminal));
+    let output = command.output().expect("tailwater starts");
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+/// A terminal: the side that somebody types into, and the side that a program reads.
+fn terminal() -> (File, OwnedFd) {
+    let (mut keyboard, mut terminal) = (-1, -1);
+    let nothing = ptr::null_mut();
+    // SAFETY: two descriptors are written, and null asks for no name and says no settings.
+    let status = unsafe {
+        libc::openpty(&raw mut keyboard, &raw mut terminal, nothing, ptr::null(), ptr::null())
+    };
+    assert_eq!(status, 0, "a terminal");
+    // SAFETY: both were opened just now, and are nobody else's.
+    unsafe { (File::from_raw_fd(keyboard), OwnedFd::from_raw_fd(terminal)) }
 }
 
 /// `tailwater run`. Killed when dropped.
