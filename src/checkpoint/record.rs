@@ -60,8 +60,8 @@ pub struct CheckpointRecord {
     pub given_up_from: Option<Lsn>,
     /// What the publication consisted of.
     pub publication: Fingerprint,
-    /// When the pipeline began or was last reset, by the server's clock, RFC 3339 in UTC: rows that were
-    /// made before need not be published. None where the record does not say.
+    /// When the pipeline began or was last reset, by the server's clock, RFC 3339 in UTC: rows that
+    /// were made before need not be published. None where the record does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub begun_at: Option<String>,
     /// When the record was written, RFC 3339 in UTC.

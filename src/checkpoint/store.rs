@@ -19,7 +19,7 @@ use tracing::{info, warn};
 
 use crate::{
     checkpoint::{CheckpointKey, CheckpointRecord, Intent, TakeOver},
-    sink::kafka::{Kafka, KafkaError, Reader, StoredRecord},
+    sink::kafka::{Kafka, KafkaError, Offsets, Reader, StoredRecord},
 };
 
 /// The version of the records that we write, and the highest that we read.
@@ -148,6 +148,18 @@ impl Store {
         Ok(look)
     }
 
+    /// The record of a table's take-over, also behind a checkpoint, as far as [`Store::look`] looks.
+    ///
+    /// # Errors
+    /// Where the brokers do not answer, or what is there cannot be read.
+    pub fn look_for_take_over(
+        &self,
+        key: &CheckpointKey,
+        table: &str,
+    ) -> Result<Option<TakeOver>, KafkaError> {
+        self.find_take_over(key, table, |offsets| offsets.last_stable)
+    }
+
     /// The record of a table's take-over, also behind a checkpoint. Reads as [`Store::read`] does.
     ///
     /// # Errors
@@ -157,13 +169,22 @@ impl Store {
         key: &CheckpointKey,
         table: &str,
     ) -> Result<Option<TakeOver>, KafkaError> {
+        self.find_take_over(key, table, |offsets| offsets.high_watermark)
+    }
+
+    fn find_take_over(
+        &self,
+        key: &CheckpointKey,
+        table: &str,
+        end: impl FnOnce(Offsets) -> i64,
+    ) -> Result<Option<TakeOver>, KafkaError> {
         if self.reader.partitions()?.is_none() {
             return Ok(None);
         }
         let key = key.take_over(table);
         let offsets = self.reader.offsets()?;
         let mut newest = None;
-        self.search_windows(offsets.low, offsets.high_watermark, |mut window| {
+        self.search_windows(offsets.low, end(offsets), |mut window| {
             newest = window.remove(key.as_bytes());
             newest.is_some()
         })?;
@@ -186,8 +207,8 @@ impl Store {
         newest.into_look(self.reader.topic())
     }
 
-    /// Reads backwards from `end` in growing steps, of each step the newest record of each key, until
-    /// `is_found` says so or `low` is reached.
+    /// Reads backwards from `end` in growing steps, of each step the newest record of each key,
+    /// until `is_found` says so or `low` is reached.
     fn search_windows(
         &self,
         low: i64,

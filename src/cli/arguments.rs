@@ -42,7 +42,8 @@ pub(super) struct ResetHow {
     /// To the slot's position: publishes everything that the slot still has.
     #[arg(long)]
     to_slot: bool,
-    /// Checkpoint and slot to the end of the server's log: goes on with what is committed from now on.
+    /// Checkpoint and slot to the end of the server's log: goes on with what is committed from now
+    /// on.
     #[arg(long)]
     to_now: bool,
     /// Forget that a part of a transaction is published: publishes it from its first change.
@@ -89,8 +90,8 @@ pub(super) enum Command {
         #[command(flatten)]
         answer: Answer,
     },
-    /// Move the checkpoint by hand, after a loss was explained and accepted. Says what is skipped or
-    /// doubled and asks.
+    /// Move the checkpoint by hand, after a loss was explained and accepted. Says what is skipped
+    /// or doubled and asks.
     ///
     /// The daemon must be stopped.
     Reset {

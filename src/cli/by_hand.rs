@@ -149,9 +149,9 @@ fn in_words(amendment: &Amendment) -> String {
     let former = amendment.from_lsn.map(|lsn| lsn.to_string()).unwrap_or_default();
     let mut text = match amendment.act {
         Act::AdoptSlot => format!(
-            "Slot \"{slot}\" has no checkpoint. {source} goes on at its position {to_lsn}: everything \
-             that was committed behind it is published, also what was published before; what lies \
-             below it is not.\n"
+            "Slot \"{slot}\" has no checkpoint. {source} goes on at its position {to_lsn}: what was \
+             committed behind it is published, also what was published before; what lies below it \
+             is not.\n"
         ),
         Act::RenameSource => format!(
             "The checkpoint of slot \"{slot}\" at {to_lsn} is of source \"{}\". It becomes that of \
@@ -183,7 +183,8 @@ fn in_words(amendment: &Amendment) -> String {
     }
     if amendment.repeated_bytes > 0 {
         line(format!(
-            "doubled: what was committed in {} of WAL, from {to_lsn} to {former}, is published again",
+            "doubled: what was committed in {} of WAL, from {to_lsn} to {former}, is published \
+             again",
             size(amendment.repeated_bytes)
         ));
     }

@@ -52,8 +52,8 @@ fn headline(status: &Status) -> String {
     let Status { source, slot, database, .. } = status;
     if let (State::NotRunning, Some(table)) = (status.state, &status.unfinished_take_over) {
         return format!(
-            "not_running: taking over {table} is not finished; `tailwater init --take-over {table}` \
-             goes on with it"
+            "not_running: taking over {table} is not finished; `tailwater init --take-over \
+             {table}` goes on with it"
         );
     }
     match status.state {

@@ -50,8 +50,8 @@ impl Encoder {
         self.append(event, transaction, Origin::Stream { sequence }, batch)
     }
 
-    /// Appends the event of a row that was there before the stream began: without `pg-seq` and `pg-xid`.
-    /// `place` has the consistent point as its position, and the time of the read.
+    /// Appends the event of a row that was there before the stream began: without `pg-seq` and
+    /// `pg-xid`. `place` has the consistent point as its position, and the time of the read.
     ///
     /// # Errors
     /// [`EncodeError::TooLarge`]; the batch is then as it was.

@@ -1,16 +1,16 @@
 //! `init --adopt-slot`: a slot that is there, and no checkpoint of ours that speaks of it.
 //!
 //! Two runs lead here. Either nobody's record is under the slot's key: it was made by hand, or the
-//! checkpoint topic was lost. Then all that is known is the slot's own position, and everything behind
-//! it is published; what was published of it before is doubled, and nothing is lost, because a slot's
-//! `confirmed_flush` never is above what was published. Or the record is there and names another
-//! `source`: it was renamed. Then the record is as good as it was, and only its name changes: to begin
-//! at `confirmed_flush` would double what lies between that and the checkpoint, or a part of the
-//! transaction that is out in part.
+//! checkpoint topic was lost. Then all that is known is the slot's own position, and everything
+//! behind it is published; what was published of it before is doubled, and nothing is lost, because
+//! a slot's `confirmed_flush` never is above what was published. Or the record is there and names
+//! another `source`: it was renamed. Then the record is as good as it was, and only its name
+//! changes: to begin at `confirmed_flush` would double what lies between that and the checkpoint,
+//! or a part of the transaction that is out in part.
 //!
-//! The one thing written is the checkpoint, in one Kafka transaction, holding the slot and after the
-//! fence. Before it everything is as it was; after it a repeat finds a checkpoint of its own source and
-//! has nothing to do.
+//! The one thing written is the checkpoint, in one Kafka transaction, holding the slot and after
+//! the fence. Before it everything is as it was; after it a repeat finds a checkpoint of its own
+//! source and has nothing to do.
 
 use super::{
     amendment::{Act, Amendment},
@@ -42,9 +42,9 @@ pub enum Adoption {
 /// Adopts the slot, if `confirm` agrees to what it is told.
 ///
 /// # Errors
-/// What `run` would refuse too, where the checkpoint of a renamed source is gone on with; where somebody
-/// holds the slot; where nothing shows that the publication is as old as the slot's position; and that of
-/// `confirm`.
+/// What `run` would refuse too, where the checkpoint of a renamed source is gone on with; where
+/// somebody holds the slot; where nothing shows that the publication is as old as the slot's
+/// position; and that of `confirm`.
 pub(super) async fn adopt(
     settings: &Settings,
     shutdown: &Shutdown,
@@ -110,8 +110,8 @@ async fn renamed(
     })
 }
 
-/// What the slot sends is decoded with the publication as it was at each position: nothing must show
-/// that it is younger than what is sent.
+/// What the slot sends is decoded with the publication as it was at each position: nothing must
+/// show that it is younger than what is sent.
 async fn judge_publication(ground: &Ground<'_>, fingerprint: &Fingerprint) -> Result<(), Failed> {
     let settings = ground.settings;
     let name = &settings.publication;

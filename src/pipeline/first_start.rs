@@ -6,9 +6,9 @@
 //! from `confirmed_flush`, which is where the slot was created.
 //!
 //! Several instances may be here at once, also of different sources, and one may be publishing
-//! already when another is still about to write its intent. The intent has a transactional id of its
-//! own, which fences nobody who publishes, and is written by compare and set: take the id, look,
-//! write. Whoever takes the id after us ends our write, or sees what we wrote.
+//! already when another is still about to write its intent. The intent has a transactional id of
+//! its own, which fences nobody who publishes, and is written by compare and set: take the id,
+//! look, write. Whoever takes the id after us ends our write, or sees what we wrote.
 
 use std::time::Duration;
 
@@ -66,8 +66,8 @@ pub(super) async fn prepare(ground: &Ground<'_>) -> Result<(), Failed> {
     create_slot(ground.settings, &ground.sql, SlotSnapshot::None).await.map(drop)
 }
 
-/// Writes the intent, unless there is one already that promises the same: that the rows of a take-over
-/// come first, or that nothing does. With a take-over its record is written too.
+/// Writes the intent, unless there is one already that promises the same: that the rows of a
+/// take-over come first, or that nothing does. With a take-over its record is written too.
 pub(super) async fn write_intent(
     ground: &Ground<'_>,
     take_over: Option<&TakeOver>,
@@ -171,8 +171,8 @@ async fn say_blockers(
     }
 }
 
-/// The checkpoint of a slot that was just created, or whose creation was interrupted. `begun_at` is asked
-/// for when the slot is there: what was committed before it is older.
+/// The checkpoint of a slot that was just created, or whose creation was interrupted. `begun_at` is
+/// asked for when the slot is there: what was committed before it is older.
 pub(super) fn checkpoint(
     settings: &Settings,
     identity: &SystemIdentity,

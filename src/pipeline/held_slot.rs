@@ -47,12 +47,12 @@ pub(super) struct HeldSlot<'a> {
 }
 
 impl<'a> HeldSlot<'a> {
-    /// Takes the slot, fences the predecessor and reads the checkpoint. `judge` is asked before that,
-    /// with what can be seen from outside: who would be refused fences nobody.
+    /// Takes the slot, fences the predecessor and reads the checkpoint. `judge` is asked before
+    /// that, with what can be seen from outside: who would be refused fences nobody.
     ///
     /// # Errors
-    /// Where `judge` refuses, the slot is no slot of ours or somebody holds it, or a server does not
-    /// answer.
+    /// Where `judge` refuses, the slot is no slot of ours or somebody holds it, or a server does
+    /// not answer.
     pub(super) async fn take(
         settings: &'a Settings,
         shutdown: &Shutdown,
@@ -61,8 +61,10 @@ impl<'a> HeldSlot<'a> {
         let (ground, replication) = Ground::enter(settings, shutdown).await?;
         check_server(&ground).await?;
         let slot = ground.find_slot().await?;
-        let (kafka, before) = look(&ground, true).await?;
-        judge(&before)?;
+        let (kafka, before) = look(&ground, slot.is_none()).await?;
+        if before.complete {
+            judge(&before)?;
+        }
         if slot.is_none() {
             return Err(missing(settings, &before).into());
         }

@@ -154,8 +154,8 @@ pub async fn reset(
     patiently(shutdown, async || reset::reset(settings, shutdown, how, &confirm).await).await
 }
 
-/// `init --take-over`. None where the end was asked for before it was done: what is published stays, and
-/// the next call goes on.
+/// `init --take-over`. None where the end was asked for before it was done: what is published
+/// stays, and the next call goes on.
 ///
 /// # Errors
 /// [`TakeOverError`](super::TakeOverError), what a first start refuses; and [`NotConnected`].

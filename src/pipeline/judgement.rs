@@ -77,8 +77,8 @@ pub(super) fn judge_source(settings: &Settings, look: &Look) -> Result<(), Refus
     })
 }
 
-/// Whether rows that waited for a poller are still to come before the stream. Only where everything was
-/// read: the first checkpoint ends a take-over.
+/// Whether rows that waited for a poller are still to come before the stream. Only where everything
+/// was read: the first checkpoint ends a take-over.
 ///
 /// # Errors
 /// [`Refusal::TakeOverUnfinished`] where they are.

@@ -304,8 +304,8 @@ impl Failure for Refusal {
                 "Run tailwater init, or tailwater run: it makes what is missing.".to_owned()
             }
             Self::TakeOverUnfinished { table, .. } => format!(
-                "Run tailwater init --take-over {table} --where … again, with the condition that it \
-                 was begun with: it goes on where it was."
+                "Run tailwater init --take-over {table} --where … again, with the condition that \
+                 it was begun with: it goes on where it was."
             ),
             Self::FirstStartRaced { .. } => {
                 "It is looked at again; one of the two goes on.".to_owned()
@@ -360,7 +360,8 @@ impl Failure for Refusal {
             ),
             Self::PublicationMissing { create_sql, .. } => format!(
                 "Run {create_sql}; then tailwater reset --to-now: rows that were inserted while it \
-                 was missing are never sent, and what the slot still holds cannot be decoded. {AFTER_RESET}"
+                 was missing are never sent, and what the slot still holds cannot be decoded. \
+                 {AFTER_RESET}"
             ),
             Self::PublicationGap { mend, .. } => mend.clone(),
         })
@@ -368,8 +369,8 @@ impl Failure for Refusal {
 }
 
 /// What remains to be done after a loss was accepted.
-pub(super) const AFTER_RESET: &str = "Then start, compare the table with the topics, and insert the \
-    missing rows anew.";
+pub(super) const AFTER_RESET: &str = "Then start, compare the table with the topics, and insert \
+    the missing rows anew.";
 
 /// What remains to be done after a start from now under another slot.
 const AFTER_ANOTHER_SLOT: &str = "Then drop the old slot with SELECT \

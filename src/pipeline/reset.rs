@@ -1,22 +1,24 @@
 //! `reset`: the checkpoint is moved by hand, after a loss was explained and accepted.
 //!
 //! Each kind writes one checkpoint record, in one Kafka transaction, holding the slot and after the
-//! fence: before it everything is as it was, after it everything is done. A crash is before or after.
+//! fence: before it everything is as it was, after it everything is done. A crash is before or
+//! after.
 //!
-//! - `--to-slot`: the record is at `confirmed_flush`, with no `last` and nothing in progress. All that the
-//!   slot sends is at or above it, so nothing is skipped, and nothing is compared with what was published
-//!   of another history.
-//! - `--to-now`: the record is at the end of the log, and says that what the slot still sends below is
-//!   given up (`given_up_from`), so that a start skips it wherever the slot stands. Then the slot is
-//!   advanced to the same place, which needs it to be free: the invariant `confirmed_flush` ≤ checkpoint
-//!   holds at each moment. A crash in between leaves a slot that the next start moves by itself; only
-//!   where the server can no longer decode what lies between (the publication was missing there) does the
-//!   start end as before, and the same command moves the slot. An instance that takes the slot in between
-//!   fences us or reads our record.
-//! - `--replay-transaction`: the record is the former one without the transaction in progress, which is
-//!   then published from its first change.
+//! - `--to-slot`: the record is at `confirmed_flush`, with no `last` and nothing in progress. All
+//!   that the slot sends is at or above it, so nothing is skipped, and nothing is compared with
+//!   what was published of another history.
+//! - `--to-now`: the record is at the end of the log, and says that what the slot still sends below
+//!   is given up (`given_up_from`), so that a start skips it wherever the slot stands. Then the
+//!   slot is advanced to the same place, which needs it to be free: the invariant `confirmed_flush`
+//!   ≤ checkpoint holds at each moment. A crash in between leaves a slot that the next start moves
+//!   by itself; only where the server can no longer decode what lies between (the publication was
+//!   missing there) does the start end as before, and the same command moves the slot. An instance
+//!   that takes the slot in between fences us or reads our record.
+//! - `--replay-transaction`: the record is the former one without the transaction in progress,
+//!   which is then published from its first change.
 //!
-//! The publication is taken as it is in the first two: what it left out meanwhile is the accepted loss.
+//! The publication is taken as it is in the first two: what it left out meanwhile is the accepted
+//! loss.
 
 use std::time::Duration;
 
@@ -46,8 +48,8 @@ const FREE_MAX: Duration = Duration::from_secs(5);
 /// Between two looks.
 const FREE_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long the server may take to pass over the log up to the slot's new position. It decodes what lies
-/// between without sending it: some hundred megabytes a second.
+/// How long the server may take to pass over the log up to the slot's new position. It decodes what
+/// lies between without sending it: some hundred megabytes a second.
 const ADVANCE_MAX: Duration = Duration::from_secs(3_600);
 
 /// How the checkpoint is moved.
@@ -64,8 +66,9 @@ pub enum Reset {
 /// Moves the checkpoint, if `confirm` agrees to what it is told.
 ///
 /// # Errors
-/// Where there is no slot, no checkpoint or somebody else's, where somebody holds the slot, where the
-/// publication lacks a table, where `run` would refuse the new record too; and that of `confirm`.
+/// Where there is no slot, no checkpoint or somebody else's, where somebody holds the slot, where
+/// the publication lacks a table, where `run` would refuse the new record too; and that of
+/// `confirm`.
 pub(super) async fn reset(
     settings: &Settings,
     shutdown: &Shutdown,

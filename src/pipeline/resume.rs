@@ -1,9 +1,10 @@
 //! Where publishing goes on after a start.
 //!
 //! The slot re-sends everything above `confirmed_flush`, which lies at or below the checkpoint. A
-//! transaction is published already if and only if its commit record begins *below* the checkpoint's
-//! `commit_end_lsn`: the next commit record may begin exactly there. Of the transaction that was
-//! published in part, the first changes are skipped, and their digest must be the one that was kept.
+//! transaction is published already if and only if its commit record begins *below* the
+//! checkpoint's `commit_end_lsn`: the next commit record may begin exactly there. Of the
+//! transaction that was published in part, the first changes are skipped, and their digest must be
+//! the one that was kept.
 //!
 //! What is skipped must be what was published. A transaction that stands where `last` stood but is
 //! another one, or one that stands between `last` and the checkpoint's end, or between that and the
@@ -13,8 +14,9 @@
 //! what was skipped until then was not what is published. The transaction in progress must come in
 //! any case, because it ends above everything that the slot may forget.
 //!
-//! What `reset --to-now` gave up is skipped without having been seen: the checkpoint says so for as long
-//! as it has no `last`, so that the reset is done with its one record, wherever the slot stands.
+//! What `reset --to-now` gave up is skipped without having been seen: the checkpoint says so for as
+//! long as it has no `last`, so that the reset is done with its one record, wherever the slot
+//! stands.
 //!
 //! Another publication than the checkpoint's sends other transactions of the same history: then
 //! `last` need not come, and what comes below the checkpoint need not have come before.
@@ -126,8 +128,8 @@ pub(super) struct Resume {
 }
 
 impl Resume {
-    /// Goes on from `checkpoint` with `publication`. The slot begins to send at `confirmed_flush`: a
-    /// transaction whose commit record begins there or later is sent again.
+    /// Goes on from `checkpoint` with `publication`. The slot begins to send at `confirmed_flush`:
+    /// a transaction whose commit record begins there or later is sent again.
     pub(super) fn new(
         checkpoint: &CheckpointRecord,
         confirmed_flush: Option<Lsn>,

@@ -1,11 +1,12 @@
-//! `retention`: old rows of outbox tables are deleted, beside the stream, on a connection of their own.
+//! `retention`: old rows of outbox tables are deleted, beside the stream, on a connection of their
+//! own.
 //!
-//! The log has a row from its insert on, so its deletion takes nothing from Kafka, however far behind the
-//! stream is; and of an outbox only inserts count, so it becomes no event. What it must not take is a row
-//! whose insert is not in the slot's stream: none that was made before the pipeline began. The checkpoint
-//! says when that was, by the server's clock, asked for when the slot was there; a checkpoint that does
-//! not say it, of an earlier version, says so from the next start on. `reset` moves it to its own time:
-//! what was skipped is only in the table.
+//! The log has a row from its insert on, so its deletion takes nothing from Kafka, however far
+//! behind the stream is; and of an outbox only inserts count, so it becomes no event. What it must
+//! not take is a row whose insert is not in the slot's stream: none that was made before the
+//! pipeline began. The checkpoint says when that was, by the server's clock, asked for when the
+//! slot was there; a checkpoint that does not say it, of an earlier version, says so from the next
+//! start on. `reset` moves it to its own time: what was skipped is only in the table.
 //!
 //! A delete that fails is warned of and tried again. Nothing of this stops the stream.
 
@@ -45,7 +46,8 @@ const TIMESTAMPTZOID: Oid = Oid(1184);
 /// Whether each table with a retention has the column that says how old a row is.
 ///
 /// # Errors
-/// [`EventError::Column`] where it has not, or of another type; or where the server does not answer.
+/// [`EventError::Column`] where it has not, or of another type; or where the server does not
+/// answer.
 pub(super) async fn check(settings: &Settings, sql: &Sql) -> Result<(), Failed> {
     for Retention { table, created_at, .. } in &settings.retentions {
         let role = "columns.created_at".to_owned();

@@ -312,8 +312,8 @@ pub(super) async fn look(ground: &Ground<'_>, must_be_sure: bool) -> Result<(Kaf
     .await
 }
 
-/// Whether what the publication delivers of the tables is what the mapping needs, before anything is
-/// made for them and before a row finds out.
+/// Whether what the publication delivers of the tables is what the mapping needs, before anything
+/// is made for them and before a row finds out.
 pub(super) async fn check_tables(ground: &Ground<'_>) -> Result<Mapping, Failed> {
     let settings = ground.settings;
     let identity = DatabaseIdentity {

@@ -121,8 +121,8 @@ async fn attempt(settings: &Settings, shutdown: &mut Shutdown, carried: &mut Car
     }
 }
 
-/// Waits for the slot. A former holder whose place was taken on Kafka too does not: it ends, so that
-/// whoever runs it hears of it.
+/// Waits for the slot. A former holder whose place was taken on Kafka too does not: it ends, so
+/// that whoever runs it hears of it.
 async fn stand_by(settings: &Settings, shutdown: &mut Shutdown, carried: &mut Carried) -> Verdict {
     if let Some(fenced) = carried.fenced.take() {
         error!("another instance took over, and holds the slot");

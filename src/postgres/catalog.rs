@@ -84,7 +84,8 @@ pub async fn now(sql: &Sql) -> Result<String, PostgresError> {
     rows.first().map(|row| row.get(0)).ok_or_else(|| no_row("the server's time"))
 }
 
-/// The type of a column, of the base type where that is a domain; none where there is no such column.
+/// The type of a column, of the base type where that is a domain; none where there is no such
+/// column.
 ///
 /// # Errors
 /// Where the connection breaks.

@@ -1,8 +1,9 @@
-//! A table's rows under one snapshot, as the stream would have sent them: the text of each value, in the
-//! forms that a walsender's session pins.
+//! A table's rows under one snapshot, as the stream would have sent them: the text of each value,
+//! in the forms that a walsender's session pins.
 //!
-//! Rows come as the server reads them and wait in the socket: nothing is gathered here, however many they
-//! are. The transaction is open for as long as they are read, and holds back vacuum for that time.
+//! Rows come as the server reads them and wait in the socket: nothing is gathered here, however
+//! many they are. The transaction is open for as long as they are read, and holds back vacuum for
+//! that time.
 
 use std::{future::poll_fn, pin::Pin};
 
@@ -17,8 +18,8 @@ use super::{
 };
 use crate::lsn::Lsn;
 
-/// No bound on the statement that reads, nor on a pause of ours while Kafka is slow. Rows that a policy
-/// would hide are an error, and never silently left out.
+/// No bound on the statement that reads, nor on a pause of ours while Kafka is slow. Rows that a
+/// policy would hide are an error, and never silently left out.
 const SESSION_OPTIONS: &str = "-c statement_timeout=0 -c idle_in_transaction_session_timeout=0 \
     -c lock_timeout=10s -c row_security=off -c client_encoding=UTF8";
 
@@ -147,8 +148,8 @@ impl SnapshotReader {
         let options = format!("{VALUE_OPTIONS} {SESSION_OPTIONS}");
         let sql = Sql::connect_with(settings, &options).await?;
         let action = format!("begin to read table {table}");
-        // The lock comes before a snapshot of its own: a rewrite that commits behind a snapshot shows
-        // it an empty table (manual page mvcc-caveats).
+        // The lock comes before a snapshot of its own: a rewrite that commits behind a snapshot
+        // shows it an empty table (manual page mvcc-caveats).
         let begin = format!(
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {set_snapshot} LOCK TABLE {} IN ACCESS \
              SHARE MODE; SELECT 1",
@@ -158,7 +159,8 @@ impl SnapshotReader {
         Ok(Self { sql })
     }
 
-    /// Whether the table was rewritten or truncated since the snapshot, which then shows nothing of it.
+    /// Whether the table was rewritten or truncated since the snapshot, which then shows nothing of
+    /// it.
     ///
     /// # Errors
     /// Where the connection breaks.
@@ -274,14 +276,14 @@ pub async fn is_partitioned(sql: &Sql, table: &TableName) -> Result<bool, Postgr
     Ok(rows.first().is_some_and(|row| row.get(0)))
 }
 
-/// Marks a place in the log behind everything that any snapshot shows by now, and has the log written
-/// up to it.
+/// Marks a place in the log behind everything that any snapshot shows by now, and has the log
+/// written up to it.
 ///
 /// # Errors
 /// Where the connection breaks.
 pub async fn mark(sql: &Sql) -> Result<Lsn, PostgresError> {
-    // A message of its own transaction: the commit flushes the log, also where commits that are visible
-    // already did not wait for that. It must not wait for standbys.
+    // A message of its own transaction: the commit flushes the log, also where commits that are
+    // visible already did not wait for that. It must not wait for standbys.
     const SQL: &str = "SELECT pg_logical_emit_message(true, $1, '')::text";
     const ACTION: &str = "mark a place in the log";
     sql.execute(ACTION, "SET synchronous_commit = local").await?;

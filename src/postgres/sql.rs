@@ -26,8 +26,8 @@ use super::{
 /// error and not as silence.
 const SESSION_OPTIONS: &str = "-c statement_timeout=30s -c lock_timeout=10s -c timezone=UTC";
 
-/// How much longer a statement's answer is waited for than the server takes to give up, so that only a
-/// connection that leads nowhere comes to it.
+/// How much longer a statement's answer is waited for than the server takes to give up, so that
+/// only a connection that leads nowhere comes to it.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// How long a statement's answer is waited for, unless it is one that takes long.

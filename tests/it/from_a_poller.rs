@@ -1,5 +1,5 @@
-//! The steps of docs/from-a-poller.md, walked while four writers go on: a poller in Node with kafkajs, a
-//! shadow run beside it, the take-over (killed in the middle), the daemon.
+//! The steps of docs/from-a-poller.md, walked while four writers go on: a poller in Node with
+//! kafkajs, a shadow run beside it, the take-over (killed in the middle), the daemon.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -82,7 +82,8 @@ fn create_tables(session: &Session) {
     ));
 }
 
-/// What an application does: versions of an aggregate follow the order of commits, and so do their times.
+/// What an application does: versions of an aggregate follow the order of commits, and so do their
+/// times.
 fn insert_sql(aggregate: u32, event_type: &str) -> String {
     format!(
         "UPDATE orders SET version = version + 1 WHERE id = 'Bestellung-ü-{aggregate}';
@@ -121,7 +122,8 @@ impl Drop for Ends<'_> {
     }
 }
 
-/// Every id of the topics, each once; per key in the order of versions, in the partition of kafkajs.
+/// Every id of the topics, each once; per key in the order of versions, in the partition of
+/// kafkajs.
 fn judge(broker: &Broker, prefix: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut places: HashMap<Vec<u8>, i32> = HashMap::new();
@@ -253,13 +255,13 @@ fn shadow_run(scene: &Scene) {
 /// Step 4: killed twice before it comes to its end.
 fn take_over(scene: &Scene) {
     let settings = scene.settings();
-    let before = high_watermark(scene);
+    let before = committed(scene);
     let command = Daemon::start_with(&TAKE_OVER, &settings);
     wait_until("the slot", PATIENCE, || scene.slots().is_some());
     command.kill_command();
     scene.wait_until_free();
     let command = Daemon::start_with(&TAKE_OVER, &settings);
-    wait_until("some rows", PATIENCE, || high_watermark(scene) > before);
+    wait_until("some rows", PATIENCE, || committed(scene) > before);
     command.kill_command();
     scene.wait_until_free();
     let ended = Daemon::start(&settings).wait(PATIENCE);
@@ -270,6 +272,9 @@ fn take_over(scene: &Scene) {
     }
 }
 
-fn high_watermark(scene: &Scene) -> i64 {
-    TOPICS.iter().flat_map(|topic| reader::high_watermarks(&scene.broker.brokers(), topic)).sum()
+fn committed(scene: &Scene) -> i64 {
+    TOPICS
+        .iter()
+        .flat_map(|topic| reader::last_stable_offsets(&scene.broker.brokers(), topic))
+        .sum()
 }

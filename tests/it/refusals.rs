@@ -22,8 +22,8 @@ pub fn settings(server: &Server, broker: &Broker) -> SettingsFile {
         .with("[[outbox]]", &format!("topic = \"{source}.{{domain}}.events\""))
 }
 
-/// Past a row that is no event: another slot, `init`, the old slot dropped, the missing rows inserted
-/// anew. `missing` is what the comparison with the topic finds.
+/// Past a row that is no event: another slot, `init`, the old slot dropped, the missing rows
+/// inserted anew. `missing` is what the comparison with the topic finds.
 fn go_on_from_now(shop: Shop, missing: &str) -> Shop {
     let shop = shop.with_settings(|settings| settings.with("[postgres]", "slot = \"second\""));
     init(&shop.settings);

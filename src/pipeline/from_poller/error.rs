@@ -105,9 +105,11 @@ impl Failure for TakeOverError {
             Self::NotConfigured { .. } => {
                 "Name the table as its [[outbox]] does: schema.table, without quotes.".to_owned()
             }
-            Self::Condition { .. } => "Give --where an SQL condition over the table's columns, as in \
-                                       --where \"status = 'pending'\". Nothing was made or published."
-                .to_owned(),
+            Self::Condition { .. } => {
+                "Give --where an SQL condition over the table's columns, as in --where \"status = \
+                 'pending'\". Nothing was made or published."
+                    .to_owned()
+            }
             Self::Forbidden { table, role } => format!(
                 "Run GRANT SELECT ON {} TO {role}; the stream itself needs no such right. Where \
                  row-level security would hide rows, run ALTER ROLE {role} BYPASSRLS.",
@@ -115,8 +117,8 @@ impl Failure for TakeOverError {
                 role = crate::postgres::quote_identifier(role)
             ),
             Self::OtherCondition { begun, .. } => format!(
-                "Run it again with --where \"{begun}\". Rows that another condition finds belong to \
-                 another take-over, by another postgres.slot."
+                "Run it again with --where \"{begun}\". Rows that another condition finds belong \
+                 to another take-over, by another postgres.slot."
             ),
             Self::TooLate { slot } => format!(
                 "A take-over comes before everything else. If nothing was published by slot \
@@ -126,10 +128,12 @@ impl Failure for TakeOverError {
             Self::NoOrder { .. } => "Name the column that holds the time of each row under \
                                      columns.created_at: events of a key must come in their order."
                 .to_owned(),
-            Self::Unfit { .. } => "Everything before it is published. Mend the row (unlike one of the \
-                                   stream it is read from the table), or the settings, and run the \
-                                   command again: it goes on where it was."
-                .to_owned(),
+            Self::Unfit { .. } => {
+                "Everything before it is published. Mend the row (unlike one of the stream it is \
+                 read from the table), or the settings, and run the command again: it goes on where \
+                 it was."
+                    .to_owned()
+            }
             Self::Rewritten { .. } => "It is read again.".to_owned(),
         })
     }

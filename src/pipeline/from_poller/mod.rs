@@ -5,40 +5,42 @@
 //!                                                                   with its record ─► first checkpoint
 //! ```
 //!
-//! **Each row once.** A row is due if the slot's consistent point lies above its insert and the condition
-//! holds; what is inserted later comes by the stream. The first attempt reads under the snapshot that the
-//! slot's creation exported, which is exactly what was committed below the consistent point. A later one
-//! has another snapshot, and leaves out what the stream will bring (`streamed.rs`). It takes that snapshot
-//! only after every transaction that was open when it began has ended: one that was committed below the
-//! consistent point and waited for a synchronous standby would be neither in the snapshot nor in the
-//! stream.
+//! **Each row once.** A row is due if the slot's consistent point lies above its insert and the
+//! condition holds; what is inserted later comes by the stream. The first attempt reads under the
+//! snapshot that the slot's creation exported, which is exactly what was committed below the
+//! consistent point. A later one has another snapshot, and leaves out what the stream will bring
+//! (`streamed.rs`). It takes that snapshot only after every transaction that was open when it began
+//! has ended: one that was committed below the consistent point and waited for a synchronous
+//! standby would be neither in the snapshot nor in the stream.
 //!
-//! **In order.** Rows go out by `created_at`, then id, through one sink. The record says which row was the
-//! last, and is in the Kafka transaction of that row: after a crash what is behind it in this order is
-//! due, and nothing else. The stream's first event comes after the first checkpoint, which is written when
-//! all rows are committed; until then `run`, `init` and `reset` refuse (`snapshot_interrupted`), because
-//! the intent names a table and there is no checkpoint.
+//! **In order.** Rows go out by `created_at`, then id, through one sink. The record says which row
+//! was the last, and is in the Kafka transaction of that row: after a crash what is behind it in
+//! this order is due, and nothing else. The stream's first event comes after the first checkpoint,
+//! which is written when all rows are committed; until then `run`, `init` and `reset` refuse
+//! (`snapshot_interrupted`), because the intent names a table and there is no checkpoint.
 //!
 //! **Killed at any moment:**
 //!
 //! - before the intent: nothing is there;
 //! - between intent and slot: nothing is published, and the next attempt makes the slot;
-//! - between slot and first row: the slot's snapshot is gone, and the next attempt reads under its own;
-//! - between rows: a Kafka transaction is there with its record or not at all, and the fence of the next
-//!   attempt, which comes before the record is read, decides which;
+//! - between slot and first row: the slot's snapshot is gone, and the next attempt reads under its
+//!   own;
+//! - between rows: a Kafka transaction is there with its record or not at all, and the fence of the
+//!   next attempt, which comes before the record is read, decides which;
 //! - between the last row and the checkpoint: the next attempt finds no row that is due;
 //! - after the checkpoint: there is nothing to do, and a repeat says so.
 //!
-//! The slot does not move meanwhile: what is read of the stream is not acknowledged. One that was moved or
-//! made anew after rows went out is refused, because what lies between would be in no stream and might
-//! stand before the last row in the order.
+//! The slot does not move meanwhile: what is read of the stream is not acknowledged. One that was
+//! moved or made anew after rows went out is refused, because what lies between would be in no
+//! stream and might stand before the last row in the order.
 //!
-//! What it cannot know: a row that somebody deletes between two attempts, or that an update brings under
-//! the condition behind its place. The poller is stopped for that reason.
+//! What it cannot know: a row that somebody deletes between two attempts, or that an update brings
+//! under the condition behind its place. The poller is stopped for that reason.
 
 mod error;
 mod publisher;
 mod streamed;
+mod waiting;
 
 use std::time::Duration;
 
@@ -50,6 +52,7 @@ pub use error::TakeOverError;
 use self::{
     publisher::{Publisher, Target},
     streamed::StreamedRows,
+    waiting::{Waiting, check_query, configured, judge_condition, waiting},
 };
 use super::{
     continuity, first_start,
@@ -62,7 +65,7 @@ use super::{
     start::{Failed, Ground, blocking, check_server, check_tables, look, stay_alive, take_slot},
 };
 use crate::{
-    change::{Column, Oid, PgTimestamp, Relation, RelationId, ReplicaIdentity, Transaction, Xid},
+    change::{Column, PgTimestamp, Relation, RelationId, ReplicaIdentity, Transaction, Xid},
     checkpoint::{
         CheckpointRecord, Fingerprint, TakeOver,
         store::{Look, Store},
@@ -83,9 +86,6 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// So many looks later it is said for whom it waits.
 const LOOKS_PER_WORD: u32 = 50;
-
-/// Types by whose values rows can be ordered without a time: those that a sequence makes.
-const SEQUENCED: [Oid; 3] = [Oid(20), Oid(21), Oid(23)];
 
 /// What became of a take-over. Field names are part of the interface.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
@@ -114,21 +114,25 @@ pub(super) async fn take_over(
     let (ground, replication) = Ground::enter(settings, shutdown).await?;
     check_server(&ground).await?;
     let slot = ground.find_slot().await?;
-    let (kafka, before) = look(&ground, true).await?;
+    // With a slot only what is read after the fence counts: the transaction of a take-over that was
+    // killed hides what is behind it until then.
+    let (kafka, before) = look(&ground, slot.is_none()).await?;
     judge_source(settings, &before)?;
-    let (kafka, record) = read_record(kafka, &ground, &table).await?;
+    let (kafka, record) = look_for_record(kafka, &ground, &table).await?;
     if let Some(record) = &record {
         judge_condition(&table, condition, record)?;
     }
     match (&before.checkpoint, &record) {
         (Some(checkpoint), Some(record)) => return Ok(done(checkpoint, record)),
         (None, Some(_)) => {}
+        (None, None) if !before.complete => {}
         (None, None) if slot.is_none() && before.intent.is_none() => {
             let others = &before.others_of_source;
             if let Err(refusal) = judge_identity(&settings.source, &ground.key, others) {
                 info!("{refusal}; going on with a new pipeline, as asked");
             }
         }
+        // The record would be older than the checkpoint, and not hidden where that is not.
         (Some(_) | None, None) => {
             return Err(TakeOverError::TooLate { slot: settings.slot.clone() }.into());
         }
@@ -155,24 +159,6 @@ pub(super) async fn take_over(
     };
     let attempt = Attempt { ground, table, query, columns, fingerprint, mapping, stream };
     attempt.run(kafka, reader).await
-}
-
-/// The table, which must be an outbox of ours.
-fn configured(settings: &Settings, table: &str) -> Result<TableName, TakeOverError> {
-    let found = settings.tables.iter().find(|configured| configured.to_string() == table);
-    found.cloned().ok_or_else(|| TakeOverError::NotConfigured { table: table.to_owned() })
-}
-
-fn judge_condition(
-    table: &TableName,
-    condition: &str,
-    record: &TakeOver,
-) -> Result<(), TakeOverError> {
-    if record.condition == condition {
-        return Ok(());
-    }
-    let (table, begun) = (table.clone(), record.condition.clone());
-    Err(TakeOverError::OtherCondition { table, begun })
 }
 
 fn done(checkpoint: &CheckpointRecord, record: &TakeOver) -> TakenOverTable {
@@ -210,92 +196,21 @@ fn judge_slot_is_due(settings: &Settings, record: &TakeOver) -> Result<(), Refus
     }
 }
 
-async fn read_record(
+async fn look_for_record(
     kafka: Kafka,
     ground: &Ground<'_>,
     table: &TableName,
 ) -> Result<(Kafka, Option<TakeOver>), Failed> {
     let (key, table) = (ground.key.clone(), table.to_string());
     blocking(move || {
-        let record = Store::open(&kafka)?.read_take_over(&key, &table)?;
+        let record = Store::open(&kafka)?.look_for_take_over(&key, &table)?;
         Ok((kafka, record))
     })
     .await
 }
 
-/// The rows that wait.
-struct Waiting {
-    query: RowsQuery,
-    /// What they consist of.
-    columns: Vec<Column>,
-}
-
-/// Which rows wait, as the publication delivers them.
-async fn waiting(
-    ground: &Ground<'_>,
-    table: &TableName,
-    condition: &str,
-) -> Result<Waiting, Failed> {
-    let settings = ground.settings;
-    let outboxes = &settings.event.outboxes;
-    let is_ours = |name: &(String, String)| name.0 == table.schema && name.1 == table.name;
-    let outbox = outboxes.iter().find(|outbox| is_ours(&outbox.table));
-    let names = &outbox.ok_or_else(|| not_configured(table))?.columns;
-    let found = catalog::published_table(&ground.sql, &settings.publication, table).await?;
-    let found = found.ok_or_else(|| not_configured(table))?;
-    let column = |name: &str| found.columns.iter().find(|column| column.name == name);
-    let (id, created_at) = (names.id.as_str(), names.created_at.as_str());
-    let is_timed = column(created_at).is_some();
-    let is_sequenced = column(id).is_some_and(|column| SEQUENCED.contains(&column.type_oid));
-    if !is_timed && !is_sequenced {
-        let (table, column) = (table.clone(), created_at.to_owned());
-        return Err(TakeOverError::NoOrder { table, column }.into());
-    }
-    let query = RowsQuery {
-        table: table.clone(),
-        is_partitioned: snapshot::is_partitioned(&ground.sql, table).await?,
-        columns: found.columns.iter().map(|column| column.name.clone()).collect(),
-        condition: condition.to_owned(),
-        row_filter: found.row_filter,
-        created_at: is_timed.then(|| created_at.to_owned()),
-        id: id.to_owned(),
-    };
-    let columns = found.columns.into_iter().map(|column| Column {
-        name: column.name,
-        type_oid: column.type_oid,
-        type_modifier: -1,
-        is_replica_identity: false,
-    });
-    Ok(Waiting { query, columns: columns.collect() })
-}
-
-fn not_configured(table: &TableName) -> TakeOverError {
-    TakeOverError::NotConfigured { table: table.to_string() }
-}
-
-/// Whether the server can read these rows, before anything is made for them.
-async fn check_query(
-    ground: &Ground<'_>,
-    table: &TableName,
-    condition: &str,
-) -> Result<(), Failed> {
-    let Waiting { query, .. } = waiting(ground, table, condition).await?;
-    let Err(error) = query.check(&ground.sql).await else { return Ok(()) };
-    Err(match error.sqlstate() {
-        Some("42501") => {
-            let role = ground.settings.postgres.user.clone();
-            TakeOverError::Forbidden { table: table.clone(), role }.into()
-        }
-        Some(state) if state.starts_with("42") || state.starts_with("22") => {
-            let (table, condition) = (table.clone(), condition.to_owned());
-            TakeOverError::Condition { table, condition, source: Box::new(error) }.into()
-        }
-        Some(_) | None => error.into(),
-    })
-}
-
-/// The slot, and a reader of its snapshot. The snapshot holds until the connection's next command, which
-/// comes when somebody reads under it.
+/// The slot, and a reader of its snapshot. The snapshot holds until the connection's next command,
+/// which comes when somebody reads under it.
 async fn create_slot(
     ground: &Ground<'_>,
     table: &TableName,
@@ -376,15 +291,15 @@ impl Attempt<'_> {
             let store = Store::open(&kafka)?;
             let look = store.read(&key, &source)?;
             let record = store.read_take_over(&key, &table)?;
-            // It was there before the slot was taken.
-            let record = record.ok_or(Refusal::CheckpointMissing { slot })?;
+            // It is older than the slot.
+            let record = record.ok_or(TakeOverError::TooLate { slot })?;
             Ok((kafka, look, record))
         });
         stay_alive(&mut self.stream, fencing).await
     }
 
-    /// The checkpoint that ends the take-over: the slot's consistent point, which must be the one that
-    /// the published rows were read at.
+    /// The checkpoint that ends the take-over: the slot's consistent point, which must be the one
+    /// that the published rows were read at.
     async fn first_checkpoint(&self, record: &TakeOver) -> Result<CheckpointRecord, Failed> {
         let Ground { settings, sql, server, .. } = &self.ground;
         let slot = slot::describe(sql, &settings.slot).await?;

@@ -94,12 +94,12 @@ impl Publisher {
         }
     }
 
-    /// Publishes all rows but those that the stream brings. How many are published, those of earlier
-    /// attempts included.
+    /// Publishes all rows but those that the stream brings. How many are published, those of
+    /// earlier attempts included.
     ///
     /// # Errors
-    /// Where a row cannot be an event: everything before it is published then. And where a server does
-    /// not do its part.
+    /// Where a row cannot be an event: everything before it is published then. And where a server
+    /// does not do its part.
     pub(super) async fn publish(
         &mut self,
         stream: &mut ReplicationStream,

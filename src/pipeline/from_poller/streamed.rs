@@ -1,10 +1,10 @@
 //! Which rows the slot's stream will bring: those that were inserted since its consistent point.
 //!
-//! A row that a later snapshot shows either was there at the consistent point, or its insert is in the
-//! stream. Nothing in the row tells which: `xmin` may be that of an update, or of a subtransaction, whose
-//! number says nothing of when its transaction was committed. The stream does tell: it is read, and given
-//! up, from the consistent point to a mark in the log that was made after the snapshot was taken. What
-//! the snapshot shows was committed before that mark.
+//! A row that a later snapshot shows either was there at the consistent point, or its insert is in
+//! the stream. Nothing in the row tells which: `xmin` may be that of an update, or of a
+//! subtransaction, whose number says nothing of when its transaction was committed. The stream does
+//! tell: it is read, and given up, from the consistent point to a mark in the log that was made
+//! after the snapshot was taken. What the snapshot shows was committed before that mark.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -30,7 +30,8 @@ const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// How often it is said how far it is.
 const WORD_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Ids of rows, 16 bytes each whatever their type: as many as were inserted since the consistent point.
+/// Ids of rows, 16 bytes each whatever their type: as many as were inserted since the consistent
+/// point.
 #[derive(Debug, Default)]
 pub(super) struct StreamedRows(HashSet<[u8; 16]>);
 
