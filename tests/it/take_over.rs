@@ -9,6 +9,7 @@ use std::{
 };
 
 use serde_json::Value as Json;
+use tailwater::postgres::{self, Encryption, Host, TableName, snapshot::SnapshotReader};
 
 use crate::{
     refusals::{self, Shop, published, refuse, topic},
@@ -412,6 +413,42 @@ fn without_identity(record: &Record) -> (String, Vec<(String, Vec<u8>)>) {
     let own = ["event-id", "correlation-id", "pg-lsn", "pg-seq", "pg-xid"];
     let headers = record.headers.iter().filter(|(name, _)| !own.contains(&name.as_str()));
     (value.replace(id, "id"), headers.cloned().collect())
+}
+
+/// A snapshot that is older than a rewrite shows an empty table, which must not be taken for one.
+#[test]
+fn a_table_that_was_rewritten_behind_a_snapshot_is_noticed() {
+    let shop = Shop::open();
+    wait_for_a_poller(&shop.session, 30);
+    let table = TableName { schema: "public".to_owned(), name: "outbox_events".to_owned() };
+    let settings = postgres::Settings {
+        host: Host::Tcp { host: "127.0.0.1".to_owned(), port: shop.server.port() },
+        other_hosts: Vec::new(),
+        user: "postgres".to_owned(),
+        password: None,
+        database: "shop".to_owned(),
+        application_name: "tailwater".to_owned(),
+        encryption: Encryption::NONE,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let is_rewritten = |snapshot: &str| {
+        let read = async {
+            let reader = SnapshotReader::import(&settings, snapshot, &table).await?;
+            let answer = reader.is_rewritten(&table).await;
+            // The connection ends when its task runs for the last time, and its lock with it.
+            drop(reader);
+            tokio::task::yield_now().await;
+            answer
+        };
+        runtime.block_on(read).expect("answered")
+    };
+    let exporter = shop.server.session("shop");
+    exporter.run("BEGIN ISOLATION LEVEL REPEATABLE READ");
+    let snapshot = exporter.value("SELECT pg_export_snapshot()").expect("a snapshot");
+    assert!(!is_rewritten(&snapshot));
+    shop.session.run("ALTER TABLE outbox_events ALTER retry_count TYPE bigint");
+    assert!(is_rewritten(&snapshot));
 }
 
 /// The key of a bigserial is the order where there is no time, and the publication's row filter and
