@@ -30,12 +30,12 @@ export interface DomainEventHeaders {
   'correlation-id': string
   /** The W3C trace context, where the row, or its transaction's context, carries one. */
   traceparent?: string
-  /** The commit record of the event's transaction, as `16/B374D848`. */
+  /** The commit record of the event's transaction, as `16/B374D848`; where the stream begins, on a row of a take-over. */
   'pg-lsn': string
-  /** The event's place in its transaction, from 0, without gaps. */
-  'pg-seq': string
-  /** The transaction, in decimal. */
-  'pg-xid': string
+  /** The event's place in its transaction, from 0, without gaps. Not on a row of a take-over. */
+  'pg-seq'?: string
+  /** The transaction, in decimal. Not on a row of a take-over. */
+  'pg-xid'?: string
   /** With `payload = "bare"` only: the envelope's other fields. */
   'occurred-at'?: string
   source?: string

@@ -95,6 +95,8 @@ codes! {
     EventTooLarge = "event_too_large",
     /// A dead letter is larger than its topic allows.
     DeadLetterTooLarge = "dead_letter_too_large",
+    /// What was there before the stream is not all published.
+    SnapshotInterrupted = "snapshot_interrupted",
 }
 
 impl fmt::Display for Code {

@@ -6,10 +6,12 @@
 mod record;
 #[cfg(feature = "kafka")]
 pub mod store;
+mod take_over;
 mod tracker;
 
 pub use record::{
     CheckpointKey, CheckpointRecord, Fingerprint, InProgress, Intent, LastTransaction,
     TableFingerprint,
 };
+pub use take_over::{Published, RowPlace, TakeOver};
 pub use tracker::{FlushLsn, Tracker};

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     change::{Oid, PgTimestamp, RelationId, Xid},
-    lsn::{CommitLsn, EndLsn},
+    lsn::{CommitLsn, EndLsn, Lsn},
 };
 
 /// The record's key: `<system id>/<database>/<slot>`. One pipeline has one.
@@ -54,8 +54,16 @@ pub struct CheckpointRecord {
     pub last: Option<LastTransaction>,
     /// The transaction that is published in part.
     pub in_progress: Option<InProgress>,
+    /// What the slot still sends from here on, below `commit_end_lsn`, was given up by
+    /// `reset --to-now`: it is skipped, and was never published. None where nothing was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given_up_from: Option<Lsn>,
     /// What the publication consisted of.
     pub publication: Fingerprint,
+    /// When the pipeline began or was last reset, by the server's clock, RFC 3339 in UTC: rows that
+    /// were made before need not be published. None where the record does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begun_at: Option<String>,
     /// When the record was written, RFC 3339 in UTC.
     pub written_at: String,
 }
@@ -74,6 +82,7 @@ impl CheckpointRecord {
             commit_end_lsn: position,
             last: None,
             in_progress: None,
+            given_up_from: None,
             publication: Fingerprint {
                 name: "tailwater".to_owned(),
                 oid: Oid(16_400),
@@ -81,6 +90,7 @@ impl CheckpointRecord {
                 altered_by: None,
                 tables: BTreeMap::new(),
             },
+            begun_at: None,
             written_at: String::new(),
         }
     }

@@ -18,8 +18,8 @@ use serde::Deserialize;
 use tracing::{info, warn};
 
 use crate::{
-    checkpoint::{CheckpointKey, CheckpointRecord, Intent},
-    sink::kafka::{Kafka, KafkaError, Reader, StoredRecord},
+    checkpoint::{CheckpointKey, CheckpointRecord, Intent, TakeOver},
+    sink::kafka::{Kafka, KafkaError, Offsets, Reader, StoredRecord},
 };
 
 /// The version of the records that we write, and the highest that we read.
@@ -142,6 +142,49 @@ impl Store {
         Ok(look)
     }
 
+    /// The record of a table's take-over, also behind a checkpoint, as far as [`Store::look`] looks.
+    ///
+    /// # Errors
+    /// Where the brokers do not answer, or what is there cannot be read.
+    pub fn look_for_take_over(
+        &self,
+        key: &CheckpointKey,
+        table: &str,
+    ) -> Result<Option<TakeOver>, KafkaError> {
+        self.find_take_over(key, table, |offsets| offsets.last_stable)
+    }
+
+    /// The record of a table's take-over, also behind a checkpoint. Reads as [`Store::read`] does.
+    ///
+    /// # Errors
+    /// Where the brokers do not answer, or what is there cannot be read.
+    pub fn read_take_over(
+        &self,
+        key: &CheckpointKey,
+        table: &str,
+    ) -> Result<Option<TakeOver>, KafkaError> {
+        self.find_take_over(key, table, |offsets| offsets.high_watermark)
+    }
+
+    fn find_take_over(
+        &self,
+        key: &CheckpointKey,
+        table: &str,
+        end: impl FnOnce(Offsets) -> i64,
+    ) -> Result<Option<TakeOver>, KafkaError> {
+        if self.reader.partitions()?.is_none() {
+            return Ok(None);
+        }
+        let key = key.take_over(table);
+        let offsets = self.reader.offsets()?;
+        let mut newest = None;
+        self.search_windows(offsets.low, end(offsets), |mut window| {
+            newest = window.remove(key.as_bytes());
+            newest.is_some()
+        })?;
+        decode(self.reader.topic(), &key, newest)
+    }
+
     /// Looks backwards from `end`, until the checkpoint is found or `low` is reached.
     fn search(
         &self,
@@ -151,8 +194,23 @@ impl Store {
         end: i64,
     ) -> Result<Look, KafkaError> {
         let mut newest = Newest::new(key, source);
+        self.search_windows(low, end, |window| {
+            newest.take(window);
+            newest.has_checkpoint()
+        })?;
+        newest.into_look(self.reader.topic())
+    }
+
+    /// Reads backwards from `end` in growing steps, of each step the newest record of each key,
+    /// until `is_found` says so or `low` is reached.
+    fn search_windows(
+        &self,
+        low: i64,
+        end: i64,
+        mut is_found: impl FnMut(HashMap<Vec<u8>, Stored>) -> bool,
+    ) -> Result<(), KafkaError> {
         let (mut until, mut step) = (end, FIRST_STEP);
-        while until > low && !newest.has_checkpoint() {
+        while until > low {
             let from = low.max(until.saturating_sub(step));
             let mut waiting =
                 Waiting { topic: self.reader.topic(), high_watermark: end, said_at: None };
@@ -167,10 +225,12 @@ impl Store {
                 },
                 |offset| waiting.say(offset),
             )?;
-            newest.take(window);
+            if is_found(window) {
+                break;
+            }
             (until, step) = (from, step.saturating_mul(STEP_FACTOR));
         }
-        newest.into_look(self.reader.topic())
+        Ok(())
     }
 }
 

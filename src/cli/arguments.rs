@@ -2,9 +2,9 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::parse_interval;
+use crate::{config::parse_interval, pipeline::Reset};
 
 /// Publishes PostgreSQL outbox rows to Kafka, exactly once.
 #[derive(Parser, Debug)]
@@ -24,6 +24,44 @@ pub(super) struct Arguments {
     pub(super) config: PathBuf,
 }
 
+/// How a command that asks is answered, and how it answers.
+#[derive(Args, Clone, Copy, Debug)]
+pub(super) struct Answer {
+    /// Do it without asking.
+    #[arg(long)]
+    pub(super) yes: bool,
+    /// Say what was done as JSON, for programs.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// Where the checkpoint is moved to.
+#[derive(Args, Clone, Copy, Debug)]
+#[group(required = true, multiple = false)]
+pub(super) struct ResetHow {
+    /// To the slot's position: publishes everything that the slot still has.
+    #[arg(long)]
+    to_slot: bool,
+    /// Checkpoint and slot to the end of the server's log: goes on with what is committed from now
+    /// on.
+    #[arg(long)]
+    to_now: bool,
+    /// Forget that a part of a transaction is published: publishes it from its first change.
+    #[arg(long)]
+    replay_transaction: bool,
+}
+
+impl From<ResetHow> for Reset {
+    fn from(how: ResetHow) -> Self {
+        match how {
+            ResetHow { to_now: true, .. } => Self::ToNow,
+            ResetHow { replay_transaction: true, .. } => Self::ReplayTransaction,
+            // The only one that is left: one of the three is required.
+            ResetHow { .. } => Self::ToSlot,
+        }
+    }
+}
+
 #[derive(Subcommand, Debug)]
 pub(super) enum Command {
     /// Publish until SIGTERM or Ctrl-C. On the very first start it does what `init` does.
@@ -33,6 +71,34 @@ pub(super) enum Command {
         /// Only print the SQL; needs the database alone and changes nothing.
         #[arg(long)]
         print_sql: bool,
+        /// Go on with a slot that has no checkpoint, or whose checkpoint is of the source's former
+        /// name. Says what it adopts and asks.
+        #[arg(long, conflicts_with = "print_sql")]
+        adopt_slot: bool,
+        /// Take a table over from its poller, which is stopped: publish the rows that wait, before
+        /// everything that is inserted from now on. Can be run again after a crash: it goes on.
+        #[arg(
+            long,
+            value_name = "TABLE",
+            requires = "condition",
+            conflicts_with_all = ["print_sql", "adopt_slot"]
+        )]
+        take_over: Option<String>,
+        /// Which rows wait, as an SQL condition: --where "status = 'pending'".
+        #[arg(long = "where", value_name = "SQL", requires = "take_over")]
+        condition: Option<String>,
+        #[command(flatten)]
+        answer: Answer,
+    },
+    /// Move the checkpoint by hand, after a loss was explained and accepted. Says what is skipped
+    /// or doubled and asks.
+    ///
+    /// The daemon must be stopped.
+    Reset {
+        #[command(flatten)]
+        how: ResetHow,
+        #[command(flatten)]
+        answer: Answer,
     },
     /// Look for what `run` would refuse, and for what would hurt it later; print what mends it.
     ///

@@ -7,7 +7,7 @@ use tokio::runtime::Runtime;
 
 use super::{
     arguments::{Arguments, Command, SchemaFormat},
-    outcome,
+    by_hand, outcome,
 };
 use crate::{
     config::{Config, Environment, LoadError},
@@ -27,8 +27,13 @@ pub fn main() -> ExitCode {
     let Arguments { command, config } = Arguments::parse();
     let ended = match command {
         Command::Run => run(&config),
-        Command::Init { print_sql: true } => print_sql(&config),
-        Command::Init { print_sql: false } => init(&config),
+        Command::Init { print_sql: true, .. } => print_sql(&config),
+        Command::Init { adopt_slot: true, answer, .. } => by_hand::adopt_slot(&config, answer),
+        Command::Init { take_over: Some(table), condition: Some(condition), answer, .. } => {
+            by_hand::take_over(&config, &table, &condition, answer)
+        }
+        Command::Init { answer, .. } => init(&config, answer.json),
+        Command::Reset { how, answer } => by_hand::reset(&config, how.into(), answer),
         Command::Status { json } => status(&config, json),
         Command::Check { json } => match check(&config, json) {
             Ok(code) => return code,
@@ -56,7 +61,7 @@ fn run(path: &Path) -> Result<(), Box<dyn Failure>> {
     })
 }
 
-fn init(path: &Path) -> Result<(), Box<dyn Failure>> {
+fn init(path: &Path, json: bool) -> Result<(), Box<dyn Failure>> {
     let config = load(path)?;
     telemetry::start_logging(&config.log);
     let settings = &config.pipeline;
@@ -68,10 +73,7 @@ fn init(path: &Path) -> Result<(), Box<dyn Failure>> {
         eprintln!("stopped before it was done; run it again: what it made stays, and is used.");
         return Ok(());
     };
-    println!("publication   {}", settings.publication);
-    println!("slot          {}", settings.slot);
-    println!("checkpoint    {} in {}", checkpoint.commit_end_lsn, settings.kafka.checkpoint_topic);
-    println!("`tailwater run` publishes what is committed after it.");
+    by_hand::print_checkpoint(settings, checkpoint.commit_end_lsn, json);
     Ok(())
 }
 
@@ -171,7 +173,7 @@ fn demo(settings: demo::Settings) -> ExitCode {
 }
 
 /// Reads the settings; mistakes are printed one a line.
-fn load(path: &Path) -> Result<Config, Box<dyn Failure>> {
+pub(super) fn load(path: &Path) -> Result<Config, Box<dyn Failure>> {
     load_by(Config::load, path)
 }
 
@@ -194,7 +196,7 @@ fn load_by(
 }
 
 /// One thread: the loop is one task, and Kafka has its own thread.
-fn within_runtime<T>(
+pub(super) fn within_runtime<T>(
     work: impl Future<Output = Result<T, Box<dyn Failure>>>,
 ) -> Result<T, Box<dyn Failure>> {
     let runtime: Runtime = tokio::runtime::Builder::new_current_thread()

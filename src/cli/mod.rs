@@ -4,9 +4,11 @@
 //! the code `settings`, also where only the server can tell).
 
 mod arguments;
+mod by_hand;
 mod check;
 mod commands;
 mod outcome;
+mod size;
 mod status;
 mod terminal;
 

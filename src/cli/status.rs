@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::size::size;
 use crate::pipeline::{State, Status};
 
 /// One line says how it is and what to do, the others why.
@@ -54,6 +55,12 @@ pub(super) fn in_words(status: &Status) -> String {
 
 fn headline(status: &Status) -> String {
     let Status { source, slot, database, .. } = status;
+    if let (State::NotRunning, Some(table)) = (status.state, &status.unfinished_take_over) {
+        return format!(
+            "not_running: taking over {table} is not finished; `tailwater init --take-over \
+             {table}` goes on with it"
+        );
+    }
     match status.state {
         State::Starting => {
             format!("starting: {source} has a slot \"{slot}\" and no checkpoint yet")
@@ -82,14 +89,5 @@ fn headline(status: &Status) -> String {
             "not_running: nobody holds slot \"{slot}\", and the server keeps its WAL; start \
              `tailwater run`"
         ),
-    }
-}
-
-fn size(bytes: u64) -> String {
-    match bytes {
-        0..1_024 => format!("{bytes} bytes"),
-        1_024..1_048_576 => format!("{:.1} KiB", bytes as f64 / 1_024.),
-        1_048_576..1_073_741_824 => format!("{:.1} MiB", bytes as f64 / 1_048_576.),
-        _ => format!("{:.1} GiB", bytes as f64 / 1_073_741_824.),
     }
 }

@@ -4,8 +4,8 @@ use super::{
     database_url::DatabaseUrl,
     names::{Names, Properties},
     scalar::{
-        Count, DeadLetterTopic, Located, LogFilter, OnError, OutageGrace, SecretFile, TopicName,
-        TransactionBytes, TransactionInterval, WalSize,
+        Count, DeadLetterTopic, Located, LogFilter, OnError, OutageGrace, RetentionAge, SecretFile,
+        TopicName, TransactionBytes, TransactionInterval, WalSize,
     },
     section::section,
 };
@@ -142,6 +142,9 @@ section! {
         columns: ColumnsSection,
         /// More record headers: the header's name, and the column whose text it gets.
         headers: Names,
+        /// Rows whose `created_at` is older than this are deleted: the log has them. None that was
+        /// there before the pipeline began. As "7d".
+        retention: Option<RetentionAge>,
     }
 }
 

@@ -13,8 +13,8 @@ use super::{
     file::{ColumnsSection, File, KafkaSection, MessageSection, OutboxSection, RouteSection},
     mistake::{Mistakes, Origin, SettingsError},
     scalar::{
-        Count, DeadLetterTopic, Located, OnError, SecretFile, TopicName, TransactionInterval,
-        WalSize,
+        Count, DeadLetterTopic, Located, OnError, RetentionAge, SecretFile, TopicName,
+        TransactionInterval, WalSize,
     },
     section::Read,
 };
@@ -159,6 +159,7 @@ impl Config {
                 publication: postgres.publication,
                 failover: postgres.failover,
                 retained_wal_bytes_max: postgres.retained_wal_max.map(|WalSize(bytes)| bytes),
+                retentions: retentions(&outbox),
                 tables: outbox.into_iter().map(|outbox| outbox.table.value).collect(),
                 event,
                 dead_letters,
@@ -355,6 +356,20 @@ fn outboxes(
         });
     }
     settings
+}
+
+fn retentions(sections: &[OutboxSection]) -> Vec<pipeline::Retention> {
+    let retention = |section: &OutboxSection| {
+        let RetentionAge(age) = section.retention?;
+        let names = column_names(section);
+        Some(pipeline::Retention {
+            table: section.table.value.clone(),
+            id: names.id.as_str().to_owned(),
+            created_at: names.created_at.as_str().to_owned(),
+            age,
+        })
+    };
+    sections.iter().filter_map(retention).collect()
 }
 
 fn messages(

@@ -279,6 +279,38 @@ impl Read for OutageGrace {
     }
 }
 
+/// `outbox.retention`, as `"7d"`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct RetentionAge(pub(super) Duration);
+
+const AGE_UNITS: [(&str, u64); 4] = [("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400)];
+
+/// A longer one is a slip of the pen.
+const AGE_MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
+
+const AGE_EXPECTED: &str = "a time with its unit (s, m, h, d), as \"7d\"";
+
+impl Read for RetentionAge {
+    fn read(node: &Node, key: &str, mistakes: &mut Mistakes) -> Option<Self> {
+        let text = text(node, key, AGE_EXPECTED, mistakes)?;
+        let parsed = match number_with_unit(text, &AGE_UNITS).map(Duration::from_secs) {
+            None => Err(format!("must be {AGE_EXPECTED}, not \"{text}\"")),
+            Some(Duration::ZERO) => Err("must be longer than 0".to_owned()),
+            Some(age) if age > AGE_MAX => Err("must be a hundred years at most".to_owned()),
+            Some(age) => Ok(Self(age)),
+        };
+        noted(node, key, parsed, mistakes)
+    }
+
+    fn expected(_key: &str) -> String {
+        AGE_EXPECTED.to_owned()
+    }
+
+    fn schema() -> Json {
+        pattern("[0-9]+ ?(s|m|h|d)")
+    }
+}
+
 /// `kafka.transaction_bytes`, as `"8MiB"`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct TransactionBytes(pub(super) usize);

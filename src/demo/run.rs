@@ -252,6 +252,7 @@ fn pipeline_settings(server: &Server, broker: &Broker) -> pipeline::Settings {
             TableName::try_from("public.outbox_events".to_owned())
                 .expect("the name is a known one"),
         ],
+        retentions: Vec::new(),
         event: event::Settings {
             source,
             outboxes: vec![outbox],

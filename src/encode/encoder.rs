@@ -2,7 +2,10 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::{DeadLetter, EncodeError, dead_letter, envelope, headers};
+use super::{
+    DeadLetter, EncodeError, dead_letter, envelope,
+    headers::{self, Origin},
+};
 use crate::{
     change::Transaction,
     event::{DomainEvent, Payload},
@@ -44,6 +47,30 @@ impl Encoder {
         sequence: u64,
         batch: &mut Batch,
     ) -> Result<(), EncodeError> {
+        self.append(event, transaction, Origin::Stream { sequence }, batch)
+    }
+
+    /// Appends the event of a row that was there before the stream began: without `pg-seq` and
+    /// `pg-xid`. `place` has the consistent point as its position, and the time of the read.
+    ///
+    /// # Errors
+    /// [`EncodeError::TooLarge`]; the batch is then as it was.
+    pub fn encode_snapshot(
+        &mut self,
+        event: &DomainEvent<'_>,
+        place: &Transaction,
+        batch: &mut Batch,
+    ) -> Result<(), EncodeError> {
+        self.append(event, place, Origin::Snapshot, batch)
+    }
+
+    fn append(
+        &mut self,
+        event: &DomainEvent<'_>,
+        transaction: &Transaction,
+        origin: Origin,
+        batch: &mut Batch,
+    ) -> Result<(), EncodeError> {
         let bytes = event.key.map_or(0, <[u8]>::len) + payload_bytes(&event.payload);
         if bytes > self.record_bytes_max {
             return Err(EncodeError::TooLarge {
@@ -61,7 +88,7 @@ impl Encoder {
         let value_start = arena.len();
         let has_value = envelope::write(arena, event);
         let headers_start = arena.len();
-        let (header_count, id) = headers::write(arena, event, transaction, sequence);
+        let (header_count, id) = headers::write(arena, event, transaction, origin);
         let end = arena.len();
         let topic = self.topic(event.topic, TopicUse::Events, batch);
         batch.push(Record {

@@ -20,12 +20,21 @@ const ORIGINAL_PREFIX: &str = "original-prefix";
 const _: () = assert!(OwnHeader::ALL.len() + EXTRA_HEADERS_MAX <= u16::MAX as usize);
 const _: () = assert!(HEADER_NAME_BYTES_MAX <= u16::MAX as usize);
 
+/// Where an event comes from.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Origin {
+    /// The stream: its ordinal among the events of its transaction.
+    Stream { sequence: u64 },
+    /// A row that was there before the stream: it is of no transaction.
+    Snapshot,
+}
+
 /// Appends the headers; returns how many they are, and where the event's id lies among them.
 pub(super) fn write(
     arena: &mut Vec<u8>,
     event: &DomainEvent<'_>,
     transaction: &Transaction,
-    sequence: u64,
+    origin: Origin,
 ) -> (u16, std::ops::Range<usize>) {
     let mut writer = Writer { arena, count: 0 };
     writer.write(OwnHeader::ContentType.name(), b"application/json");
@@ -38,8 +47,14 @@ pub(super) fn write(
         writer.write(OwnHeader::Traceparent.name(), traceparent.as_bytes());
     }
     writer.write(OwnHeader::PgLsn.name(), position(transaction.commit_lsn).as_bytes());
-    writer.write(OwnHeader::PgSeq.name(), decimal(sequence).as_bytes());
-    writer.write(OwnHeader::PgXid.name(), decimal(u64::from(transaction.xid.0)).as_bytes());
+    match origin {
+        Origin::Stream { sequence } => {
+            let xid = u64::from(transaction.xid.0);
+            writer.write(OwnHeader::PgSeq.name(), decimal(sequence).as_bytes());
+            writer.write(OwnHeader::PgXid.name(), decimal(xid).as_bytes());
+        }
+        Origin::Snapshot => {}
+    }
     match event.payload {
         Payload::Bare(_) => {
             writer.write(OwnHeader::OccurredAt.name(), event.occurred_at.as_bytes());

@@ -41,6 +41,10 @@ impl CheckpointWriter {
         self.record.commit_end_lsn = commit_end_lsn;
         self.record.last = last;
         self.record.in_progress = in_progress;
+        if last.is_some() {
+            // What comes below the last transaction is skipped in any case.
+            self.record.given_up_from = None;
+        }
         self.record.written_at = jiff::Timestamp::now().to_string();
         let value = serde_json::to_vec(&self.record).expect("text keys and numbers always encode");
         Checkpoint { key: Arc::clone(&self.key), value }

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use tracing::warn;
 
 use super::{
-    refusal::{AFTER_ANOTHER_SLOT, Refusal, not_published},
+    refusal::{AFTER_RESET, Refusal, not_published},
     settings::Settings,
 };
 use crate::{
@@ -152,8 +152,7 @@ pub(super) fn warn_if_altered(before: &Fingerprint, now: &Fingerprint) {
 
 /// The part of the comparison that fingerprints alone decide.
 fn judge_identities(before: &Fingerprint, now: &Fingerprint) -> Result<(), Refusal> {
-    let gap = |what: String, tables: &str| {
-        let mend = missing_rows_hint(tables);
+    let gap = |what: String, mend: String| {
         Err(Refusal::PublicationGap { publication: now.name.clone(), what, mend })
     };
     // Messages come whatever the publication is.
@@ -162,14 +161,16 @@ fn judge_identities(before: &Fingerprint, now: &Fingerprint) -> Result<(), Refus
     }
     let all_tables = || before.tables.keys().cloned().collect::<Vec<_>>().join(", ");
     if !before.publishes_inserts() {
-        return gap("it published no inserts at the last checkpoint".to_owned(), &all_tables());
+        let mend = missing_rows_hint(&all_tables());
+        return gap("it published no inserts at the last checkpoint".to_owned(), mend);
     }
     for (table, then) in &before.tables {
         let Some(current) = now.tables.get(table) else { continue };
         if then.oid != current.oid {
             let (then, current) = (then.oid, current.oid);
             let what = format!("table {table} was made anew: its OID was {then} and is {current}");
-            return gap(what, table);
+            // The stream names the former one too.
+            return gap(what, undecodable_rows_hint(table));
         }
         if before.oid == now.oid && !is_same_membership(then, current) {
             let (then, current) = (membership(then), membership(current));
@@ -177,11 +178,12 @@ fn judge_identities(before: &Fingerprint, now: &Fingerprint) -> Result<(), Refus
                 "table {table} was out of the publication for a while: it came by {then} and \
                  comes by {current}"
             );
-            return gap(what, table);
+            return gap(what, missing_rows_hint(table));
         }
     }
     if before.name == now.name && before.oid != now.oid {
-        return gap("it was dropped and made anew".to_owned(), &all_tables());
+        let mend = undecodable_rows_hint(&all_tables());
+        return gap("it was dropped and made anew".to_owned(), mend);
     }
     Ok(())
 }
@@ -218,15 +220,24 @@ fn unproven(before: &Fingerprint, now: &Fingerprint, table: &str) -> Refusal {
             "Set postgres.publication = \"{then}\" again and let it publish for a minute or two; \
              once the slot has passed the last change of \"{name}\", the change is taken. Where \
              \"{then}\" is gone: {}",
-            missing_rows_hint(table)
+            undecodable_rows_hint(table)
         ),
     }
 }
 
 pub(super) fn missing_rows_hint(tables: &str) -> String {
     format!(
-        "Rows that were inserted into {tables} in between are not on Kafka and are never sent. To \
-         go on from now, set another postgres.slot and run tailwater init. {AFTER_ANOTHER_SLOT}"
+        "Rows that were inserted into {tables} in between are not on Kafka and are never sent. If \
+         that is accepted, run tailwater reset --to-slot. {AFTER_RESET}"
+    )
+}
+
+/// Where the slot still holds what cannot be published under the publication as it is.
+pub(super) fn undecodable_rows_hint(tables: &str) -> String {
+    format!(
+        "Rows that were inserted into {tables} in between are not on Kafka and are never sent. If \
+         that is accepted, run tailwater reset --to-now, which goes on with what is committed from \
+         now on. {AFTER_RESET}"
     )
 }
 

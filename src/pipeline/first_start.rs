@@ -6,9 +6,9 @@
 //! from `confirmed_flush`, which is where the slot was created.
 //!
 //! Several instances may be here at once, also of different sources, and one may be publishing
-//! already when another is still about to write its intent. The intent has a transactional id of its
-//! own, which fences nobody who publishes, and is written by compare and set: take the id, look,
-//! write. Whoever takes the id after us ends our write, or sees what we wrote.
+//! already when another is still about to write its intent. The intent has a transactional id of
+//! its own, which fences nobody who publishes, and is written by compare and set: take the id,
+//! look, write. Whoever takes the id after us ends our write, or sees what we wrote.
 
 use tracing::info;
 
@@ -21,11 +21,11 @@ use super::{
     start::{Failed, Ground, blocking},
 };
 use crate::{
-    checkpoint::{CheckpointRecord, Fingerprint, Intent, store::Store},
+    checkpoint::{CheckpointRecord, Fingerprint, Intent, TakeOver, store::Store},
     lsn::{EndLsn, Lsn},
     postgres::{
         publication::{self, Absence},
-        replication::{Connection, SystemIdentity},
+        replication::{Connection, CreatedSlot, SlotSnapshot, SystemIdentity},
         slot,
         sql::Sql,
     },
@@ -56,11 +56,16 @@ pub(super) async fn ensure_publication(settings: &Settings, sql: &Sql) -> Result
 
 /// Where there is no slot: intent and slot.
 pub(super) async fn prepare(ground: &Ground<'_>) -> Result<(), Failed> {
-    write_intent(ground).await?;
-    create_slot(ground.settings, &ground.sql).await
+    write_intent(ground, None).await?;
+    create_slot(ground.settings, &ground.sql, SlotSnapshot::None).await.map(drop)
 }
 
-async fn write_intent(ground: &Ground<'_>) -> Result<(), Failed> {
+/// Writes the intent, unless there is one already that promises the same: that the rows of a
+/// take-over come first, or that nothing does. With a take-over its record is written too.
+pub(super) async fn write_intent(
+    ground: &Ground<'_>,
+    take_over: Option<&TakeOver>,
+) -> Result<(), Failed> {
     let settings = ground.settings;
     let raced = || Refusal::FirstStartRaced { slot: settings.slot.clone() };
     let by = settings.kafka_for_intent(&ground.server.identity.system_id);
@@ -80,20 +85,27 @@ async fn write_intent(ground: &Ground<'_>) -> Result<(), Failed> {
     if slot.is_some() || look.checkpoint.is_some() {
         return Err(raced().into());
     }
-    if look.intent.is_some() {
-        return Ok(());
+    let snapshots: Vec<String> = take_over.iter().map(|record| record.table.clone()).collect();
+    if let Some(intent) = &look.intent {
+        return if intent.snapshots == snapshots { Ok(()) } else { Err(raced().into()) };
     }
     let intent = Intent {
         version: 1,
         source: settings.source.clone(),
-        snapshots: Vec::new(),
+        snapshots,
         written_at: jiff::Timestamp::now().to_string(),
     };
-    let key = ground.key.intent();
-    let value = serde_json::to_vec(&intent).expect("text always encodes");
+    let mut records =
+        vec![(ground.key.intent(), serde_json::to_vec(&intent).expect("text always encodes"))];
+    records.extend(take_over.map(|record| {
+        let key = ground.key.take_over(&record.table);
+        (key, serde_json::to_vec(record).expect("text always encodes"))
+    }));
     let is_raced = raced();
     blocking(move || {
-        let written = kafka.write(&[(key.as_str(), value.as_slice())]);
+        let records: Vec<_> =
+            records.iter().map(|(key, value)| (key.as_str(), value.as_slice())).collect();
+        let written = kafka.write(&records);
         written.map_err(|error| of_intent(error, is_raced))
     })
     .await
@@ -107,20 +119,33 @@ fn of_intent(error: KafkaError, raced: Refusal) -> Failed {
     }
 }
 
-async fn create_slot(settings: &Settings, sql: &Sql) -> Result<(), Failed> {
+/// The slot, as soon as the server has made it.
+pub(super) async fn create_slot(
+    settings: &Settings,
+    sql: &Sql,
+    snapshot: SlotSnapshot,
+) -> Result<(Connection, CreatedSlot), Failed> {
     let mut connection = Connection::connect(&settings.postgres).await?;
-    let creating = connection.create_slot(&settings.slot, settings.failover);
-    let consistent_point = await_slot(&settings.slot, sql, creating).await?;
-    info!(slot = %settings.slot, %consistent_point, "created the slot");
-    Ok(())
+    let created = {
+        let creating = connection.create_slot(&settings.slot, settings.failover, snapshot);
+        await_slot(&settings.slot, sql, creating).await?
+    };
+    info!(
+        slot = %settings.slot,
+        consistent_point = %created.consistent_point,
+        "created the slot"
+    );
+    Ok((connection, created))
 }
 
-/// The checkpoint of a slot that was just created, or whose creation was interrupted.
+/// The checkpoint of a slot that was just created, or whose creation was interrupted. `begun_at` is
+/// asked for when the slot is there: what was committed before it is older.
 pub(super) fn checkpoint(
     settings: &Settings,
     identity: &SystemIdentity,
     position: Lsn,
     publication: Fingerprint,
+    begun_at: String,
 ) -> CheckpointRecord {
     CheckpointRecord {
         version: 1,
@@ -132,7 +157,9 @@ pub(super) fn checkpoint(
         commit_end_lsn: EndLsn(position),
         last: None,
         in_progress: None,
+        given_up_from: None,
         publication,
+        begun_at: Some(begun_at),
         written_at: jiff::Timestamp::now().to_string(),
     }
 }

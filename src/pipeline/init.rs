@@ -10,7 +10,11 @@ use tokio::time::sleep;
 use tracing::info;
 
 use super::{
+    adoption::{self, Adoption},
+    amendment::Amendment,
+    from_poller::{self, TakenOverTable},
     outbox_tables, refusal,
+    reset::{self, Reset},
     settings::Settings,
     shutdown::Shutdown,
     standby,
@@ -130,13 +134,54 @@ pub(super) async fn lacking_sql(settings: &Settings, sql: &Sql) -> Result<Vec<St
     Ok(statements)
 }
 
+/// `init --adopt-slot`. None where the end was asked for before it was done.
+///
+/// # Errors
+/// See `adoption`; and [`NotConnected`].
+pub async fn adopt_slot(
+    settings: &Settings,
+    shutdown: &Shutdown,
+    confirm: impl AsyncFn(&Amendment) -> Result<(), Failed>,
+) -> Result<Option<Adoption>, Failed> {
+    patiently(shutdown, async || adoption::adopt(settings, shutdown, &confirm).await).await
+}
+
+/// `reset`. None where the end was asked for before it was done.
+///
+/// # Errors
+/// See `reset`; and [`NotConnected`].
+pub async fn reset(
+    settings: &Settings,
+    shutdown: &Shutdown,
+    how: Reset,
+    confirm: impl AsyncFn(&Amendment) -> Result<(), Failed>,
+) -> Result<Option<Amendment>, Failed> {
+    patiently(shutdown, async || reset::reset(settings, shutdown, how, &confirm).await).await
+}
+
+/// `init --take-over`. None where the end was asked for before it was done: what is published
+/// stays, and the next call goes on.
+///
+/// # Errors
+/// [`TakeOverError`](super::TakeOverError), what a first start refuses; and [`NotConnected`].
+pub async fn take_over(
+    settings: &Settings,
+    shutdown: &Shutdown,
+    table: &str,
+    condition: &str,
+) -> Result<Option<TakenOverTable>, Failed> {
+    patiently(shutdown, async || from_poller::take_over(settings, shutdown, table, condition).await)
+        .await
+}
+
 /// Tries until it succeeds, fails for good or 30 s are over. None where the end was asked for.
 pub(super) async fn patiently<T>(
     shutdown: &Shutdown,
     mut attempt: impl AsyncFnMut() -> Result<T, Failed>,
 ) -> Result<Option<T>, Failed> {
-    let (began, mut stopped) = (Instant::now(), shutdown.clone());
+    let (mut began, mut stopped) = (Instant::now(), shutdown.clone());
     loop {
+        let attempt_began = Instant::now();
         let outcome = tokio::select! {
             biased;
             () = stopped.requested() => return Ok(None),
@@ -147,6 +192,10 @@ pub(super) async fn patiently<T>(
             Err(failure) if failure.recovery() == Recovery::Stop => return Err(failure),
             Err(failure) => failure,
         };
+        if attempt_began.elapsed() >= PATIENCE {
+            // It came that far: the servers were there.
+            began = Instant::now();
+        }
         if began.elapsed() >= PATIENCE {
             return Err(NotConnected { source: failure }.into());
         }

@@ -30,6 +30,9 @@ pub(super) async fn judge_look(
 ) -> Result<(), Failed> {
     let settings = ground.settings;
     judge_source(settings, look)?;
+    if look.complete {
+        judge_take_over(settings, look)?;
+    }
     match (slot, &look.checkpoint) {
         (None, Some(checkpoint)) => {
             // A former primary may have lost its slot too, and is not the server to say so.
@@ -78,6 +81,22 @@ pub(super) fn judge_source(settings: &Settings, look: &Look) -> Result<(), Refus
         theirs: theirs.to_owned(),
         ours: settings.source.clone(),
     })
+}
+
+/// Whether rows that waited for a poller are still to come before the stream. Only where everything
+/// was read: the first checkpoint ends a take-over.
+///
+/// # Errors
+/// [`Refusal::TakeOverUnfinished`] where they are.
+pub(super) fn judge_take_over(settings: &Settings, look: &Look) -> Result<(), Refusal> {
+    let due = look.intent.as_ref().and_then(|intent| intent.snapshots.first());
+    match (&look.checkpoint, due) {
+        (None, Some(table)) => {
+            let (slot, table) = (settings.slot.clone(), table.clone());
+            Err(Refusal::TakeOverUnfinished { slot, table })
+        }
+        (Some(_), _) | (None, None) => Ok(()),
+    }
 }
 
 /// Judges a checkpoint by what the server says of itself. `confirmed_flush` must have been asked
@@ -148,7 +167,11 @@ pub(super) fn judge_position(
 }
 
 /// Judges a first start: the source must not be known under another key.
-fn judge_identity(source: &str, key: &CheckpointKey, others: &[String]) -> Result<(), Refusal> {
+pub(super) fn judge_identity(
+    source: &str,
+    key: &CheckpointKey,
+    others: &[String],
+) -> Result<(), Refusal> {
     if others.is_empty() {
         return Ok(());
     }

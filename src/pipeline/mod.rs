@@ -7,19 +7,25 @@
 //!   │               on_error (what becomes of events that cannot be published)
 //!   │            ├─ outage (how long the slot is held while Kafka takes nothing)
 //!   ├─ judgement (checkpoint, slot, server), continuity (the publication), refusal (their words)
-//!   ├─ outbox_tables (whether there are such)
-//!   └─ first_start (publication, intent, slot, slot_creation), init
+//!   ├─ outbox_tables (whether there are such), retention (how long rows stay in them)
+//!   ├─ first_start (publication, intent, slot, slot_creation), init
+//!   ├─ from_poller (rows that waited for a poller, before the stream)
+//!   └─ held_slot ──► adoption, reset (checkpoints that are written by hand), amendment (their words)
 //! check (what the same judgements say, with nothing taken), status
 //!
 //! tail: stream_loop between a temporary slot and standard output
 //! ```
 
+mod adoption;
+mod amendment;
 mod assembler;
 // The doctor.
 pub mod check;
 mod checkpoint_writer;
 mod continuity;
 mod first_start;
+mod from_poller;
+mod held_slot;
 mod init;
 mod judgement;
 mod on_error;
@@ -28,7 +34,9 @@ mod outbox_tables;
 mod progress;
 mod publication_watch;
 mod refusal;
+mod reset;
 mod resume;
+mod retention;
 mod settings;
 mod shutdown;
 mod slot_creation;
@@ -43,11 +51,15 @@ mod tail;
 #[cfg(test)]
 mod tests;
 
-pub use init::{NotConnected, init, publication_sql};
+pub use adoption::Adoption;
+pub use amendment::{Act, Amendment, NotConfirmed};
+pub use from_poller::{TakeOverError, TakenOverTable};
+pub use init::{NotConnected, adopt_slot, init, publication_sql, reset, take_over};
 pub use outbox_tables::TableMistake;
 pub use refusal::Refusal;
+pub use reset::Reset;
 pub use resume::HistoryError;
-pub use settings::{KafkaSettings, LargeTransactions, Settings};
+pub use settings::{KafkaSettings, LargeTransactions, Retention, Settings};
 pub use shutdown::{Shutdown, ShutdownTrigger};
 pub use status::{State, Status, status};
 pub use supervisor::run;

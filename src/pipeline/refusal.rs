@@ -9,6 +9,7 @@ use crate::{
     postgres::{
         PublicationName, SlotName, TableName,
         publication::{self, Absence},
+        slot::Holder,
     },
 };
 
@@ -40,6 +41,40 @@ pub enum Refusal {
         slot: SlotName,
         /// The walsender's process, 0 where the server does not say.
         pid: i32,
+    },
+    /// Somebody holds the slot that is to be reset or adopted.
+    #[error(
+        "replication slot \"{slot}\" is in use by process {} ({}{}), since {}",
+        holder.pid,
+        holder.application,
+        from(holder),
+        holder.since
+    )]
+    SlotHeld {
+        /// The slot.
+        slot: SlotName,
+        /// Who it is.
+        holder: Box<Holder>,
+    },
+    /// There is nothing that could be reset or adopted.
+    #[error("replication slot \"{slot}\" does not exist, and neither does a checkpoint of it")]
+    NoSlot {
+        /// The slot.
+        slot: SlotName,
+    },
+    /// A first start was interrupted, and there is no checkpoint yet.
+    #[error("replication slot \"{slot}\" has no checkpoint yet: its first start was interrupted")]
+    FirstStartUnfinished {
+        /// The slot.
+        slot: SlotName,
+    },
+    /// Rows that waited for a poller are not all published.
+    #[error("taking over table {table} for replication slot \"{slot}\" is not finished")]
+    TakeOverUnfinished {
+        /// The slot.
+        slot: SlotName,
+        /// `schema.table`.
+        table: String,
     },
     /// Somebody else is at the first start of the same slot.
     #[error("another instance is making replication slot \"{slot}\" at this moment")]
@@ -206,13 +241,23 @@ impl Refusal {
     }
 }
 
+fn from(holder: &Holder) -> String {
+    match holder.address.as_str() {
+        "" => String::new(),
+        address => format!(" from {address}"),
+    }
+}
+
 impl Failure for Refusal {
     fn code(&self) -> Option<Code> {
         match self {
             Self::WalLevel { .. } => Some(Code::WalLevel),
             Self::NoReplicationRole { .. } => Some(Code::NoReplicationRole),
             Self::InRecovery { .. } | Self::SlotBusy { .. } | Self::FirstStartRaced { .. } => None,
-            Self::SlotMissing { .. } => Some(Code::SlotMissing),
+            Self::SlotHeld { .. } => Some(Code::NotConnected),
+            Self::SlotMissing { .. } | Self::NoSlot { .. } => Some(Code::SlotMissing),
+            Self::FirstStartUnfinished { .. } => Some(Code::CheckpointMissing),
+            Self::TakeOverUnfinished { .. } => Some(Code::SnapshotInterrupted),
             Self::SlotInvalidated { .. } => Some(Code::SlotInvalidated),
             Self::SlotWrongPlugin { .. } => Some(Code::SlotWrongPlugin),
             Self::ForeignSlot { .. } => Some(Code::ForeignSlot),
@@ -235,6 +280,10 @@ impl Failure for Refusal {
             }
             Self::WalLevel { .. }
             | Self::NoReplicationRole { .. }
+            | Self::SlotHeld { .. }
+            | Self::NoSlot { .. }
+            | Self::FirstStartUnfinished { .. }
+            | Self::TakeOverUnfinished { .. }
             | Self::SlotMissing { .. }
             | Self::SlotInvalidated { .. }
             | Self::SlotWrongPlugin { .. }
@@ -267,6 +316,18 @@ impl Failure for Refusal {
                  other one is not an instance of this pipeline, set another postgres.slot than \
                  \"{slot}\"."
             ),
+            Self::SlotHeld { .. } => {
+                "Nothing was changed. Stop the daemon, and every standby of it, \
+                and run the command again."
+                    .to_owned()
+            }
+            Self::NoSlot { .. } | Self::FirstStartUnfinished { .. } => {
+                "Run tailwater init, or tailwater run: it makes what is missing.".to_owned()
+            }
+            Self::TakeOverUnfinished { table, .. } => format!(
+                "Run tailwater init --take-over {table} --where … again, with the condition that \
+                 it was begun with: it goes on where it was."
+            ),
             Self::FirstStartRaced { .. } => {
                 "It is looked at again; one of the two goes on.".to_owned()
             }
@@ -284,29 +345,34 @@ impl Failure for Refusal {
                 "Set another postgres.slot, then run tailwater init.".to_owned()
             }
             Self::ForeignSlot { theirs, .. } => format!(
-                "Set another postgres.slot for this source; or, if it was renamed, set source = \
-                 \"{theirs}\" again."
+                "Set another postgres.slot for this source; or, if the source was renamed, run \
+                 tailwater init --adopt-slot, which goes on where \"{theirs}\" stopped; or set \
+                 source = \"{theirs}\" again."
             ),
             Self::CheckpointMissing { slot } => format!(
                 "If the slot was made by hand, run SELECT pg_drop_replication_slot('{slot}') and \
-                 start again. If the checkpoint topic was deleted, its events are on Kafka and the \
-                 position is lost: {}",
-                new_slot_hint(slot)
+                 start again. If the checkpoint topic was deleted, or if the slot is to be gone on \
+                 with as it is, run tailwater init --adopt-slot: everything behind the slot's \
+                 position is published, also what was published before."
             ),
             Self::CheckpointBehindSlot { slot, checkpoint, .. } => format!(
                 "Look with SELECT * FROM pg_replication_slots WHERE slot_name = '{slot}' who else \
                  uses it. What was committed after {checkpoint} and before the slot's position \
-                 is not on Kafka. {}",
-                new_slot_hint(slot)
+                 is not on Kafka, and is not sent any more. If that is accepted, run tailwater \
+                 reset --to-slot, compare the table with the topics, and insert the missing rows \
+                 anew."
             ),
             Self::CheckpointAhead { .. } => "The database was restored from a backup, or it is \
                 another server. Consumers have seen events that it does not hold. If that is \
-                understood, set another postgres.slot and run tailwater init."
+                understood, run tailwater reset --to-slot, which publishes what the database has \
+                from the slot's position on, or tailwater reset --to-now, which goes on with what \
+                is committed from now on."
                 .to_owned(),
             Self::TimelineDiverged { .. } => "Either this server is a former primary: point \
                 postgres.url at the present one. Or a failover lost transactions that are on Kafka \
-                already: compare the tables with the topics, then set another postgres.slot and \
-                run tailwater init."
+                already: compare the tables with the topics, then run tailwater reset --to-slot, \
+                which publishes what the database has from the slot's position on, or tailwater \
+                reset --to-now, which goes on with what is committed from now on."
                 .to_owned(),
             Self::IdentityChanged { key, .. } => format!(
                 "After an upgrade, a restored database or a renamed slot, what was committed in \
@@ -314,10 +380,9 @@ impl Failure for Refusal {
                  second pipeline of the source, run tailwater init; it starts from now on."
             ),
             Self::PublicationMissing { create_sql, .. } => format!(
-                "Set another postgres.slot and run tailwater init: it makes the publication (by \
-                 {create_sql}) and starts from now. {AFTER_ANOTHER_SLOT} To make the publication \
-                 again and start under the same slot is refused too (publication_gap): rows that \
-                 were inserted while it was missing are never sent."
+                "Run {create_sql}; then tailwater reset --to-now: rows that were inserted while it \
+                 was missing are never sent, and what the slot still holds cannot be decoded. \
+                 {AFTER_RESET}"
             ),
             Self::NothingToShow { mend_sql, .. } => format!(
                 "Run {mend_sql} as the owner of the tables, or tailwater init; then events that \
@@ -328,8 +393,12 @@ impl Failure for Refusal {
     }
 }
 
+/// What remains to be done after a loss was accepted.
+pub(super) const AFTER_RESET: &str = "Then start, compare the table with the topics, and insert \
+    the missing rows anew.";
+
 /// What remains to be done after a start from now under another slot.
-pub(super) const AFTER_ANOTHER_SLOT: &str = "Then drop the old slot with SELECT \
+const AFTER_ANOTHER_SLOT: &str = "Then drop the old slot with SELECT \
     pg_drop_replication_slot('<old slot>'), compare the table with the topics, and insert the \
     missing rows anew.";
 
@@ -352,8 +421,7 @@ pub(super) fn not_published(
             let mend = format!(
                 "Run {sql}; or tailwater init, which does it; and start. If rows of {table} were \
                  published before, that start is refused too, because those that were inserted \
-                 meanwhile are never sent: then set another postgres.slot as well and run \
-                 tailwater init, which starts from now. {AFTER_ANOTHER_SLOT}"
+                 meanwhile are never sent: then run tailwater reset --to-slot. {AFTER_RESET}"
             );
             (format!("table {table} is not in it"), mend)
         }

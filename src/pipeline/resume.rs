@@ -1,9 +1,10 @@
 //! Where publishing goes on after a start.
 //!
 //! The slot re-sends everything above `confirmed_flush`, which lies at or below the checkpoint. A
-//! transaction is published already if and only if its commit record begins *below* the checkpoint's
-//! `commit_end_lsn`: the next commit record may begin exactly there. Of the transaction that was
-//! published in part, the first changes are skipped, and their digest must be the one that was kept.
+//! transaction is published already if and only if its commit record begins *below* the
+//! checkpoint's `commit_end_lsn`: the next commit record may begin exactly there. Of the
+//! transaction that was published in part, the first changes are skipped, and their digest must be
+//! the one that was kept.
 //!
 //! What is skipped must be what was published. A transaction that stands where `last` stood but is
 //! another one, or one that stands between `last` and the checkpoint's end, or between that and the
@@ -12,6 +13,10 @@
 //! keepalive from there, before `last` itself came by, where the slot's position says that it must:
 //! what was skipped until then was not what is published. The transaction in progress must come in
 //! any case, because it ends above everything that the slot may forget.
+//!
+//! What `reset --to-now` gave up is skipped without having been seen: the checkpoint says so for as
+//! long as it has no `last`, so that the reset is done with its one record, wherever the slot
+//! stands.
 //!
 //! Another publication than the checkpoint's sends other transactions of the same history: then
 //! `last` need not come, and what comes below the checkpoint need not have come before.
@@ -92,14 +97,15 @@ impl Failure for HistoryError {
         Some(match self {
             Self::Diverged { .. } | Self::Vanished { .. } => {
                 "The database was restored or replaced: what it holds below the checkpoint is not \
-                 what consumers have seen. Compare both, then drop the slot with SELECT \
-                 pg_drop_replication_slot('<slot>'), and start under another postgres.slot with \
-                 tailwater init."
+                 what consumers have seen. Compare both, then run tailwater reset --to-slot, which \
+                 publishes what the database has from the slot's position on, or tailwater reset \
+                 --to-now, which goes on with what is committed from now on."
             }
             Self::TransactionChanged { .. } => {
                 "Nothing of the rest was published. The publication or the database was changed \
                  under a transaction in the middle of being published. Compare the table with the \
-                 topic, then start under another postgres.slot with tailwater init."
+                 topic, then run tailwater reset --replay-transaction, which publishes the \
+                 transaction from its first change as it is now, and doubles what is out of it."
             }
         }
         .to_owned())
@@ -117,11 +123,13 @@ pub(super) struct Resume {
     is_last_due: bool,
     /// The publication is the checkpoint's: it sends what it sent.
     is_same_publication: bool,
+    /// What comes below the checkpoint was given up, without having been seen.
+    is_given_up: bool,
 }
 
 impl Resume {
-    /// Goes on from `checkpoint` with `publication`. The slot begins to send at `confirmed_flush`: a
-    /// transaction whose commit record begins there or later is sent again.
+    /// Goes on from `checkpoint` with `publication`. The slot begins to send at `confirmed_flush`:
+    /// a transaction whose commit record begins there or later is sent again.
     pub(super) fn new(
         checkpoint: &CheckpointRecord,
         confirmed_flush: Option<Lsn>,
@@ -137,6 +145,7 @@ impl Resume {
             in_progress: checkpoint.in_progress,
             is_last_due: is_same_publication && checkpoint.last.is_some_and(is_resent),
             is_same_publication,
+            is_given_up: checkpoint.given_up_from.is_some(),
         }
     }
 
@@ -191,7 +200,8 @@ impl Resume {
                 transaction.xid == last.xid && transaction.committed_at.0 == last.commit_time
             }
             Some(last) if transaction.commit_lsn < last.commit_lsn => true,
-            Some(_) | None => !self.is_same_publication,
+            Some(_) => !self.is_same_publication,
+            None => self.is_given_up || !self.is_same_publication,
         };
         if is_known { Ok(Admission::Skip) } else { Err(self.diverged(transaction)) }
     }
@@ -238,8 +248,14 @@ mod tests {
 
     fn resume(end: u64, last: Option<LastTransaction>, part: Option<InProgress>) -> Resume {
         let commit_end_lsn = EndLsn(commit(end).lsn());
-        let is_same_publication = true;
-        Resume { commit_end_lsn, last, in_progress: part, is_last_due: false, is_same_publication }
+        Resume {
+            commit_end_lsn,
+            last,
+            in_progress: part,
+            is_last_due: false,
+            is_same_publication: true,
+            is_given_up: false,
+        }
     }
 
     fn part() -> InProgress {
@@ -321,6 +337,21 @@ mod tests {
             error.to_string(),
             "transaction 2 at 0/96 is not of the history that was published: the checkpoint ends \
              with no transaction"
+        );
+    }
+
+    #[test]
+    fn what_was_given_up_is_skipped_and_nothing_else_is() {
+        let mut checkpoint = CheckpointRecord::of_first_start(EndLsn(commit(200).lsn()));
+        let resume = |checkpoint: &CheckpointRecord| {
+            Resume::new(checkpoint, Some(commit(100).lsn()), &checkpoint.publication)
+        };
+        assert!(resume(&checkpoint).admit(&transaction(120, 7)).is_err(), "not given up");
+        checkpoint.given_up_from = Some(commit(100).lsn());
+        assert_eq!(resume(&checkpoint).admit(&transaction(199, 7)).expect("up"), Admission::Skip);
+        assert_eq!(
+            resume(&checkpoint).admit(&transaction(200, 8)).expect("on"),
+            Admission::Publish
         );
     }
 

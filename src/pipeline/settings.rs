@@ -32,12 +32,27 @@ pub struct Settings {
     pub retained_wal_bytes_max: Option<u64>,
     /// The outbox tables.
     pub tables: Vec<TableName>,
+    /// How long rows stay in some of them.
+    pub retentions: Vec<Retention>,
     /// How rows become events.
     pub event: event::Settings,
     /// Where events go that cannot be published; none where the first of them stops the daemon.
     pub dead_letters: Option<DeadLetterTopics>,
     /// Where events go.
     pub kafka: KafkaSettings,
+}
+
+/// How long rows stay in an outbox table.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Retention {
+    /// The table.
+    pub table: TableName,
+    /// Its key.
+    pub id: String,
+    /// When a row was made.
+    pub created_at: String,
+    /// Older rows are deleted.
+    pub age: Duration,
 }
 
 /// The part of the Kafka settings that does not depend on the database's identity.

@@ -14,19 +14,23 @@
 
 use std::{collections::BTreeSet, future::Future, time::Duration};
 
-use tokio::{task::spawn_blocking, time::interval};
+use tokio::{
+    task::spawn_blocking,
+    time::{interval, sleep},
+};
 use tracing::{debug, info};
 
 use super::{
     assembler::{Assembler, Bounds, PART_BYTES_AT_LEAST_ONCE},
     continuity, first_start,
-    judgement::{judge_checkpoint, judge_look, judge_slot, judge_source},
+    judgement::{judge_checkpoint, judge_look, judge_slot, judge_source, judge_take_over},
     on_error::OnError,
-    outage::Patience,
+    outage::Outage,
     outbox_tables,
     publication_watch::PublicationWatch,
     refusal::Refusal,
     resume::Resume,
+    retention::{self, RetentionTask},
     settings::{LargeTransactions, Settings},
     shutdown::Shutdown,
     stream_loop::{Limits, StreamLoop},
@@ -137,7 +141,7 @@ impl<'a> Ground<'a> {
         blocking(move || Ok(Kafka::connect(by, cancel)?)).await
     }
 
-    async fn find_slot(&self) -> Result<Option<Slot>, Failed> {
+    pub(super) async fn find_slot(&self) -> Result<Option<Slot>, Failed> {
         let slot = slot::describe(&self.sql, &self.settings.slot).await?;
         if let Some(slot) = &slot {
             judge_slot(self.settings, slot)?;
@@ -146,13 +150,13 @@ impl<'a> Ground<'a> {
     }
 }
 
-/// Runs the start order and returns the loop that publishes. `halt_before` is the transaction that
-/// must not be published.
+/// Runs the start order and returns the loop that publishes, and what deletes old rows beside it.
+/// `halt_before` is the transaction that must not be published.
 pub(super) async fn start(
     settings: &Settings,
     shutdown: &Shutdown,
     halt_before: Option<CommitLsn>,
-) -> Result<StreamLoop<KafkaSink>, Failed> {
+) -> Result<(StreamLoop<KafkaSink>, Option<RetentionTask>), Failed> {
     let TakenOver { stream, kafka, sql, checkpoint, resume, mapping } =
         take_over(settings, shutdown, Purpose::Run).await?;
     info!(
@@ -162,6 +166,7 @@ pub(super) async fn start(
         "publishing"
     );
     let watch = PublicationWatch::start(settings.clone(), sql, checkpoint.publication.clone());
+    let retention = RetentionTask::start(settings, &checkpoint);
     let tracker = Tracker::new(&checkpoint);
     let bounds = Bounds {
         transaction_bytes: match (settings.kafka.delivery, settings.kafka.large_transactions) {
@@ -174,7 +179,9 @@ pub(super) async fn start(
     let on_error = OnError::of(settings.dead_letters.clone());
     let assembler = Assembler::new(mapping, resume, checkpoint, bounds, on_error);
     let limits = Limits { halt_before, outage_grace: settings.kafka.outage_grace };
-    Ok(StreamLoop::new(stream, assembler, tracker, kafka.into_sink()?, watch, limits))
+    let sink = kafka.into_sink()?;
+    let stream_loop = StreamLoop::new(stream, assembler, tracker, sink, watch, limits);
+    Ok((stream_loop, retention))
 }
 
 /// Steps 0 to 4, and the first checkpoint where there is none.
@@ -194,6 +201,7 @@ pub(super) async fn take_over(
         continuity::judge_before_change(settings, &ground.sql, before).await??;
     }
     outbox_tables::check(settings, &ground.sql).await??;
+    retention::check(settings, &ground.sql).await?;
     if slot.is_none() || purpose == Purpose::Init {
         check_tables(&ground).await?;
         first_start::ensure_publication(settings, &ground.sql).await?;
@@ -207,8 +215,9 @@ pub(super) async fn take_over(
 
     let mut stream = take_slot(settings, replication).await?;
     let fencing = fence_and_read(kafka, ground.key.clone(), settings.source.clone());
-    let (kafka, look) = stay_alive(&mut stream, settings.kafka.outage_grace, fencing).await?;
+    let (kafka, look) = await_kafka(&mut stream, settings.kafka.outage_grace, fencing).await?;
     judge_source(settings, &look)?;
+    judge_take_over(settings, &look)?;
     let slot = slot::describe(&ground.sql, &settings.slot).await?;
     let confirmed_flush = slot.and_then(|slot| slot.confirmed_flush);
     let (kafka, checkpoint, resume) = match (look.checkpoint, confirmed_flush) {
@@ -217,14 +226,18 @@ pub(super) async fn take_over(
             let (before, sql) = (&checkpoint.publication, &ground.sql);
             continuity::judge(settings, sql, before, &fingerprint).await??;
             continuity::warn_if_altered(before, &fingerprint);
-            let (checkpoint, resume) = go_on(&ground, checkpoint, confirmed_flush, fingerprint);
+            let (mut checkpoint, resume) = go_on(&ground, checkpoint, confirmed_flush, fingerprint);
+            if checkpoint.begun_at.is_none() {
+                checkpoint.begun_at = Some(catalog::now(&ground.sql).await?);
+            }
             (kafka, checkpoint, resume)
         }
         (None, Some(position)) if look.intent.is_some() => {
             let identity = &ground.server.identity;
-            let first = first_start::checkpoint(settings, identity, position, fingerprint);
+            let now = catalog::now(&ground.sql).await?;
+            let first = first_start::checkpoint(settings, identity, position, fingerprint, now);
             let writing = write_checkpoint(kafka, &ground.key, &first);
-            let kafka = stay_alive(&mut stream, settings.kafka.outage_grace, writing).await?;
+            let kafka = await_kafka(&mut stream, settings.kafka.outage_grace, writing).await?;
             let resume = Resume::new(&first, confirmed_flush, &first.publication);
             (kafka, first, resume)
         }
@@ -305,7 +318,7 @@ pub(super) async fn identify(replication: &mut Connection) -> Result<Server, Fai
 /// Step 0 on Kafka's side. A checkpoint that hides behind another pipeline's open transaction is
 /// waited for where something is to be made: it decides whether this is a first start, and what
 /// `init` must not paper over.
-async fn look(ground: &Ground<'_>, must_be_sure: bool) -> Result<(Kafka, Look), Failed> {
+pub(super) async fn look(ground: &Ground<'_>, must_be_sure: bool) -> Result<(Kafka, Look), Failed> {
     let kafka = ground.connect_kafka().await?;
     let (key, source) = (ground.key.clone(), ground.settings.source.clone());
     let topics = ground.settings.known_topics();
@@ -366,7 +379,7 @@ pub(super) async fn check_table(
 }
 
 /// Step 1.
-async fn take_slot(
+pub(super) async fn take_slot(
     settings: &Settings,
     replication: Connection,
 ) -> Result<ReplicationStream, Failed> {
@@ -380,7 +393,7 @@ async fn take_slot(
 }
 
 /// Steps 2 and 3.
-async fn fence_and_read(
+pub(super) async fn fence_and_read(
     mut kafka: Kafka,
     key: CheckpointKey,
     source: String,
@@ -394,7 +407,7 @@ async fn fence_and_read(
 }
 
 /// The first checkpoint, in a Kafka transaction of its own.
-async fn write_checkpoint(
+pub(super) async fn write_checkpoint(
     mut kafka: Kafka,
     key: &CheckpointKey,
     checkpoint: &CheckpointRecord,
@@ -410,22 +423,31 @@ async fn write_checkpoint(
 
 /// Waits for what Kafka does while the server hears from us, for as long as an outage may hold the
 /// slot. Nothing is read meanwhile, and flush 0/0 moves nothing.
-async fn stay_alive<T>(
+pub(super) async fn await_kafka<T>(
     stream: &mut ReplicationStream,
     outage_grace: Duration,
     work: impl Future<Output = Result<T, Failed>>,
 ) -> Result<T, Failed> {
+    tokio::select! {
+        biased;
+        done = stay_alive(stream, work) => done,
+        () = sleep(outage_grace) => Err(Outage { grace: outage_grace }.into()),
+    }
+}
+
+/// Waits for `work` while the server hears from us. Nothing is read meanwhile, and flush 0/0 moves
+/// nothing.
+pub(super) async fn stay_alive<T>(
+    stream: &mut ReplicationStream,
+    work: impl Future<Output = Result<T, Failed>>,
+) -> Result<T, Failed> {
     let mut ticks = interval(STATUS_INTERVAL);
-    let mut patience = Patience::new(outage_grace);
     tokio::pin!(work);
     loop {
         tokio::select! {
             biased;
             done = &mut work => return done,
-            _ = ticks.tick() => {
-                patience.observe(true, 0)?;
-                stream.send_status(None, None, false).await?;
-            }
+            _ = ticks.tick() => stream.send_status(None, None, false).await?,
         }
     }
 }

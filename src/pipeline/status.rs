@@ -88,6 +88,8 @@ pub struct Status {
     pub commit_end_lsn: Option<Lsn>,
     /// When the checkpoint was written.
     pub checkpoint_written_at: Option<String>,
+    /// The table whose take-over from a poller is not finished: until then nothing else starts.
+    pub unfinished_take_over: Option<String>,
     /// Why Kafka could not be asked.
     pub kafka_error: Option<String>,
 }
@@ -143,6 +145,8 @@ fn judge(settings: &Settings, findings: Findings, now: PgTimestamp) -> Status {
     let last = look.checkpoint.as_ref().and_then(|record| record.last);
     let age = last.map(|last| last.age_seconds(now));
     let lag_seconds = if lag_bytes == Some(0) { Some(0.) } else { age };
+    let due = look.intent.as_ref().and_then(|intent| intent.snapshots.first().cloned());
+    let unfinished_take_over = due.filter(|_| look.checkpoint.is_none());
     let invalidation = slot.as_ref().and_then(Slot::invalidation);
     let state = match (&slot, &holder) {
         (None, _) if look.checkpoint.is_some() => State::SlotLost,
@@ -174,6 +178,7 @@ fn judge(settings: &Settings, findings: Findings, now: PgTimestamp) -> Status {
         confirmed_flush_lsn,
         commit_end_lsn: look.checkpoint.as_ref().map(|record| record.commit_end_lsn.lsn()),
         checkpoint_written_at: look.checkpoint.map(|record| record.written_at),
+        unfinished_take_over,
         kafka_error,
     }
 }

@@ -98,10 +98,11 @@ async fn attempt(settings: &Settings, shutdown: &mut Shutdown, carried: &mut Car
         () = shutdown.requested() => return Verdict::Stopped,
         started = start::start(settings, &waiting, halt_before) => started,
     };
-    let stream_loop = match started {
-        Ok(stream_loop) => {
+    // Old rows are deleted for as long as the attempt lasts.
+    let (stream_loop, _retention) = match started {
+        Ok(started) => {
             carried.fenced = None;
-            stream_loop
+            started
         }
         Err(failure) if standby::is_due(&*failure) => {
             return stand_by(settings, shutdown, carried).await;

@@ -9,7 +9,7 @@
 //! Rows are judged, not descriptions: those of transactions that are published already come again
 //! under names of then.
 
-use super::{continuity::missing_rows_hint, refusal::Refusal};
+use super::{continuity::undecodable_rows_hint, refusal::Refusal};
 use crate::{
     change::{Relation, RelationId},
     checkpoint::Fingerprint,
@@ -49,7 +49,7 @@ impl TableIdentities {
                  renamed or replaced for a while",
                 relation.id
             ),
-            mend: missing_rows_hint(name),
+            mend: undecodable_rows_hint(name),
         };
         self.displaced.push((relation.id, refusal));
     }

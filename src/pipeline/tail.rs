@@ -26,7 +26,7 @@ use super::{
 use crate::{
     checkpoint::Tracker,
     event::outbox::PayloadForm,
-    postgres::{SlotName, publication},
+    postgres::{SlotName, catalog, publication},
     sink::stdout::{StdoutError, StdoutSink, Style},
 };
 
@@ -89,8 +89,9 @@ async fn start(
     info!(publication = %settings.publication, %position, "showing what is committed from here on");
 
     let Ground { sql, server, .. } = ground;
+    let now = catalog::now(&sql).await?;
     let watch = PublicationWatch::start(settings.clone(), sql, fingerprint.clone());
-    let from = first_start::checkpoint(settings, &server.identity, position, fingerprint);
+    let from = first_start::checkpoint(settings, &server.identity, position, fingerprint, now);
     let resume = Resume::new(&from, Some(position), &from.publication);
     let tracker = Tracker::new(&from);
     let assembler = Assembler::new(mapping, resume, from, BOUNDS, OnError::Tell);

@@ -21,6 +21,8 @@ pub struct Table {
     pub columns: Vec<TableColumn>,
     /// Columns that it has and no change carries.
     pub withheld: Vec<WithheldColumn>,
+    /// The publication's condition for its rows.
+    pub row_filter: Option<String>,
 }
 
 /// A column that is delivered.
@@ -69,6 +71,37 @@ pub async fn encoding(sql: &Sql) -> Result<String, PostgresError> {
     const SQL: &str = "SELECT current_setting('server_encoding')";
     let rows = sql.rows("ask for the database's encoding", SQL, &[]).await?;
     rows.first().map(|row| row.get(0)).ok_or_else(|| no_row("the database's encoding"))
+}
+
+/// The server's clock, RFC 3339 in UTC.
+///
+/// # Errors
+/// Where the connection breaks.
+pub async fn now(sql: &Sql) -> Result<String, PostgresError> {
+    const SQL: &str = "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', \
+        'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";
+    let rows = sql.rows("ask for the server's time", SQL, &[]).await?;
+    rows.first().map(|row| row.get(0)).ok_or_else(|| no_row("the server's time"))
+}
+
+/// The type of a column, of the base type where that is a domain; none where there is no such
+/// column.
+///
+/// # Errors
+/// Where the connection breaks.
+pub async fn column_type(
+    sql: &Sql,
+    table: &TableName,
+    column: &str,
+) -> Result<Option<Oid>, PostgresError> {
+    const SQL: &str = "SELECT coalesce(nullif(t.typbasetype, 0), t.oid) \
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+        JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
+        JOIN pg_type t ON t.oid = a.atttypid \
+        WHERE n.nspname = $1 AND c.relname = $2 AND a.attname = $3";
+    let action = format!("look up column {column} of table {table}");
+    let rows = sql.rows(&action, SQL, &[&table.schema, &table.name, &column]).await?;
+    Ok(rows.first().map(|row| Oid(row.get(0))))
 }
 
 /// Where the flushed WAL of a primary ends.
@@ -149,7 +182,8 @@ pub async fn published_table(
         name: attribute.name.clone(),
         mend: attribute.mend(publication, name, &listed),
     });
-    Ok(Some(Table { columns: columns.collect(), withheld: withheld.collect() }))
+    let row_filter = attributes.iter().find_map(|attribute| attribute.row_filter.clone());
+    Ok(Some(Table { columns: columns.collect(), withheld: withheld.collect(), row_filter }))
 }
 
 /// A column as the catalog and the publication describe it.

@@ -352,10 +352,9 @@ impl Cause {
             }
             Self::PublicationMissing => {
                 "The publication was dropped, or made after the slot's position: changes made \
-                 while it was missing cannot be decoded, and making it again does not help this \
-                 slot. Set another postgres.slot and run tailwater init, which makes the \
-                 publication and starts from now; then drop the old slot (SELECT \
-                 pg_drop_replication_slot('<old slot>')), compare the tables with the topics, and \
+                 while it was missing cannot be decoded, and making it again does not help by \
+                 itself. Make it where it is missing (tailwater init --print-sql prints the SQL), \
+                 run tailwater reset --to-now, start, compare the tables with the topics, and \
                  insert the missing rows anew."
             }
             Self::WalLevel => {

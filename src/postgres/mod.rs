@@ -20,8 +20,12 @@ pub mod pgoutput;
 pub mod publication;
 // The walsender's commands and the CopyBoth stream.
 pub mod replication;
+// Old rows of a table.
+pub mod old_rows;
 // Replication slots.
 pub mod slot;
+// Rows of a table under one snapshot.
+pub mod snapshot;
 // The ordinary SQL connection.
 pub mod sql;
 // Begin … Commit: every change gets its transaction and ordinal.

@@ -4,6 +4,11 @@ use std::{fmt, iter::once, path::PathBuf};
 
 use super::Encryption;
 
+/// The forms of values, pinned (reference manual, runtime-config-client): a row's text must not
+/// depend on the role's or the database's settings. Settings of the startup message win over them.
+pub(super) const VALUE_OPTIONS: &str = "-c datestyle=ISO -c intervalstyle=postgres \
+    -c extra_float_digits=3 -c timezone=UTC -c bytea_output=hex -c lc_monetary=C";
+
 /// A text that is never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::{PostgresError, SlotName, sql::Sql};
-use crate::lsn::Lsn;
+use crate::lsn::{EndLsn, Lsn};
 
 /// A slot.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -139,6 +139,19 @@ pub async fn describe(sql: &Sql, slot: &SlotName) -> Result<Option<Slot>, Postgr
         wal_status: row.get(4),
         invalidation_reason: row.get(5),
     }))
+}
+
+/// Moves a slot that nobody holds up to a position; one that is past it stays where it is.
+///
+/// # Errors
+/// Where somebody holds it (55006), or the connection breaks.
+pub async fn advance(sql: &Sql, slot: &SlotName, to: EndLsn) -> Result<(), PostgresError> {
+    // The server refuses to go back.
+    const SQL: &str = "SELECT CASE WHEN confirmed_flush_lsn < $2::text::pg_lsn \
+        THEN (pg_replication_slot_advance(slot_name, $2::text::pg_lsn)).end_lsn::text END \
+        FROM pg_replication_slots WHERE slot_name = $1";
+    let action = format!("advance replication slot \"{slot}\" to {to}");
+    sql.rows(&action, SQL, &[&slot.as_str(), &to.to_string()]).await.map(drop)
 }
 
 /// Transactions that a slot's creation waits for: every one, in any database, that has written.

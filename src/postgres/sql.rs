@@ -10,7 +10,7 @@ use std::{
 
 use tokio::{task::JoinHandle, time::timeout};
 use tokio_postgres::{
-    Client, Config, Connection, Row, config,
+    Client, Config, Connection, Row, SimpleQueryStream, config,
     tls::{self, TlsConnect},
     types::ToSql,
 };
@@ -26,8 +26,11 @@ use super::{
 /// error and not as silence.
 const SESSION_OPTIONS: &str = "-c statement_timeout=30s -c lock_timeout=10s -c timezone=UTC";
 
-/// How long a statement's answer is waited for: longer than the server takes to give up, so that
+/// How much longer a statement's answer is waited for than the server takes to give up, so that
 /// only a connection that leads nowhere comes to it.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+
+/// How long a statement's answer is waited for, unless it is one that takes long.
 const STATEMENT_MAX: Duration = Duration::from_secs(35);
 
 /// A connected client. Dropping it closes the connection.
@@ -44,12 +47,20 @@ impl Sql {
     /// # Errors
     /// Where the server is not there, refuses, or does not answer within 10 s.
     pub async fn connect(settings: &Settings) -> Result<Self, PostgresError> {
+        Self::connect_with(settings, SESSION_OPTIONS).await
+    }
+
+    /// Connects with other settings of the session.
+    pub(super) async fn connect_with(
+        settings: &Settings,
+        options: &str,
+    ) -> Result<Self, PostgresError> {
         let mut config = Config::new();
         config
             .user(&settings.user)
             .dbname(&settings.database)
             .application_name(&settings.application_name)
-            .options(SESSION_OPTIONS)
+            .options(options)
             .channel_binding(match settings.encryption.channel_binding {
                 ChannelBinding::Disable => config::ChannelBinding::Disable,
                 ChannelBinding::Prefer => config::ChannelBinding::Prefer,
@@ -72,6 +83,17 @@ impl Sql {
             }
         });
         Ok(Self { client, driver, statement_max: STATEMENT_MAX })
+    }
+
+    /// The same connection, whose statements may take longer.
+    ///
+    /// # Errors
+    /// Where the connection breaks.
+    pub async fn with_statement_max(mut self, most: Duration) -> Result<Self, PostgresError> {
+        let sql = format!("SET statement_timeout = '{}s'", most.as_secs());
+        self.execute("give statements more time", &sql).await?;
+        self.statement_max = most + ANSWER_MAX;
+        Ok(self)
     }
 
     /// Whether the connection is gone.
@@ -98,6 +120,15 @@ impl Sql {
     /// Where the server refuses it, the connection breaks, or nothing comes for 35 s.
     pub async fn execute(&self, action: &str, sql: &str) -> Result<(), PostgresError> {
         self.bounded(action, self.client.batch_execute(sql)).await
+    }
+
+    /// Begins a query whose rows come one by one, each value as its text.
+    pub(super) async fn simple_query(
+        &self,
+        action: &str,
+        sql: &str,
+    ) -> Result<SimpleQueryStream, PostgresError> {
+        self.bounded(action, self.client.simple_query_raw(sql)).await
     }
 
     async fn bounded<T>(

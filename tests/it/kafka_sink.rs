@@ -201,6 +201,7 @@ fn record(scene: &Scene, position: u64) -> CheckpointRecord {
         commit_end_lsn: EndLsn(Lsn::from_wire(position).expect("a position")),
         last: None,
         in_progress: None,
+        given_up_from: None,
         publication: Fingerprint {
             name: "tailwater".to_owned(),
             oid: serde_json::from_str("16400").expect("an OID"),
@@ -208,6 +209,7 @@ fn record(scene: &Scene, position: u64) -> CheckpointRecord {
             altered_by: None,
             tables: BTreeMap::new(),
         },
+        begun_at: None,
         written_at: "2026-01-01T00:00:00Z".to_owned(),
     }
 }

@@ -1,5 +1,6 @@
 //! Tests against real servers: PostgreSQL and Apache Kafka, each test with what it may break.
 
+mod adoption;
 mod architecture;
 mod at_least_once;
 mod check;
@@ -12,6 +13,7 @@ mod exactly_once;
 mod example;
 mod faults;
 mod first_requests;
+mod from_a_poller;
 mod golden;
 mod harness;
 mod hosts;
@@ -24,6 +26,8 @@ mod outages;
 mod packaging;
 mod partitioners;
 mod refusals;
+mod resets;
+mod retention;
 mod schema;
 mod secrets;
 mod stalls;
@@ -32,6 +36,7 @@ mod starts;
 mod status;
 mod support;
 mod tail;
+mod take_over;
 mod tls;
 mod versions;
 mod workload;

@@ -13,6 +13,7 @@ use crate::{
         error::PostgresError,
         login::{LoggedIn, log_in},
         name::{quote_identifier, quote_literal},
+        settings::VALUE_OPTIONS,
         wire::{Authentication, Binding, Channel, Row, Socket},
     },
 };
@@ -20,16 +21,29 @@ use crate::{
 /// What a plain command may take: the server answers these from memory.
 const COMMAND_MAX: Duration = Duration::from_secs(30);
 
-/// The forms of values, pinned (reference manual, runtime-config-client): a row's text must not
-/// depend on the role's or the database's settings. Settings of the startup message win over them.
-///
-/// So are two that are not about values. PostgreSQL 18 tells only by a WARNING that a publication is
+/// Pinned like the forms of values. PostgreSQL 18 tells only by a WARNING that a publication is
 /// missing in the log. And a server with a short `wal_sender_timeout` would end a connection that
 /// waits behind back-pressure, one with none would keep a slot of ours busy after we are gone; the
 /// pauses between our status updates are made for 60 s.
-const SESSION_OPTIONS: &str = "-c datestyle=ISO -c intervalstyle=postgres \
-    -c extra_float_digits=3 -c timezone=UTC -c bytea_output=hex -c lc_monetary=C \
-    -c client_min_messages=notice -c wal_sender_timeout=60s";
+const SESSION_OPTIONS: &str = "-c client_min_messages=notice -c wal_sender_timeout=60s";
+
+/// Whether a slot is created with a snapshot that others can read under.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SlotSnapshot {
+    /// No.
+    None,
+    /// Yes: it holds until the connection's next command.
+    Exported,
+}
+
+/// A slot that was just created.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CreatedSlot {
+    /// What was committed below is not in its stream, and is in its snapshot.
+    pub consistent_point: EndLsn,
+    /// The name of the exported snapshot, where one was asked for.
+    pub snapshot: Option<String>,
+}
 
 /// What a temporary slot's creation needs: no bound on its wait, whatever the role's settings, and a
 /// server that notices when nobody waits any more.
@@ -66,6 +80,7 @@ impl Connection {
     /// # Errors
     /// Where the server is not there, refuses, or does not answer within 10 s.
     pub async fn connect(settings: &Settings) -> Result<Self, PostgresError> {
+        let options = &format!("{VALUE_OPTIONS} {SESSION_OPTIONS}");
         let greet = |socket: Socket| async move {
             let parameters = [
                 ("user", settings.user.as_str()),
@@ -73,7 +88,7 @@ impl Connection {
                 ("replication", "database"),
                 ("client_encoding", "UTF8"),
                 ("application_name", settings.application_name.as_str()),
-                ("options", SESSION_OPTIONS),
+                ("options", options.as_str()),
             ];
             let policy = settings.encryption.channel_binding;
             let binding = Binding { policy, end_point: socket.end_point() };
@@ -132,7 +147,7 @@ impl Connection {
         TimelineHistory::parse(value(&row, 1, action)?)
     }
 
-    /// Creates a pgoutput slot and returns its consistent point. Waits, without a bound, until every
+    /// Creates a pgoutput slot. Waits, without a bound, until every
     /// transaction that is open anywhere in the cluster has ended. The old keywords are spoken by
     /// every version; `failover` exists from 17 on and is left out below.
     ///
@@ -142,19 +157,27 @@ impl Connection {
         &mut self,
         slot: &SlotName,
         failover: bool,
-    ) -> Result<EndLsn, PostgresError> {
+        snapshot: SlotSnapshot,
+    ) -> Result<CreatedSlot, PostgresError> {
         let name = quote_identifier(slot.as_str());
+        let (value, keyword) = match snapshot {
+            SlotSnapshot::None => ("nothing", "NOEXPORT_SNAPSHOT"),
+            SlotSnapshot::Exported => ("export", "EXPORT_SNAPSHOT"),
+        };
         let sql = if failover && self.major_version() >= 17 {
             format!(
-                "CREATE_REPLICATION_SLOT {name} LOGICAL pgoutput (SNAPSHOT 'nothing', FAILOVER)"
+                "CREATE_REPLICATION_SLOT {name} LOGICAL pgoutput (SNAPSHOT '{value}', FAILOVER)"
             )
         } else {
-            format!("CREATE_REPLICATION_SLOT {name} LOGICAL pgoutput NOEXPORT_SNAPSHOT")
+            format!("CREATE_REPLICATION_SLOT {name} LOGICAL pgoutput {keyword}")
         };
         let action = format!("create replication slot \"{slot}\"");
         let rows = self.channel.query(&sql, &action).await?;
         let row = first(rows, &action)?;
-        Ok(EndLsn(parsed(&row, 1, &action)?))
+        Ok(CreatedSlot {
+            consistent_point: EndLsn(parsed(&row, 1, &action)?),
+            snapshot: row.into_iter().nth(2).flatten(),
+        })
     }
 
     /// Creates a temporary pgoutput slot, which ends with this connection, and returns its position.

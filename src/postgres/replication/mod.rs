@@ -14,7 +14,7 @@ mod history;
 mod pacing;
 mod stream;
 
-pub use connection::{Connection, SystemIdentity};
+pub use connection::{Connection, CreatedSlot, SlotSnapshot, SystemIdentity};
 pub use history::TimelineHistory;
 #[cfg(test)]
 pub(crate) use stream::tests as scripted;

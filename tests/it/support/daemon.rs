@@ -1,8 +1,11 @@
 //! `tailwater` as its users have it: a process.
 
 use std::{
+    fs::File,
+    io::Write as _,
+    os::fd::{FromRawFd as _, OwnedFd},
     process::{Child, Command, Stdio},
-    thread,
+    ptr, thread,
     time::Duration,
 };
 
@@ -49,6 +52,30 @@ pub fn run(arguments: &[&str], settings: &SettingsFile) -> Ended {
     Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
+/// Runs a command to its end, whose standard input is a terminal that somebody types into.
+pub fn run_on_terminal(arguments: &[&str], settings: &SettingsFile, typed: &str) -> Ended {
+    let (mut keyboard, terminal) = terminal();
+    keyboard.write_all(typed.as_bytes()).expect("typed");
+    let mut command = command(arguments, settings);
+    command.stdin(Stdio::from(terminal));
+    let output = command.output().expect("tailwater starts");
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+/// A terminal: the side that somebody types into, and the side that a program reads.
+fn terminal() -> (File, OwnedFd) {
+    let (mut keyboard, mut terminal) = (-1, -1);
+    let nothing = ptr::null_mut();
+    // SAFETY: two descriptors are written, and null asks for no name and says no settings.
+    let status = unsafe {
+        libc::openpty(&raw mut keyboard, &raw mut terminal, nothing, ptr::null(), ptr::null())
+    };
+    assert_eq!(status, 0, "a terminal");
+    // SAFETY: both were opened just now, and are nobody else's.
+    unsafe { (File::from_raw_fd(keyboard), OwnedFd::from_raw_fd(terminal)) }
+}
+
 /// `tailwater run`. Killed when dropped.
 pub struct Daemon {
     child: Child,
@@ -63,7 +90,12 @@ impl Daemon {
 
     /// Starts another command, to be signalled meanwhile.
     pub fn start_as(subcommand: &str, settings: &SettingsFile) -> Self {
-        let mut command = command(&[subcommand], settings);
+        Self::start_with(&[subcommand], settings)
+    }
+
+    /// Starts a command with its options, to be signalled meanwhile.
+    pub fn start_with(arguments: &[&str], settings: &SettingsFile) -> Self {
+        let mut command = command(arguments, settings);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = process::spawn(command);
         let stderr = Words::of(child.stderr.take().expect("a pipe"));
@@ -102,6 +134,15 @@ impl Daemon {
         self.assert_small();
         process::kill_family(&mut self.child);
         self.ended(None)
+    }
+
+    /// `kill -9` of a command, which may have ended by itself.
+    pub fn kill_command(mut self) -> Ended {
+        if self.is_running() {
+            process::kill_family(&mut self.child);
+        }
+        let code = self.child.wait().ok().and_then(|status| status.code());
+        self.ended(code)
     }
 
     /// `kill -9`, and another one in its place.

@@ -139,6 +139,12 @@ pub fn high_watermarks(brokers: &str, topic: &str) -> Vec<i64> {
     all.into_iter().map(|(_, high)| high).collect()
 }
 
+/// Where each partition of a topic ends for those who read what is committed.
+pub fn last_stable_offsets(brokers: &str, topic: &str) -> Vec<i64> {
+    let all = watermarks(&consumer(brokers, "read_committed"), topic);
+    all.into_iter().map(|(_, stable)| stable).collect()
+}
+
 /// Where each partition of a topic begins and ends. The leader of a topic that was just made, or of
 /// a broker that was just restarted, may not know yet that it is one.
 fn watermarks(consumer: &BaseConsumer, topic: &str) -> Vec<(i64, i64)> {

@@ -1,0 +1,281 @@
+//! Rows into Kafka transactions, each with the record of how far it is.
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::time::{Interval, interval};
+use tracing::info;
+
+use super::{super::start::Failed, error::TakeOverError, streamed::StreamedRows};
+use crate::{
+    change::{PgTimestamp, RelationId, Transaction, Tuple, ValueSlot},
+    checkpoint::{Published, RowPlace, TakeOver},
+    encode::Encoder,
+    event::{EventError, Mapping},
+    postgres::{
+        TableName,
+        replication::ReplicationStream,
+        snapshot::{Row, Rows},
+    },
+    sink::{Batch, Checkpoint, Cut, CutSequence, Report, Sink as _, Urgency, kafka::KafkaSink},
+};
+
+/// A batch is handed over, and may be committed, when it holds this many bytes.
+const BATCH_BYTES: usize = 512 << 10;
+
+/// How many batches there are: enough for one to be filled while others are produced and committed.
+const BATCHES: usize = 5;
+
+/// How often the server hears from us.
+const STATUS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often it is said how far it is.
+const WORD_INTERVAL: Duration = Duration::from_secs(2);
+
+/// What the rows become.
+pub(super) struct Target {
+    pub(super) table: TableName,
+    pub(super) relation: RelationId,
+    pub(super) mapping: Mapping,
+    /// The consistent point, as the position of every row.
+    pub(super) place: Transaction,
+    /// The timeline of the consistent point.
+    pub(super) timeline: u32,
+    /// The key of the take-over's record.
+    pub(super) key: String,
+    /// How many columns a row has.
+    pub(super) columns: usize,
+}
+
+/// Publishes rows in order. Dropped, it leaves an open Kafka transaction that is aborted.
+pub(super) struct Publisher {
+    target: Target,
+    encoder: Encoder,
+    sink: KafkaSink,
+    key: Arc<str>,
+    record: TakeOver,
+    current: Batch,
+    free: Vec<Batch>,
+    next: CutSequence,
+    /// Cuts that were not reported, oldest first.
+    in_flight: VecDeque<CutSequence>,
+    frame: Vec<u8>,
+    slots: Vec<ValueSlot>,
+    meter: Meter,
+    ticks: Interval,
+}
+
+impl Publisher {
+    /// Goes on from `record`; `waiting` rows are to come.
+    pub(super) fn new(
+        target: Target,
+        record: TakeOver,
+        sink: KafkaSink,
+        record_bytes_max: usize,
+        waiting: u64,
+    ) -> Self {
+        Self {
+            key: target.key.as_str().into(),
+            target,
+            encoder: Encoder::new(record_bytes_max),
+            sink,
+            record,
+            current: Batch::default(),
+            free: (1..BATCHES).map(|_| Batch::default()).collect(),
+            next: CutSequence(1),
+            in_flight: VecDeque::new(),
+            frame: Vec::new(),
+            slots: Vec::new(),
+            meter: Meter { waiting, passed: 0, since: Instant::now(), said_at: Instant::now() },
+            ticks: interval(STATUS_INTERVAL),
+        }
+    }
+
+    /// Publishes all rows but those that the stream brings. How many are published, those of
+    /// earlier attempts included.
+    ///
+    /// # Errors
+    /// Where a row cannot be an event: everything before it is published then. And where a server
+    /// does not do its part.
+    pub(super) async fn publish(
+        &mut self,
+        stream: &mut ReplicationStream,
+        mut rows: Rows,
+        streamed: &StreamedRows,
+    ) -> Result<u64, Failed> {
+        let mut unfit = None;
+        while unfit.is_none() {
+            let has_room = !self.free.is_empty();
+            tokio::select! {
+                biased;
+                report = self.sink.next_report() => self.on_report(report)?,
+                _ = self.ticks.tick() => {
+                    stream.send_status(None, None, false).await?;
+                    self.meter.say(&self.target.table);
+                }
+                row = rows.next(), if has_room => match row? {
+                    Some(row) => unfit = self.take(&row, streamed).err(),
+                    None => break,
+                },
+            }
+        }
+        self.cut(Urgency::Now);
+        self.settle(stream).await?;
+        match unfit {
+            Some(failure) => Err(failure),
+            None => Ok(self.record.published.as_ref().map_or(0, |published| published.rows)),
+        }
+    }
+
+    /// Ends the take-over: the first checkpoint, in a Kafka transaction behind all rows.
+    ///
+    /// # Errors
+    /// Where Kafka does not do its part.
+    pub(super) async fn end(
+        mut self,
+        stream: &mut ReplicationStream,
+        checkpoint: Checkpoint,
+    ) -> Result<(), Failed> {
+        self.hand_over(checkpoint, Urgency::Now);
+        self.settle(stream).await?;
+        // Committed: who takes our place now reads it.
+        drop(self.sink.close().await);
+        Ok(())
+    }
+
+    fn take(&mut self, row: &Row, streamed: &StreamedRows) -> Result<(), Failed> {
+        self.meter.passed += 1;
+        let id = row.id()?.unwrap_or_default();
+        if streamed.contain(id) {
+            return Ok(());
+        }
+        self.read_values(row)?;
+        let Self { target, encoder, current, frame, slots, .. } = self;
+        target.mapping.begin();
+        target.place.committed_at = PgTimestamp::now();
+        let tuple = Tuple::new(frame, slots);
+        let mapped = target.mapping.insert(target.relation, tuple, &target.place);
+        let event = mapped.map_err(|error| unfit(&target.table, id, error))?;
+        if let Some(event) = event {
+            encoder.encode_snapshot(&event, &target.place, current)?;
+        }
+        let last = RowPlace { created_at: row.created_at()?.map(str::to_owned), id: id.to_owned() };
+        let rows = self.record.published.as_ref().map_or(0, |published| published.rows);
+        self.record.published = Some(Published {
+            consistent_lsn: crate::lsn::EndLsn(self.target.place.commit_lsn.lsn()),
+            timeline: self.target.timeline,
+            last,
+            rows: rows + 1,
+        });
+        if self.current.bytes() >= BATCH_BYTES {
+            self.cut(Urgency::Group);
+        }
+        Ok(())
+    }
+
+    /// The row's values as a tuple of the stream has them.
+    fn read_values(&mut self, row: &Row) -> Result<(), Failed> {
+        self.frame.clear();
+        self.slots.clear();
+        for index in 0..self.target.columns {
+            let place = |length| u32::try_from(length).expect("a row has less than 1 GiB");
+            self.slots.push(match row.value(index)? {
+                Some(text) => {
+                    let start = place(self.frame.len());
+                    self.frame.extend_from_slice(text.as_bytes());
+                    ValueSlot::Text { start, length: place(text.len()) }
+                }
+                None => ValueSlot::Null,
+            });
+        }
+        Ok(())
+    }
+
+    /// The batch, with the record of how far it goes.
+    fn cut(&mut self, urgency: Urgency) {
+        if self.current.records().is_empty() {
+            return;
+        }
+        self.record.written_at = jiff::Timestamp::now().to_string();
+        let value = serde_json::to_vec(&self.record).expect("texts and numbers always encode");
+        self.hand_over(Checkpoint { key: Arc::clone(&self.key), value }, urgency);
+    }
+
+    fn hand_over(&mut self, checkpoint: Checkpoint, urgency: Urgency) {
+        let sequence = self.next;
+        self.next = CutSequence(sequence.0 + 1);
+        self.current.set_cut(Cut { sequence, checkpoint, urgency });
+        let next = self.free.pop().unwrap_or_default();
+        self.sink.send(std::mem::replace(&mut self.current, next));
+        self.in_flight.push_back(sequence);
+    }
+
+    fn on_report(&mut self, report: Report) -> Result<(), Failed> {
+        match report {
+            Report::Delivered(sequence) => {
+                self.in_flight.retain(|oldest| *oldest > sequence);
+            }
+            Report::Emptied(mut batch) => {
+                batch.clear(2 * BATCH_BYTES);
+                if self.free.len() < BATCHES {
+                    self.free.push(batch);
+                }
+            }
+            Report::LastCall => self.sink.go_on(),
+            Report::Refused { failure, .. } | Report::Failed(failure) => return Err(failure),
+        }
+        Ok(())
+    }
+
+    /// Waits until everything that was handed over is committed.
+    async fn settle(&mut self, stream: &mut ReplicationStream) -> Result<(), Failed> {
+        while !self.in_flight.is_empty() {
+            tokio::select! {
+                biased;
+                report = self.sink.next_report() => self.on_report(report)?,
+                _ = self.ticks.tick() => stream.send_status(None, None, false).await?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn unfit(table: &TableName, id: &str, error: EventError) -> Failed {
+    match error {
+        EventError::Unmappable { reason, .. } => {
+            let (table, id) = (table.clone(), id.to_owned());
+            TakeOverError::Unfit { table, id, reason }.into()
+        }
+        error @ (EventError::Column { .. } | EventError::UnmappableMessage { .. }) => error.into(),
+    }
+}
+
+/// How far it is.
+struct Meter {
+    waiting: u64,
+    passed: u64,
+    since: Instant,
+    said_at: Instant,
+}
+
+impl Meter {
+    fn say(&mut self, table: &TableName) {
+        if self.said_at.elapsed() < WORD_INTERVAL {
+            return;
+        }
+        self.said_at = Instant::now();
+        let rate = self.passed as f64 / self.since.elapsed().as_secs_f64();
+        let left = self.waiting.saturating_sub(self.passed) as f64 / rate.max(1.);
+        info!(
+            %table,
+            rows = self.passed,
+            of = self.waiting,
+            rows_per_second = rate.round(),
+            seconds_left = left.round(),
+            "taking over"
+        );
+    }
+}
