@@ -156,7 +156,7 @@ fn slot(settings: &SettingsFile) -> String {
 #[test]
 fn settings_with_five_mistakes_are_refused_in_one_report() {
     let settings = SettingsFile::of_text(
-        "source = \"order-service\"\non_error = \"halt\"\n\n[postgres]\nurl = \
+        "source = \"order-service\"\non_eror = \"halt\"\n\n[postgres]\nurl = \
          \"postgres://db/shop\"\nslto = \"orders\"\n\n[kafka]\nbrokers = 5\n\n[[outbox]]\ntable = \
          \"outbox_events\"\n"
             .to_owned(),
@@ -165,7 +165,7 @@ fn settings_with_five_mistakes_are_refused_in_one_report() {
     assert_eq!(ended.code, Some(2), "{}", ended.stderr);
     assert!(ended.is_code("settings"), "{}", ended.stderr);
     for mistake in [
-        "line 2: on_error is not a setting",
+        "line 2: on_eror is not a setting; the nearest is on_error",
         "line 5: postgres.url names no user",
         "line 6: postgres.slto is not a setting; the nearest is postgres.slot",
         "line 9: kafka.brokers must be a text in quotes, not a number",
