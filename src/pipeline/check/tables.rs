@@ -13,7 +13,7 @@ use crate::{
         settings::Settings,
     },
     postgres::{
-        PostgresError, TableName, diagnosis,
+        PostgresError, TableName, catalog, diagnosis,
         publication::{self, Absence, Publication},
         quote_identifier,
         sql::Sql,
@@ -56,8 +56,39 @@ pub(super) async fn examine(
     }
     for table in &fit {
         findings.push(columns::examine(settings, sql, mapping, table).await);
+        findings.extend(movable(settings, sql, table).await?);
     }
     Ok(())
+}
+
+/// A row that an UPDATE moves into another partition is an insert to the log. The columns of an
+/// event's identity are never updated, others may be.
+async fn movable(
+    settings: &Settings,
+    sql: &Sql,
+    table: &TableName,
+) -> Result<Option<Finding>, PostgresError> {
+    let mut columns = catalog::partition_columns(sql, table).await?;
+    let outboxes = settings.event.outboxes.iter();
+    let outbox = outboxes
+        .map(|outbox| (&outbox.table, &outbox.columns))
+        .find(|((schema, name), _)| *schema == table.schema && *name == table.name);
+    if let Some((_, known)) = outbox {
+        let fixed = [known.id.as_str(), known.created_at.as_str()];
+        columns.retain(|column| !fixed.contains(&column.as_str()));
+    }
+    if columns.is_empty() {
+        return Ok(None);
+    }
+    let columns = columns.join(", ");
+    Ok(Some(Finding::note(
+        "outbox",
+        format!(
+            "table {table} is partitioned by {columns}: an UPDATE that moves a row into another \
+             partition comes as an insert, and the row is published again; partition it by id or \
+             created_at, or never update {columns}"
+        ),
+    )))
 }
 
 /// What makes a table that is missing, or what was probably meant.
