@@ -34,6 +34,7 @@ use super::{
     settings::Settings,
     shutdown::Shutdown,
     start::{Failed, Ground},
+    writing_by_hand::WritingByHand,
 };
 use crate::{
     checkpoint::CheckpointRecord,
@@ -73,6 +74,7 @@ pub(super) async fn reset(
     settings: &Settings,
     shutdown: &Shutdown,
     how: Reset,
+    writing: &WritingByHand,
     confirm: impl AsyncFn(&Amendment) -> Result<(), Failed>,
 ) -> Result<Amendment, Failed> {
     let judge = |look: &_| {
@@ -98,7 +100,12 @@ pub(super) async fn reset(
     };
     let amendment = Amendment::new(act, Some(&before), &record, held.confirmed_flush);
     if !amendment.changed {
-        held.release().await;
+        let is_behind = held.confirmed_flush < record.commit_end_lsn.lsn();
+        let ground = held.release().await;
+        // The same command before may have come as far as its checkpoint only.
+        if how == Reset::ToNow && is_behind {
+            follow(&ground, record.commit_end_lsn).await;
+        }
         return Ok(amendment);
     }
     held.keep(confirm(&amendment)).await?;
@@ -109,7 +116,7 @@ pub(super) async fn reset(
     };
     let written_at = jiff::Timestamp::now().to_string();
     let record = CheckpointRecord { begun_at, written_at, ..record };
-    let ground = held.write(&record).await?;
+    let ground = held.write(&record, writing).await?;
     if how == Reset::ToNow {
         follow(&ground, record.commit_end_lsn).await;
     }
