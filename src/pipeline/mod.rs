@@ -61,13 +61,14 @@ pub use outbox_tables::TableMistake;
 pub use refusal::Refusal;
 pub use reset::Reset;
 pub use resume::HistoryError;
+pub use retention::FilteredTable;
 pub use settings::{KafkaSettings, LargeTransactions, Retention, Settings};
 pub use shutdown::{Shutdown, ShutdownTrigger};
 pub use status::{State, Status, status};
 pub use supervisor::run;
 pub use tail::tail;
-
 pub use writing_by_hand::CutShort;
+
 /// How [`tail()`] shows events.
 pub use crate::sink::stdout::Style as TailStyle;
 

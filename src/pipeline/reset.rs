@@ -109,13 +109,17 @@ pub(super) async fn reset(
         return Ok(amendment);
     }
     held.keep(confirm(&amendment)).await?;
-    let begun_at = match how {
+    let record = match how {
         // Rows of before may not be published, and somebody is to look for them.
-        Reset::ToSlot | Reset::ToNow => Some(catalog::now(&held.ground.sql).await?),
-        Reset::ReplayTransaction => record.begun_at.clone(),
+        Reset::ToSlot | Reset::ToNow => {
+            let begun_at = catalog::now(&held.ground.sql).await?;
+            let publication = record.publication.clone().dated(&begun_at);
+            CheckpointRecord { begun_at: Some(begun_at), publication, ..record }
+        }
+        Reset::ReplayTransaction => record,
     };
     let written_at = jiff::Timestamp::now().to_string();
-    let record = CheckpointRecord { begun_at, written_at, ..record };
+    let record = CheckpointRecord { written_at, ..record };
     let ground = held.write(&record, writing).await?;
     if how == Reset::ToNow {
         follow(&ground, record.commit_end_lsn).await;
@@ -132,6 +136,7 @@ async fn moved(
 ) -> Result<CheckpointRecord, Failed> {
     let (ground, settings) = (&held.ground, held.ground.settings);
     let publication = continuity::describe(settings, &ground.sql, &settings.tables).await??;
+    let publication = publication.continuing(&before.publication);
     let is_there = before.commit_end_lsn.lsn() == position;
     Ok(CheckpointRecord {
         timeline: ground.server.identity.timeline,

@@ -291,11 +291,17 @@ fn filtered(settings: &Settings, known: Known<'_>, table: &TableName, filter: &s
              left out are never sent to this slot"
         ),
     };
+    let has_retention = settings.retentions.iter().any(|retention| retention.table == *table);
+    let (code, beside) = match has_retention {
+        true => (Some(Code::Settings), ", and its retention would delete the others"),
+        false => (None, ""),
+    };
     let detail = format!(
-        "publication \"{}\" leaves out rows of {table}: only those with {filter} are published",
+        "publication \"{}\" leaves out rows of {table}: only those with {filter} are \
+         published{beside}",
         settings.publication
     );
-    Finding::wrong("row_filter", None, detail, fix)
+    Finding::wrong("row_filter", code, detail, fix)
 }
 
 /// The application's own UPDATE and DELETE fail on a table whose rows cannot be named.
