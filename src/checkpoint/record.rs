@@ -146,6 +146,33 @@ pub struct Fingerprint {
 }
 
 impl Fingerprint {
+    /// With each table there since the instant that `before` has for it, where nothing shows that
+    /// rows of it were left out meanwhile; the others have none.
+    pub fn continuing(mut self, before: &Self) -> Self {
+        let is_same = before.oid == self.oid
+            && before.options == self.options
+            && before.altered_by.is_some()
+            && before.altered_by == self.altered_by;
+        for (name, table) in &mut self.tables {
+            let then = before.tables.get(name).filter(|then| is_same && then.is_same(table));
+            table.since = then.and_then(|then| then.since.clone());
+        }
+        self
+    }
+
+    /// Whether it says of each table since when it is there.
+    pub fn is_dated(&self) -> bool {
+        self.tables.values().all(|table| table.since.is_some())
+    }
+
+    /// With that instant, RFC 3339, for each table that has none.
+    pub fn dated(mut self, at: &str) -> Self {
+        for table in self.tables.values_mut() {
+            table.since.get_or_insert_with(|| at.to_owned());
+        }
+        self
+    }
+
     /// Whether inserts were published: the options are as ALTER PUBLICATION takes them.
     pub fn publishes_inserts(&self) -> bool {
         self.options.contains("insert")
@@ -153,7 +180,7 @@ impl Fingerprint {
 }
 
 /// A table of the publication by its identity.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct TableFingerprint {
     /// The table's OID.
     pub oid: RelationId,
@@ -163,6 +190,18 @@ pub struct TableFingerprint {
     /// IN SCHEMA, or the record does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema_member: Option<Oid>,
+    /// Since when its inserts are known to be in the slot's stream, by the server's clock, RFC 3339
+    /// in UTC. None where the record does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+}
+
+impl TableFingerprint {
+    /// The same table by the same membership.
+    fn is_same(&self, other: &Self) -> bool {
+        let identity = |table: &Self| (table.oid, table.member, table.schema_member);
+        identity(self) == identity(other)
+    }
 }
 
 /// The value of an intent record: a slot is about to be created.

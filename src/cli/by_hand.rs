@@ -190,7 +190,8 @@ fn in_words(amendment: &Amendment) -> String {
     }
     if amendment.repeated_events > 0 {
         line(format!(
-            "doubled: {} events of the transaction that is out in part are published again",
+            "doubled: {} events of the transaction that is out in part are published again, where \
+             the server still sends it; where it does not, they stay, and the others never come",
             amendment.repeated_events
         ));
     }

@@ -142,8 +142,8 @@ section! {
         columns: ColumnsSection,
         /// More record headers: the header's name, and the column whose text it gets.
         headers: Names,
-        /// Rows whose `created_at` is older than this are deleted: the log has them. None that was
-        /// there before the pipeline began. As "7d".
+        /// Rows whose `created_at` is older than this are deleted once they are published. None
+        /// that was there before the pipeline began. As "7d".
         retention: Option<RetentionAge>,
     }
 }

@@ -21,6 +21,7 @@ use super::{
     settings::Settings,
     shutdown::Shutdown,
     start::{Failed, Ground, check_tables, find_checkpoint},
+    writing_by_hand::WritingByHand,
 };
 use crate::{
     checkpoint::{CheckpointRecord, Fingerprint, store::Look},
@@ -48,6 +49,7 @@ pub enum Adoption {
 pub(super) async fn adopt(
     settings: &Settings,
     shutdown: &Shutdown,
+    writing: &WritingByHand,
     confirm: impl AsyncFn(&Amendment) -> Result<(), Failed>,
 ) -> Result<Adoption, Failed> {
     match find_checkpoint(settings, shutdown).await {
@@ -78,7 +80,7 @@ pub(super) async fn adopt(
     let before = held.look.checkpoint.clone();
     let amendment = Amendment::new(act, before.as_ref(), &record, held.confirmed_flush);
     held.keep(confirm(&amendment)).await?;
-    held.write(&record).await?;
+    held.write(&record, writing).await?;
     Ok(Adoption::Adopted(Box::new(amendment)))
 }
 

@@ -52,7 +52,8 @@ pub struct Amendment {
     pub skipped_bytes: u64,
     /// What lies in the log between this position and the former one and is published again.
     pub repeated_bytes: u64,
-    /// Events of a transaction that is out in part, which is published again from its first change.
+    /// Events of a transaction that is out in part, which is published again from its first change
+    /// if the server still sends it. Whether it does shows only in the stream.
     pub repeated_events: u64,
     /// Events of a transaction that is out in part, whose rest is never published.
     pub torn_events: u64,

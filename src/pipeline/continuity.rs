@@ -17,7 +17,7 @@ use super::{
 use crate::{
     checkpoint::{Fingerprint, TableFingerprint},
     postgres::{
-        PostgresError, TableName,
+        PostgresError, TableName, catalog,
         publication::{self, Member, Publication},
         sql::Sql,
     },
@@ -78,7 +78,7 @@ pub(super) fn judge_operations(settings: &Settings, found: &Publication) -> Resu
 fn fingerprint(settings: &Settings, found: &Publication) -> Fingerprint {
     let table = |(name, member): (&TableName, &Member)| {
         let Member { oid, member, schema_member } = *member;
-        (name.to_string(), TableFingerprint { oid, member, schema_member })
+        (name.to_string(), TableFingerprint { oid, member, schema_member, since: None })
     };
     Fingerprint {
         name: settings.publication.to_string(),
@@ -127,7 +127,7 @@ pub(super) async fn judge(
         if !before.tables.contains_key(table) {
             continue;
         }
-        let TableFingerprint { oid, member, schema_member } = *fingerprint;
+        let TableFingerprint { oid, member, schema_member, .. } = *fingerprint;
         let member = Member { oid, member, schema_member };
         let name = &settings.publication;
         if !publication::is_settled(sql, name, member, &settings.slot).await? {
@@ -135,6 +135,24 @@ pub(super) async fn judge(
         }
     }
     Ok(Ok(()))
+}
+
+/// Since when each table's inserts are in the stream: as `before` has it, or since now where that
+/// does not say it, or where rows may have been left out meanwhile.
+///
+/// # Errors
+/// Where the server does not answer.
+pub(super) async fn date(
+    sql: &Sql,
+    before: &Fingerprint,
+    now: Fingerprint,
+) -> Result<Fingerprint, PostgresError> {
+    let now = now.continuing(before);
+    if now.is_dated() {
+        return Ok(now);
+    }
+    // Asked for after the publication was looked at: what begins from now on finds it so.
+    Ok(now.dated(&catalog::now(sql).await?))
 }
 
 /// Says that the options may have been other ones for a while, which the server does not tell.
@@ -245,13 +263,13 @@ pub(super) fn undecodable_rows_hint(tables: &str) -> String {
 mod tests {
     use super::*;
     use crate::{
-        change::{Oid, RelationId},
+        change::{Oid, RelationId, Xid},
         failure::{Code, Failure as _},
     };
 
     fn table(member: Option<u32>, schema_member: Option<u32>) -> TableFingerprint {
         let (member, schema_member) = (member.map(Oid), schema_member.map(Oid));
-        TableFingerprint { oid: RelationId(16_384), member, schema_member }
+        TableFingerprint { oid: RelationId(16_384), member, schema_member, since: None }
     }
 
     fn fingerprint(name: &str, oid: u32, table: TableFingerprint) -> Fingerprint {
@@ -286,6 +304,31 @@ mod tests {
         let read: Fingerprint = serde_json::from_str(json).expect("a record");
         assert_eq!(read.altered_by, None);
         assert_eq!(serde_json::to_string(&read).expect("JSON"), json);
+    }
+
+    #[test]
+    fn a_table_is_there_since_it_came_and_since_nothing_was_altered() {
+        let of = |altered_by: u32, table: TableFingerprint| Fingerprint {
+            altered_by: Some(Xid(altered_by)),
+            ..fingerprint("p", 1, table)
+        };
+        let since = |now: Fingerprint, before: &Fingerprint| {
+            now.continuing(before).tables["public.outbox"].since.clone()
+        };
+        let before = of(7, table(Some(1), None)).dated("then");
+        let then = Some("then".to_owned());
+        assert_eq!(before.tables["public.outbox"].since, then);
+        assert_eq!(since(of(7, table(Some(1), None)), &before), then);
+        // Another membership, other options, another publication, or a record that does not say.
+        assert_eq!(since(of(7, table(Some(2), None)), &before), None);
+        assert_eq!(since(of(8, table(Some(1), None)), &before), None);
+        let other = Fingerprint { oid: Oid(2), ..of(7, table(Some(1), None)) };
+        assert_eq!(since(other, &before), None);
+        let unknown = Fingerprint { altered_by: None, ..before.clone() };
+        assert_eq!(since(of(7, table(Some(1), None)), &unknown), None);
+        // A table that was not in it before.
+        let tables = BTreeMap::new();
+        assert_eq!(since(of(7, table(Some(1), None)), &Fingerprint { tables, ..before }), None);
     }
 
     #[test]

@@ -158,7 +158,7 @@ pub(super) fn checkpoint(
         last: None,
         in_progress: None,
         given_up_from: None,
-        publication,
+        publication: publication.dated(&begun_at),
         begun_at: Some(begun_at),
         written_at: jiff::Timestamp::now().to_string(),
     }

@@ -18,6 +18,7 @@ use super::{
         Failed, Ground, await_kafka, check_server, connect_replication, fence_and_read, look,
         stay_alive, take_slot, write_checkpoint,
     },
+    writing_by_hand::WritingByHand,
 };
 use crate::{
     checkpoint::{CheckpointRecord, store::Look},
@@ -88,17 +89,24 @@ impl<'a> HeldSlot<'a> {
     }
 
     /// Writes the checkpoint and lets go of the slot.
-    pub(super) async fn write(self, record: &CheckpointRecord) -> Result<Ground<'a>, Failed> {
+    pub(super) async fn write(
+        self,
+        record: &CheckpointRecord,
+        writing_by_hand: &WritingByHand,
+    ) -> Result<Ground<'a>, Failed> {
         let Self { ground, mut stream, kafka, .. } = self;
+        writing_by_hand.begin();
         let writing = write_checkpoint(kafka, &ground.key, record);
         await_kafka(&mut stream, ground.settings.kafka.outage_grace, writing).await?;
+        writing_by_hand.end(record.commit_end_lsn);
         stream.finish(None, None).await;
         Ok(ground)
     }
 
     /// Lets go of the slot, with everything as it was.
-    pub(super) async fn release(self) {
+    pub(super) async fn release(self) -> Ground<'a> {
         self.stream.finish(None, None).await;
+        self.ground
     }
 }
 

@@ -19,6 +19,7 @@ use super::{
     shutdown::Shutdown,
     standby,
     start::{self, Failed, Purpose, TakenOver},
+    writing_by_hand::WritingByHand,
 };
 use crate::{
     checkpoint::CheckpointRecord,
@@ -137,26 +138,39 @@ pub(super) async fn lacking_sql(settings: &Settings, sql: &Sql) -> Result<Vec<St
 /// `init --adopt-slot`. None where the end was asked for before it was done.
 ///
 /// # Errors
-/// See `adoption`; and [`NotConnected`].
+/// See `adoption`; [`CutShort`](super::CutShort) where it was stopped too late; and
+/// [`NotConnected`].
 pub async fn adopt_slot(
     settings: &Settings,
     shutdown: &Shutdown,
     confirm: impl AsyncFn(&Amendment) -> Result<(), Failed>,
 ) -> Result<Option<Adoption>, Failed> {
-    patiently(shutdown, async || adoption::adopt(settings, shutdown, &confirm).await).await
+    let writing = WritingByHand::default();
+    let adopt = async || adoption::adopt(settings, shutdown, &writing, &confirm).await;
+    by_hand(patiently(shutdown, adopt).await?, &writing)
 }
 
 /// `reset`. None where the end was asked for before it was done.
 ///
 /// # Errors
-/// See `reset`; and [`NotConnected`].
+/// See `reset`; [`CutShort`](super::CutShort) where it was stopped too late; and [`NotConnected`].
 pub async fn reset(
     settings: &Settings,
     shutdown: &Shutdown,
     how: Reset,
     confirm: impl AsyncFn(&Amendment) -> Result<(), Failed>,
 ) -> Result<Option<Amendment>, Failed> {
-    patiently(shutdown, async || reset::reset(settings, shutdown, how, &confirm).await).await
+    let writing = WritingByHand::default();
+    let reset = async || reset::reset(settings, shutdown, how, &writing, &confirm).await;
+    by_hand(patiently(shutdown, reset).await?, &writing)
+}
+
+/// None where nothing was changed.
+fn by_hand<T>(ended: Option<T>, writing: &WritingByHand) -> Result<Option<T>, Failed> {
+    if ended.is_none() {
+        writing.judge_stop()?;
+    }
+    Ok(ended)
 }
 
 /// `init --take-over`. None where the end was asked for before it was done: what is published

@@ -10,7 +10,8 @@
 //!   ├─ outbox_tables (whether there are such), retention (how long rows stay in them)
 //!   ├─ first_start (publication, intent, slot, slot_creation), init
 //!   ├─ from_poller (rows that waited for a poller, before the stream)
-//!   └─ held_slot ──► adoption, reset (checkpoints that are written by hand), amendment (their words)
+//!   └─ held_slot ──► adoption, reset (checkpoints that are written by hand), amendment (their words),
+//!      writing_by_hand (what a stop of them leaves)
 //! check (what the same judgements say, with nothing taken), status
 //!
 //! tail: stream_loop between a temporary slot and standard output
@@ -50,6 +51,7 @@ mod table_identity;
 mod tail;
 #[cfg(test)]
 mod tests;
+mod writing_by_hand;
 
 pub use adoption::Adoption;
 pub use amendment::{Act, Amendment, NotConfirmed};
@@ -59,11 +61,13 @@ pub use outbox_tables::TableMistake;
 pub use refusal::Refusal;
 pub use reset::Reset;
 pub use resume::HistoryError;
+pub use retention::FilteredTable;
 pub use settings::{KafkaSettings, LargeTransactions, Retention, Settings};
 pub use shutdown::{Shutdown, ShutdownTrigger};
 pub use status::{State, Status, status};
 pub use supervisor::run;
 pub use tail::tail;
+pub use writing_by_hand::CutShort;
 
 /// How [`tail()`] shows events.
 pub use crate::sink::stdout::Style as TailStyle;

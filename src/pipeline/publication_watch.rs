@@ -212,7 +212,10 @@ impl Watching {
             Ok(now) => now,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        Ok(continuity::judge(settings, sql, known, &now).await?.map(|()| now))
+        match continuity::judge(settings, sql, known, &now).await? {
+            Ok(()) => Ok(Ok(continuity::date(sql, known, now).await?)),
+            Err(refusal) => Ok(Err(refusal)),
+        }
     }
 
     async fn reconnect(&mut self) -> Result<(), PostgresError> {

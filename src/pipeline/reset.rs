@@ -34,6 +34,7 @@ use super::{
     settings::Settings,
     shutdown::Shutdown,
     start::{Failed, Ground},
+    writing_by_hand::WritingByHand,
 };
 use crate::{
     checkpoint::CheckpointRecord,
@@ -73,6 +74,7 @@ pub(super) async fn reset(
     settings: &Settings,
     shutdown: &Shutdown,
     how: Reset,
+    writing: &WritingByHand,
     confirm: impl AsyncFn(&Amendment) -> Result<(), Failed>,
 ) -> Result<Amendment, Failed> {
     let judge = |look: &_| {
@@ -98,18 +100,27 @@ pub(super) async fn reset(
     };
     let amendment = Amendment::new(act, Some(&before), &record, held.confirmed_flush);
     if !amendment.changed {
-        held.release().await;
+        let is_behind = held.confirmed_flush < record.commit_end_lsn.lsn();
+        let ground = held.release().await;
+        // The same command before may have come as far as its checkpoint only.
+        if how == Reset::ToNow && is_behind {
+            follow(&ground, record.commit_end_lsn).await;
+        }
         return Ok(amendment);
     }
     held.keep(confirm(&amendment)).await?;
-    let begun_at = match how {
+    let record = match how {
         // Rows of before may not be published, and somebody is to look for them.
-        Reset::ToSlot | Reset::ToNow => Some(catalog::now(&held.ground.sql).await?),
-        Reset::ReplayTransaction => record.begun_at.clone(),
+        Reset::ToSlot | Reset::ToNow => {
+            let begun_at = catalog::now(&held.ground.sql).await?;
+            let publication = record.publication.clone().dated(&begun_at);
+            CheckpointRecord { begun_at: Some(begun_at), publication, ..record }
+        }
+        Reset::ReplayTransaction => record,
     };
     let written_at = jiff::Timestamp::now().to_string();
-    let record = CheckpointRecord { begun_at, written_at, ..record };
-    let ground = held.write(&record).await?;
+    let record = CheckpointRecord { written_at, ..record };
+    let ground = held.write(&record, writing).await?;
     if how == Reset::ToNow {
         follow(&ground, record.commit_end_lsn).await;
     }
@@ -125,6 +136,7 @@ async fn moved(
 ) -> Result<CheckpointRecord, Failed> {
     let (ground, settings) = (&held.ground, held.ground.settings);
     let publication = continuity::describe(settings, &ground.sql, &settings.tables).await??;
+    let publication = publication.continuing(&before.publication);
     let is_there = before.commit_end_lsn.lsn() == position;
     Ok(CheckpointRecord {
         timeline: ground.server.identity.timeline,

@@ -1,12 +1,19 @@
 //! `retention`: old rows of outbox tables are deleted, beside the stream, on a connection of their
 //! own.
 //!
-//! The log has a row from its insert on, so its deletion takes nothing from Kafka, however far
-//! behind the stream is; and of an outbox only inserts count, so it becomes no event. What it must
-//! not take is a row whose insert is not in the slot's stream: none that was made before the
-//! pipeline began. The checkpoint says when that was, by the server's clock, asked for when the
-//! slot was there; a checkpoint that does not say it, of an earlier version, says so from the next
-//! start on. `reset` moves it to its own time: what was skipped is only in the table.
+//! A row goes once it is published, which each statement that deletes asks of the server: the slot
+//! has passed everything that was committed at an earlier look, and is held by the walsender of this
+//! very attempt (`postgres::old_rows`). A daemon that is behind, or that was paused while somebody
+//! else went on, deletes nothing. Of an outbox only inserts count, so a deletion becomes no event.
+//!
+//! What the slot has passed without publishing must stay: rows whose inserts are not in its stream.
+//! That is what was there before the pipeline began, or before its table was in the publication, or
+//! while the publication was another one. The checkpoint says when each was, by the server's clock,
+//! asked for after the slot, or the publication, was there as it is; where it does not say it, as of
+//! an earlier version, it does from the next start on. `reset` moves the pipeline's to its own time:
+//! what was skipped is only in the table. The publication is looked at between the look at the log
+//! and the deletion, so that a change of it shows before a row of it goes. One that delivers a part
+//! of a table's rows is refused, because the others are somebody else's.
 //!
 //! A delete that fails is warned of and tried again. Nothing of this stops the stream.
 
@@ -16,15 +23,21 @@ use tokio::{task::JoinHandle, time::sleep};
 use tracing::{debug, warn};
 
 use super::{
+    continuity,
     settings::{Retention, Settings},
     start::Failed,
 };
 use crate::{
     change::Oid,
-    checkpoint::CheckpointRecord,
+    checkpoint::{CheckpointRecord, Fingerprint},
     event::{ColumnProblem, EventError},
-    failure::Failure as _,
-    postgres::{self, PostgresError, catalog, old_rows::OldRows, snapshot, sql::Sql},
+    failure::{Code, Failure, Recovery},
+    postgres::{
+        PostgresError, PublicationName, TableName, catalog, diagnosis,
+        old_rows::{Deletion, Horizon, OldRows, Publisher},
+        snapshot,
+        sql::Sql,
+    },
 };
 
 /// How many rows one transaction deletes: some milliseconds of the server's time.
@@ -43,13 +56,51 @@ const LOOK_INTERVAL_MIN: Duration = Duration::from_secs(1);
 const TIMESTAMPOID: Oid = Oid(1114);
 const TIMESTAMPTZOID: Oid = Oid(1184);
 
-/// Whether each table with a retention has the column that says how old a row is.
+/// A retention would delete rows that are not ours to publish.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error(
+    "outbox table \"{table}\" has a retention, and publication \"{publication}\" delivers only its \
+     rows with {filter}: the others would be deleted, whoever publishes them"
+)]
+pub struct FilteredTable {
+    /// The table.
+    table: TableName,
+    /// The publication.
+    publication: PublicationName,
+    /// Its row filter.
+    filter: String,
+}
+
+impl Failure for FilteredTable {
+    fn code(&self) -> Option<Code> {
+        Some(Code::Settings)
+    }
+
+    fn recovery(&self) -> Recovery {
+        Recovery::Stop
+    }
+
+    fn hint(&self) -> Option<String> {
+        let table = &self.table;
+        Some(format!(
+            "Take retention out of the [[outbox]] of {table} and delete old rows by a job of your \
+             own; or let the publication deliver all rows of {table}."
+        ))
+    }
+}
+
+/// Whether each table with a retention has the column that says how old a row is, and comes whole.
 ///
 /// # Errors
-/// [`EventError::Column`] where it has not, or of another type; or where the server does not
-/// answer.
+/// [`EventError::Column`] where it has not, or of another type; [`FilteredTable`] where the
+/// publication has a row filter; or where the server does not answer.
 pub(super) async fn check(settings: &Settings, sql: &Sql) -> Result<(), Failed> {
     for Retention { table, created_at, .. } in &settings.retentions {
+        let publication = &settings.publication;
+        if let Some(filter) = diagnosis::row_filter(sql, publication, table).await? {
+            let (table, publication) = (table.clone(), publication.clone());
+            return Err(FilteredTable { table, publication, filter }.into());
+        }
         let role = "columns.created_at".to_owned();
         let problem = match catalog::column_type(sql, table, created_at).await? {
             Some(TIMESTAMPOID | TIMESTAMPTZOID) => continue,
@@ -69,14 +120,24 @@ pub(super) async fn check(settings: &Settings, sql: &Sql) -> Result<(), Failed> 
 pub(super) struct RetentionTask(JoinHandle<()>);
 
 impl RetentionTask {
-    /// None where every row stays.
-    pub(super) fn start(settings: &Settings, checkpoint: &CheckpointRecord) -> Option<Self> {
-        let since = checkpoint.begun_at.clone()?;
+    /// None where every row stays. `walsender` is the server's process that serves the stream.
+    pub(super) fn start(
+        settings: &Settings,
+        checkpoint: &CheckpointRecord,
+        walsender: Option<i32>,
+    ) -> Option<Self> {
+        let begun_at = checkpoint.begun_at.clone()?;
         let shortest = settings.retentions.iter().map(|retention| retention.age).min()?;
+        let Some(walsender) = walsender else {
+            warn!("the server does not name the process that serves the stream; old rows stay");
+            return None;
+        };
         let deleting = Deleting {
-            postgres: settings.postgres.clone(),
-            retentions: settings.retentions.clone(),
-            since,
+            settings: settings.clone(),
+            walsender,
+            begun_at,
+            publication: checkpoint.publication.clone(),
+            horizon: None,
             interval: (shortest / 60).clamp(LOOK_INTERVAL_MIN, LOOK_INTERVAL_MAX),
         };
         Some(Self(tokio::spawn(deleting.run())))
@@ -90,25 +151,31 @@ impl Drop for RetentionTask {
 }
 
 struct Deleting {
-    postgres: postgres::Settings,
-    retentions: Vec<Retention>,
-    since: String,
+    settings: Settings,
+    walsender: i32,
+    begun_at: String,
+    /// As of the last look.
+    publication: Fingerprint,
+    /// What was over at an earlier look; kept until the slot has passed it.
+    horizon: Option<Horizon>,
     interval: Duration,
 }
 
 impl Deleting {
-    async fn run(self) {
+    async fn run(mut self) {
         let mut connection: Option<Sql> = None;
         loop {
             // First of all: whatever is wrong with this start shows before anything is deleted.
             sleep(self.interval).await;
             let sql = match connection.take().filter(|sql| !sql.is_closed()) {
                 Some(sql) => Ok(sql),
-                None => Sql::connect(&self.postgres).await,
+                None => Sql::connect(&self.settings.postgres).await,
             };
             match sql {
                 Ok(sql) => {
-                    self.delete_all(&sql).await;
+                    if let Err(error) = self.look(&sql).await {
+                        debug!(%error, "could not look for old rows; trying again");
+                    }
                     connection = Some(sql);
                 }
                 Err(error) => debug!(%error, "could not connect to delete old rows; trying again"),
@@ -116,35 +183,74 @@ impl Deleting {
         }
     }
 
-    async fn delete_all(&self, sql: &Sql) {
-        for retention in &self.retentions {
-            match self.delete(sql, retention).await {
-                Ok(0) => {}
-                Ok(rows) => debug!(table = %retention.table, rows, "deleted old rows"),
+    /// Deletes what is published by the horizon of an earlier look, then takes another one.
+    async fn look(&mut self, sql: &Sql) -> Result<(), PostgresError> {
+        if let Some(horizon) = self.horizon.clone() {
+            let settings = &self.settings;
+            // A refusal is the watch's to tell; it ends the stream.
+            let Ok(now) = continuity::describe(settings, sql, &settings.tables).await? else {
+                return Ok(());
+            };
+            self.publication = continuity::date(sql, &self.publication, now).await?;
+            if !self.delete_all(sql, &horizon).await {
+                return Ok(());
+            }
+        }
+        self.horizon = Some(Horizon::now(sql).await?);
+        Ok(())
+    }
+
+    /// False where the slot has not passed the horizon.
+    async fn delete_all(&self, sql: &Sql, horizon: &Horizon) -> bool {
+        let mut is_published = true;
+        for retention in &self.settings.retentions {
+            let Some(since) = self.since(&retention.table) else { continue };
+            let table = &retention.table;
+            match self.delete(sql, retention, since, horizon).await {
+                Ok(Deletion::Rows(0)) => {}
+                Ok(Deletion::Rows(rows)) => debug!(%table, rows, "deleted old rows"),
+                Ok(Deletion::NotPublished) => {
+                    debug!(%table, "old rows stay: the slot is not past them yet");
+                    is_published = false;
+                }
+                Ok(Deletion::NotHeld) => {
+                    let process_id = self.walsender;
+                    warn!(%table, process_id, "old rows stay: our process does not hold the slot");
+                    is_published = false;
+                }
                 Err(error) => {
                     let (hint, error) = (error.hint().unwrap_or_default(), super::chain(&error));
-                    warn!(
-                        table = %retention.table,
-                        error,
-                        hint,
-                        "could not delete old rows; trying again"
-                    );
+                    warn!(%table, error, hint, "could not delete old rows; trying again");
                 }
             }
         }
+        is_published
     }
 
-    async fn delete(&self, sql: &Sql, retention: &Retention) -> Result<u64, PostgresError> {
+    /// Since when inserts of the table are in the stream; none where it is not known.
+    fn since(&self, table: &TableName) -> Option<&str> {
+        let since = self.publication.tables.get(&table.to_string())?.since.as_deref()?;
+        // Both as `catalog::now` writes them, in the order of their texts.
+        Some(since.max(&self.begun_at))
+    }
+
+    async fn delete(
+        &self,
+        sql: &Sql,
+        retention: &Retention,
+        since: &str,
+        horizon: &Horizon,
+    ) -> Result<Deletion, PostgresError> {
         let Retention { table, id, created_at, age } = retention;
-        let (age, since) = (*age, self.since.as_str());
         let is_partitioned = snapshot::is_partitioned(sql, table).await?;
-        let old = OldRows { table, is_partitioned, id, created_at, since, age };
+        let old = OldRows { table, is_partitioned, id, created_at, since, age: *age };
+        let publisher = Publisher { slot: &self.settings.slot, process_id: self.walsender };
         let mut all = 0;
         loop {
-            let rows = old.delete(sql, BATCH_ROWS).await?;
-            all += rows;
-            if rows == 0 {
-                return Ok(all);
+            match old.delete(sql, publisher, horizon, BATCH_ROWS).await? {
+                Deletion::Rows(0) => return Ok(Deletion::Rows(all)),
+                Deletion::Rows(rows) => all += rows,
+                kept => return Ok(kept),
             }
             sleep(BATCH_PAUSE).await;
         }

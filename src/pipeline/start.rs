@@ -166,7 +166,7 @@ pub(super) async fn start(
         "publishing"
     );
     let watch = PublicationWatch::start(settings.clone(), sql, checkpoint.publication.clone());
-    let retention = RetentionTask::start(settings, &checkpoint);
+    let retention = RetentionTask::start(settings, &checkpoint, stream.process_id());
     let tracker = Tracker::new(&checkpoint);
     let bounds = Bounds {
         transaction_bytes: match (settings.kafka.delivery, settings.kafka.large_transactions) {
@@ -226,6 +226,7 @@ pub(super) async fn take_over(
             let (before, sql) = (&checkpoint.publication, &ground.sql);
             continuity::judge(settings, sql, before, &fingerprint).await??;
             continuity::warn_if_altered(before, &fingerprint);
+            let fingerprint = continuity::date(sql, before, fingerprint).await?;
             let (mut checkpoint, resume) = go_on(&ground, checkpoint, confirmed_flush, fingerprint);
             if checkpoint.begun_at.is_none() {
                 checkpoint.begun_at = Some(catalog::now(&ground.sql).await?);

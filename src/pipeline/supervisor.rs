@@ -98,8 +98,7 @@ async fn attempt(settings: &Settings, shutdown: &mut Shutdown, carried: &mut Car
         () = shutdown.requested() => return Verdict::Stopped,
         started = start::start(settings, &waiting, halt_before) => started,
     };
-    // Old rows are deleted for as long as the attempt lasts.
-    let (stream_loop, _retention) = match started {
+    let (stream_loop, retention) = match started {
         Ok(started) => {
             carried.fenced = None;
             started
@@ -114,6 +113,8 @@ async fn attempt(settings: &Settings, shutdown: &mut Shutdown, carried: &mut Car
         Err(failure) => return carried.judge(failure),
     };
     let Ended { end, has_delivered } = stream_loop.run(shutdown).await;
+    // Old rows are deleted for as long as the stream lasts.
+    drop(retention);
     carried.has_timed_out &= !has_delivered;
     match end {
         End::Stopped => Verdict::Stopped,

@@ -77,7 +77,8 @@ mod tests {
     };
 
     fn identities() -> TableIdentities {
-        let table = TableFingerprint { oid: RelationId(1), member: None, schema_member: None };
+        let (member, schema_member, since) = (None, None, None);
+        let table = TableFingerprint { oid: RelationId(1), member, schema_member, since };
         TableIdentities::new(&Fingerprint {
             name: "tailwater".to_owned(),
             oid: Oid(9),

@@ -84,6 +84,26 @@ pub async fn now(sql: &Sql) -> Result<String, PostgresError> {
     rows.first().map(|row| row.get(0)).ok_or_else(|| no_row("the server's time"))
 }
 
+/// The columns by which a table is partitioned, sub-partitions included; empty where it is not. An
+/// expression counts with each column in it.
+///
+/// # Errors
+/// Where the connection breaks.
+pub async fn partition_columns(sql: &Sql, table: &TableName) -> Result<Vec<String>, PostgresError> {
+    // Each column of a partition key depends on its table, also one within an expression.
+    const SQL: &str = "SELECT DISTINCT a.attname::text FROM pg_class c \
+        JOIN pg_namespace n ON n.oid = c.relnamespace \
+        JOIN pg_partition_tree(c.oid) t ON NOT t.isleaf \
+        JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = t.relid \
+            AND d.refclassid = d.classid AND d.refobjid = d.objid \
+            AND d.refobjsubid = 0 AND d.deptype = 'i' \
+        JOIN pg_attribute a ON a.attrelid = t.relid AND a.attnum = d.objsubid \
+        WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind = 'p' ORDER BY 1";
+    let action = format!("look up the partition key of table {table}");
+    let rows = sql.rows(&action, SQL, &[&table.schema, &table.name]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
 /// The type of a column, of the base type where that is a domain; none where there is no such
 /// column.
 ///

@@ -20,6 +20,7 @@ mod hosts;
 mod kafka_security;
 mod kafka_sink;
 mod least_rights;
+mod moved_rows;
 mod neighbours;
 mod oracle;
 mod outages;

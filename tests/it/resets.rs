@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-use std::time::Duration;
+use std::{io::Write as _, time::Duration};
 
 fn reset(shop: &Shop, option: &str) -> Ended {
     daemon::run(&["reset", option, "--yes", "--json"], &shop.settings)
@@ -111,6 +111,68 @@ fn a_slot_that_a_reset_to_now_could_not_move_is_moved_by_the_next_start() {
     assert_eq!(published(&shop), 4);
 }
 
+/// Nothing is committed in between, so the checkpoint is where it belongs; the slot is not.
+#[test]
+fn a_reset_to_now_that_is_repeated_moves_a_slot_that_was_left_behind() {
+    let shop = Shop::initialised();
+    shop.publish(3);
+    let mut repeated = Json::Null;
+    // The server writes to its log by itself now and then: then it is no repetition.
+    wait_until("a repetition on an idle server", PATIENCE, || {
+        insert(&shop.session, 20);
+        shop.session.run("SELECT pg_copy_logical_replication_slot('tailwater', 'aside')");
+        let said = done(&shop, "--to-now");
+        shop.session.run(
+            "SELECT pg_drop_replication_slot('tailwater'); \
+             SELECT pg_copy_logical_replication_slot('aside', 'tailwater'); \
+             SELECT pg_drop_replication_slot('aside')",
+        );
+        assert!(said["to_lsn"].as_str().is_some_and(|to| to != slot_position(&shop)), "{said}");
+        repeated = done(&shop, "--to-now");
+        repeated["changed"] == false
+    });
+    assert_eq!(slot_position(&shop), repeated["to_lsn"].as_str().expect("a position"));
+    shop.assert_publishes();
+    assert_eq!(published(&shop), 4);
+}
+
+/// Who is told that nothing was changed would not look for what the next start skips.
+#[test]
+fn a_reset_that_is_stopped_behind_its_write_does_not_say_that_nothing_was_changed() {
+    let shop = Shop::initialised();
+    shop.publish(1);
+    insert(&shop.session, 5);
+    let (reset, mut keyboard) = Daemon::start_on_terminal(&["reset", "--to-now"], &shop.settings);
+    reset.wait_for("Go on? [yes/no]");
+    // Nobody else sees any slot, nor logs in, from here on: the slot cannot be moved.
+    shop.session.run("BEGIN; LOCK TABLE pg_catalog.pg_replication_slots IN ACCESS EXCLUSIVE MODE");
+    keyboard.write_all(b"yes\n").expect("typed");
+    let_go(&shop);
+    reset.signal(libc::SIGINT);
+    let ended = reset.wait(Duration::from_secs(5));
+    shop.session.run("ROLLBACK");
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    assert!(ended.stderr.contains("stopped after the checkpoint was written"), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("nothing was changed"), "{}", ended.stderr);
+    shop.assert_publishes();
+    assert_eq!(published(&shop), 2);
+}
+
+#[test]
+fn a_reset_that_is_stopped_while_it_asks_changes_nothing() {
+    let shop = Shop::initialised();
+    shop.publish(1);
+    insert(&shop.session, 5);
+    let (reset, _keyboard) = Daemon::start_on_terminal(&["reset", "--to-now"], &shop.settings);
+    reset.wait_for("Go on? [yes/no]");
+    reset.signal(libc::SIGINT);
+    let ended = reset.wait(Duration::from_secs(5));
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(ended.stderr.contains("nothing was changed"), "{}", ended.stderr);
+    shop.assert_publishes();
+    assert_eq!(published(&shop), 7);
+}
+
 #[test]
 fn a_reset_to_slot_of_a_pipeline_in_order_has_nothing_to_do() {
     let shop = Shop::initialised();
@@ -174,6 +236,8 @@ fn torn(rows: u32) -> Shop {
 #[test]
 fn a_transaction_that_is_replayed_doubles_what_was_out_and_no_more() {
     let shop = torn(60_000);
+    let asked = daemon::run(&["reset", "--replay-transaction"], &shop.settings);
+    assert!(asked.stderr.contains("where the server still sends it"), "{}", asked.stderr);
     let said = done(&shop, "--replay-transaction");
     let out = published(&shop);
     assert_eq!(said["repeated_events"].as_u64(), Some(out as u64), "{said}");

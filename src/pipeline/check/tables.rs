@@ -13,7 +13,7 @@ use crate::{
         settings::Settings,
     },
     postgres::{
-        PostgresError, TableName, diagnosis,
+        PostgresError, TableName, catalog, diagnosis,
         publication::{self, Absence, Publication},
         quote_identifier,
         sql::Sql,
@@ -56,8 +56,39 @@ pub(super) async fn examine(
     }
     for table in &fit {
         findings.push(columns::examine(settings, sql, mapping, table).await);
+        findings.extend(movable(settings, sql, table).await?);
     }
     Ok(())
+}
+
+/// A row that an UPDATE moves into another partition is an insert to the log. The columns of an
+/// event's identity are never updated, others may be.
+async fn movable(
+    settings: &Settings,
+    sql: &Sql,
+    table: &TableName,
+) -> Result<Option<Finding>, PostgresError> {
+    let mut columns = catalog::partition_columns(sql, table).await?;
+    let outboxes = settings.event.outboxes.iter();
+    let outbox = outboxes
+        .map(|outbox| (&outbox.table, &outbox.columns))
+        .find(|((schema, name), _)| *schema == table.schema && *name == table.name);
+    if let Some((_, known)) = outbox {
+        let fixed = [known.id.as_str(), known.created_at.as_str()];
+        columns.retain(|column| !fixed.contains(&column.as_str()));
+    }
+    if columns.is_empty() {
+        return Ok(None);
+    }
+    let columns = columns.join(", ");
+    Ok(Some(Finding::note(
+        "outbox",
+        format!(
+            "table {table} is partitioned by {columns}: an UPDATE that moves a row into another \
+             partition comes as an insert, and the row is published again; partition it by id or \
+             created_at, or never update {columns}"
+        ),
+    )))
 }
 
 /// What makes a table that is missing, or what was probably meant.
@@ -260,11 +291,17 @@ fn filtered(settings: &Settings, known: Known<'_>, table: &TableName, filter: &s
              left out are never sent to this slot"
         ),
     };
+    let has_retention = settings.retentions.iter().any(|retention| retention.table == *table);
+    let (code, beside) = match has_retention {
+        true => (Some(Code::Settings), ", and its retention would delete the others"),
+        false => (None, ""),
+    };
     let detail = format!(
-        "publication \"{}\" leaves out rows of {table}: only those with {filter} are published",
+        "publication \"{}\" leaves out rows of {table}: only those with {filter} are \
+         published{beside}",
         settings.publication
     );
-    Finding::wrong("row_filter", None, detail, fix)
+    Finding::wrong("row_filter", code, detail, fix)
 }
 
 /// The application's own UPDATE and DELETE fail on a table whose rows cannot be named.

@@ -95,8 +95,18 @@ impl Daemon {
 
     /// Starts a command with its options, to be signalled meanwhile.
     pub fn start_with(arguments: &[&str], settings: &SettingsFile) -> Self {
+        Self::start_reading(arguments, settings, Stdio::null())
+    }
+
+    /// Starts a command on a terminal, and returns where somebody types.
+    pub fn start_on_terminal(arguments: &[&str], settings: &SettingsFile) -> (Self, File) {
+        let (keyboard, terminal) = terminal();
+        (Self::start_reading(arguments, settings, Stdio::from(terminal)), keyboard)
+    }
+
+    fn start_reading(arguments: &[&str], settings: &SettingsFile, stdin: Stdio) -> Self {
         let mut command = command(arguments, settings);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.stdin(stdin).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = process::spawn(command);
         let stderr = Words::of(child.stderr.take().expect("a pipe"));
         Self { child, stderr }
