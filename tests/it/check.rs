@@ -10,6 +10,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use serde_json::Value as Json;
 
 use crate::{
+    hosts::follow,
     refusals::{self, Shop, insert},
     support::{
         PATIENCE, daemon,
@@ -195,9 +196,13 @@ fn defects_of_role_and_tables_are_found_alone_and_mended_as_printed() {
     let renamed =
         ward.settings().with("[[outbox]]", "columns = { payload = \"body\", id = \"number\" }");
     superuser.run("ALTER TABLE outbox_events ADD number bigint");
-    let add = diagnose(&renamed, "columns", "column_missing");
-    run_sql(role, &add);
+    let fix = diagnose(&renamed, "columns", "column_missing");
+    assert!(fix.starts_with("write columns = { payload = \"<the column that has it>\" }"), "{fix}");
+    run_sql(role, fix.split_once("such a column: ").expect("SQL").1);
     assert_healthy(&renamed);
+    let misspelt = ward.settings().with("[[outbox]]", "columns = { payload = \"paylod\" }");
+    let fix = diagnose(&misspelt, "columns", "column_missing");
+    assert_healthy(&with_line(misspelt, "columns = { payload = \"paylod\" }", &fix));
     cured_by_sql(
         &renamed,
         (superuser, "ALTER TABLE outbox_events DROP body, ADD body int"),
@@ -292,12 +297,14 @@ fn defects_of_slot_and_checkpoint_are_found_alone_and_mended_as_printed() {
 fn cure_slot_and_checkpoint(ward: &Ward) {
     let Ward { superuser, role, .. } = ward;
     let settings = ward.settings();
-    cured_by_sql(
-        &settings,
-        (role, "SELECT pg_create_logical_replication_slot('tailwater', 'pgoutput')"),
-        ("checkpoint", "checkpoint_missing"),
-        role,
-    );
+    // Where only the topic is another one, what is printed must not drop the slot with what it holds.
+    role.run("SELECT pg_create_logical_replication_slot('tailwater', 'pgoutput')");
+    let fix = diagnose(&settings, "checkpoint", "checkpoint_missing");
+    let (words, comment) = fix.split_once(" -- ").expect("a comment");
+    assert!(words.starts_with("check kafka.brokers and kafka.checkpoint_topic"), "{fix}");
+    assert!(words.ends_with("tailwater init --adopt-slot") && !words.contains("SELECT"), "{fix}");
+    run_sql(role, comment.split_once("what it holds: ").expect("the last way").1);
+    assert_healthy(&settings);
     init(&settings);
     let findings = assert_healthy(&settings);
     assert!(note_of(&findings, "slot").contains("free to be taken"));
@@ -409,17 +416,14 @@ fn defects_of_the_server_are_found_alone_and_mended_as_printed() {
     shop.server.session("shop").run("SELECT pg_create_physical_replication_slot('standby')");
     cured_by_restart(&shop, "ALTER SYSTEM SET max_replication_slots = 1", "slot", "no_free_slot");
     let session = shop.server.session("shop");
-    for standbys in ["*", "ANY 1 (*)"] {
-        let defect = format!(
-            "ALTER SYSTEM SET synchronous_standby_names = '{standbys}'; \
-             SELECT pg_reload_conf()"
-        );
-        run_sql(&session, &defect);
-        wait_for_setting(&shop.server, "synchronous_standby_names", standbys);
-        run_sql(&session, &diagnose(&shop.settings, "synchronous_standby_names", ""));
-        wait_for_setting(&shop.server, "synchronous_standby_names", "");
-        assert_healthy(&shop.settings);
-    }
+    run_sql(
+        &session,
+        "ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (*)'; SELECT pg_reload_conf()",
+    );
+    wait_for_setting(&shop.server, "synchronous_standby_names", "ANY 1 (*)");
+    // Nobody is there to be named, and to wait for nobody is the operator's to say.
+    let fix = diagnose(&shop.settings, "synchronous_standby_names", "");
+    assert!(fix.starts_with("write the names of the standbys") && !fix.contains("ALTER"), "{fix}");
     run_sql(
         &session,
         "ALTER SYSTEM SET synchronous_standby_names = 's1, tailwater'; SELECT pg_reload_conf()",
@@ -430,6 +434,33 @@ fn defects_of_the_server_are_found_alone_and_mended_as_printed() {
     let shop = shop
         .with_settings(|settings| settings.replaced("/shop\"", &format!("/shop?{parameter}\"")));
     assert_healthy(&shop.settings);
+}
+
+/// What is printed for `*` must neither have commits hang nor have them wait for nobody.
+#[test]
+fn a_quorum_of_everybody_is_mended_to_what_the_standbys_can_fill() {
+    let shop = Shop::open_with(&[("fsync", "off")]);
+    let standby = Server::start_with(&[("fsync", "off")]);
+    follow(&shop.server, &standby, "s1");
+    let session = shop.server.session("shop");
+    wait_until("the standby", PATIENCE, || {
+        let sql = "SELECT count(*) FROM pg_stat_replication WHERE application_name = 's1' \
+                   AND state = 'streaming'";
+        session.value(sql).as_deref() == Some("1")
+    });
+    run_sql(
+        &session,
+        "ALTER SYSTEM SET synchronous_standby_names = 'ANY 2 (*)'; SELECT pg_reload_conf()",
+    );
+    wait_for_setting(&shop.server, "synchronous_standby_names", "ANY 2 (*)");
+    let fix = diagnose(&shop.settings, "synchronous_standby_names", "");
+    assert!(fix.contains("-- commits waited for 2, and 1 is connected"), "{fix}");
+    run_sql(&session, &fix);
+    wait_for_setting(&shop.server, "synchronous_standby_names", "ANY 1 (\"s1\")");
+    assert_healthy(&shop.settings);
+    // It commits, by the standby's word.
+    session.run("SET statement_timeout = '20s'");
+    insert(&session, 1);
 }
 
 fn wait_for_setting(server: &Server, name: &str, value: &str) {
@@ -478,6 +509,29 @@ fn a_slot_that_is_about_to_be_lost_is_found_and_mended_and_so_is_a_lost_one() {
     let shop = shop.with_settings(|settings| settings.with("[postgres]", "slot = \"second\""));
     init(&shop.settings);
     assert_healthy(&shop.settings);
+}
+
+#[test]
+fn a_slot_that_holds_more_than_the_settings_say_is_found() {
+    let shop = Shop::open_with(&[("fsync", "off")]);
+    let shop =
+        shop.with_settings(|settings| settings.with("[postgres]", "retained_wal_max = \"16MiB\""));
+    init(&shop.settings);
+    assert_healthy(&shop.settings);
+    run_sql(
+        &shop.session,
+        "INSERT INTO audit_log (what) SELECT repeat('x', 1000) FROM generate_series(1, 30000)",
+    );
+    let fix = diagnose(&shop.settings, "retained_wal", "");
+    assert!(fix.starts_with("start the daemon"), "{fix}");
+    let daemon = publishing(&shop.settings);
+    let held = "SELECT pg_current_wal_lsn() - restart_lsn < 16777216 FROM pg_replication_slots";
+    wait_until("the log to be let go", PATIENCE, || {
+        shop.session.run("CHECKPOINT");
+        shop.session.value(held).as_deref() == Some("t")
+    });
+    assert_healthy(&shop.settings);
+    stop(daemon);
 }
 
 #[test]

@@ -71,22 +71,35 @@ fn a_daemon_goes_on_where_the_url_names_a_host_that_is_gone() {
     assert_eq!(published(&shop), 5);
 }
 
-/// Gives `replica` the data of `primary`, and has it go on as a primary of its own, on the next
-/// timeline: what a failover leaves where the former primary was only cut off.
-fn fail_over(primary: &Server, replica: &Server) {
+/// Gives `replica` the data of `primary`, and has it start as a standby, of nobody yet.
+fn copy(primary: &Server, replica: &Server, settings: &str) {
     primary.stop();
     let backup = primary.copy_data();
     replica.stop();
     replica.restore_data(&backup);
-    let settings = replica.data_folder().join("postgresql.auto.conf");
-    let text = fs::read_to_string(&settings).expect("settings");
+    let path = replica.data_folder().join("postgresql.auto.conf");
+    let text = fs::read_to_string(&path).expect("settings");
     let (from, to) = (primary.socket_folder().display(), replica.socket_folder().display());
     let text = text.replace(&from.to_string(), &to.to_string());
     let text = text.replace(&primary.port().to_string(), &replica.port().to_string());
-    fs::write(&settings, text).expect("written");
+    fs::write(&path, format!("{text}\n{settings}")).expect("written");
     fs::write(replica.data_folder().join("standby.signal"), "").expect("written");
-    replica.restart();
+    // Before the standby, which then finds it at once.
     primary.restart();
+    replica.restart();
+}
+
+/// Has `replica` follow `primary` under that name.
+pub fn follow(primary: &Server, replica: &Server, name: &str) {
+    let port = primary.port();
+    let place = format!("host=127.0.0.1 port={port} user=postgres application_name={name}");
+    copy(primary, replica, &format!("primary_conninfo = '{place}'\n"));
+}
+
+/// Has `replica` go on with what `primary` has as a primary of its own, on the next timeline: what a
+/// failover leaves where the former primary was only cut off.
+fn fail_over(primary: &Server, replica: &Server) {
+    copy(primary, replica, "");
     let session = replica.session("shop");
     session.run("SELECT pg_promote()");
     wait_until("the promotion", PATIENCE, || {

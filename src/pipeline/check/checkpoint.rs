@@ -22,9 +22,13 @@ pub(super) async fn examine(ground: &Ground<'_>, slot: Option<&Slot>, look: &Loo
             Some(refusal @ Refusal::CheckpointMissing { slot }) => Finding::refused(
                 NAME,
                 refusal,
+                // Dropped where only the topic is a wrong one, the slot would take with it what is
+                // not published: nothing of this does so when it is pasted.
                 format!(
-                    "SELECT pg_drop_replication_slot('{slot}'); -- where nothing was published \
-                     from it; else set another postgres.slot and run tailwater init"
+                    "check kafka.brokers and kafka.checkpoint_topic in the settings file: its \
+                     checkpoint may be elsewhere. Else go on from where the slot stands by tailwater \
+                     init --adopt-slot -- or, only where nothing was ever published from it, which \
+                     gives up what it holds: SELECT pg_drop_replication_slot('{slot}')"
                 ),
             ),
             Some(_) | None => Finding::of(NAME, &*failure),

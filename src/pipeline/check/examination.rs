@@ -114,7 +114,8 @@ impl Pipeline<'_> {
         };
         let is_known = look.as_ref().is_some_and(|look| look.checkpoint.is_some());
         if slot.is_none() && !is_known {
-            slot::examine_absence(settings, &sql, &found.diagnosis, findings).await?;
+            let is_asked = look.is_some();
+            slot::examine_absence(settings, &sql, &found.diagnosis, is_asked, findings).await?;
         }
         let mut is_ours = !is_nobodys;
         if let (Some(server), Some(look), false) = (found.server, look, found.is_in_recovery) {
