@@ -763,6 +763,32 @@ fn defects_of_kafka_are_found_alone_and_mended_as_printed() {
     drop(session);
 }
 
+/// As the daemon makes it, which those of events are not.
+#[test]
+fn a_topic_of_dead_letters_is_judged_by_what_the_daemon_would_make() {
+    let (server, broker) = (Server::start(), Broker::start());
+    let _session = shop(&server);
+    broker.create_topic(CHECKPOINTS, 1, &[("cleanup.policy", "compact")]);
+    broker.create_topic("sales", 1, &[]);
+    let settings = SettingsFile::new(&server, &broker, "shop")
+        .replaced("source =", "on_error = \"dead-letter\"\ndead_letter_topic = \"dead\"\nsource =")
+        .with("[[outbox]]", "topic = \"sales\"")
+        .with("[kafka]", "create_topics = false\ntopic = { partitions = 1, config = { \"cleanup.policy\" = \"compact\" } }");
+    let fix = diagnose(&settings, "topic_creation", "topic_missing");
+    assert!(fix.contains("--topic dead ") && fix.contains("max.message.bytes="), "{fix}");
+    assert!(fix.contains("cleanup.policy=delete") && !fix.contains("=compact"), "{fix}");
+    run_commands(&broker, &fix);
+    assert_healthy(&settings);
+    broker.alter_topic("dead", "max.message.bytes", "1000000");
+    let fix = diagnose(&settings, "topic", "");
+    run_commands(&broker, &fix);
+    assert_healthy(&settings);
+    broker.alter_topic("dead", "cleanup.policy", "compact");
+    // What was set before is gone with it: this client sets all at once.
+    run_commands(&broker, &diagnose(&settings, "topic", ""));
+    assert_healthy(&settings);
+}
+
 #[test]
 fn a_side_that_does_not_answer_hides_nothing_of_the_other_one() {
     let (server, broker) = (Server::start(), Broker::start());
