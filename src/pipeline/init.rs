@@ -6,11 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout_at};
 use tracing::info;
 
 use super::{
-    outbox_tables, refusal,
+    former_primary, outbox_tables, refusal,
     settings::Settings,
     shutdown::Shutdown,
     standby,
@@ -20,6 +20,7 @@ use crate::{
     checkpoint::CheckpointRecord,
     failure::{Code, Failure, Recovery},
     postgres::{
+        PostgresError,
         publication::{self, Absence},
         sql::Sql,
     },
@@ -78,7 +79,15 @@ pub async fn init(
     settings: &Settings,
     shutdown: &Shutdown,
 ) -> Result<Option<CheckpointRecord>, Failed> {
-    patiently(shutdown, async || match start::take_over(settings, shutdown, Purpose::Init).await {
+    patiently(shutdown, async || {
+        former_primary::pass_over(settings, async |settings| attempt(settings, shutdown).await)
+            .await
+    })
+    .await
+}
+
+async fn attempt(settings: &Settings, shutdown: &Shutdown) -> Result<CheckpointRecord, Failed> {
+    match start::take_over(settings, shutdown, Purpose::Init).await {
         Ok(TakenOver { stream, kafka, checkpoint, .. }) => {
             stream.finish(None, None).await;
             drop(kafka);
@@ -89,8 +98,7 @@ pub async fn init(
             found.ok_or(failure)
         }
         Err(failure) => Err(failure),
-    })
-    .await
+    }
 }
 
 /// The SQL of a first start, for those who run it themselves. Needs the database only. None where
@@ -133,9 +141,34 @@ pub(super) async fn lacking_sql(settings: &Settings, sql: &Sql) -> Result<Vec<St
 /// Tries until it succeeds, fails for good or 30 s are over. None where the end was asked for.
 pub(super) async fn patiently<T>(
     shutdown: &Shutdown,
+    attempt: impl AsyncFnMut() -> Result<T, Failed>,
+) -> Result<Option<T>, Failed> {
+    patiently_since(Instant::now(), shutdown, attempt).await
+}
+
+/// As [`patiently`] for a connection to the server, of whose hosts each may take its time: the attempt
+/// that is under way when the 30 s are over is given up too.
+pub(super) async fn reach(settings: &Settings, shutdown: &Shutdown) -> Result<Option<Sql>, Failed> {
+    let began = Instant::now();
+    let until = (began + PATIENCE).into();
+    patiently_since(began, shutdown, async || {
+        match timeout_at(until, Sql::connect(&settings.postgres)).await {
+            Ok(connected) => Ok(connected?),
+            Err(_) => {
+                let source = std::io::ErrorKind::TimedOut.into();
+                Err(PostgresError::Connect { host: settings.postgres.hosts(), source }.into())
+            }
+        }
+    })
+    .await
+}
+
+async fn patiently_since<T>(
+    began: Instant,
+    shutdown: &Shutdown,
     mut attempt: impl AsyncFnMut() -> Result<T, Failed>,
 ) -> Result<Option<T>, Failed> {
-    let (began, mut stopped) = (Instant::now(), shutdown.clone());
+    let mut stopped = shutdown.clone();
     loop {
         let outcome = tokio::select! {
             biased;

@@ -10,6 +10,7 @@
 //!   ├─ outbox_tables (whether there are such)
 //!   └─ first_start (publication, intent, slot, slot_creation), init
 //! check (what the same judgements say, with nothing taken), status
+//! former_primary (a host that is passed over, by all of these)
 //!
 //! tail: stream_loop between a temporary slot and standard output
 //! ```
@@ -20,6 +21,7 @@ pub mod check;
 mod checkpoint_writer;
 mod continuity;
 mod first_start;
+mod former_primary;
 mod init;
 mod judgement;
 mod on_error;

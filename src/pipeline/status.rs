@@ -8,10 +8,11 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     chain,
-    judgement::judge_source,
+    former_primary::pass_over,
+    judgement::{judge_history, judge_source},
     settings::Settings,
     shutdown::Shutdown,
-    start::{Failed, Ground, peek},
+    start::{Failed, Ground, Server, peek},
 };
 use crate::{
     change::PgTimestamp,
@@ -96,12 +97,26 @@ pub struct Status {
 /// where Kafka does not answer.
 ///
 /// # Errors
-/// Where the server cannot be asked, or the slot belongs to another source.
+/// Where the server cannot be asked, the slot belongs to another source, or a former primary alone
+/// answers, whose slot says nothing of the pipeline.
 pub async fn status(settings: &Settings, shutdown: &Shutdown) -> Result<Status, Failed> {
+    pass_over(settings, async |settings| ask(settings, shutdown).await).await
+}
+
+async fn ask(settings: &Settings, shutdown: &Shutdown) -> Result<Status, Failed> {
     let (ground, _) = Ground::enter(settings, shutdown).await?;
     let looked = peek(&ground).await;
     if let Ok(look) = &looked {
         judge_source(settings, look)?;
+        if let Some(checkpoint) = &look.checkpoint {
+            let Server { identity, history } = &ground.server;
+            let judged = judge_history(checkpoint, identity.timeline, history.as_ref());
+            // What another failover lost is told by `run` and `check`.
+            judged.or_else(|refusal| match refusal.is_of_former_primary() {
+                true => Err(refusal),
+                false => Ok(()),
+            })?;
+        }
     }
     let (slot, end) = await_caught_up(&ground).await?;
     let holder = slot::holder(&ground.sql, &settings.slot).await?;

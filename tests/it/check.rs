@@ -24,8 +24,8 @@ use crate::{
     },
 };
 
-/// What an unreachable server may take.
-const GIVEN_UP_MAX: Duration = Duration::from_secs(45);
+/// What an unreachable server may take: 30 s, and a last question to Kafka.
+const GIVEN_UP_MAX: Duration = Duration::from_secs(36);
 
 const README: &str = include_str!("../../README.md");
 
@@ -151,6 +151,32 @@ fn before_init_nothing_is_wrong_and_nothing_is_made() {
     assert!(words.contains("ok    wal_level") && words.contains("note  slot"), "{words}");
     assert!(words.trim_end().lines().last().is_some_and(|it| it.contains(" 0 to mend")), "{words}");
     assert!(!words.contains('\u{1b}'), "no colour but on a terminal: {words}");
+}
+
+/// Also where brokers make a topic for whoever asks for it.
+#[test]
+fn no_topic_is_made_where_the_brokers_make_each_that_is_asked_for() {
+    let (server, broker) =
+        (Server::start(), Broker::start_with("auto.create.topics.enable=true\n"));
+    let _session = shop(&server);
+    let settings = SettingsFile::new(&server, &broker, "shop")
+        .replaced("source =", "on_error = \"dead-letter\"\nsource =")
+        .replaced(
+            "[[outbox]]",
+            "[[message]]\nprefix = \"outbox\"\ntopic = \"sales\"\n\n[[outbox]]",
+        );
+    assert_healthy(&settings);
+    let asked = daemon::run(&["status"], &settings);
+    assert_eq!(asked.code, Some(0), "{}", asked.stderr);
+    // Kafka's own comes with the trial of an id.
+    let topics = || -> Vec<String> {
+        broker.topics().into_iter().filter(|name| name != "__transaction_state").collect()
+    };
+    assert!(topics().is_empty(), "{:?}", topics());
+    let producer: BaseProducer = broker.client().create().expect("a producer");
+    producer.send(BaseRecord::<str, str>::to("asked").payload("x")).expect("queued");
+    producer.flush(PATIENCE).expect("sent");
+    assert_eq!(topics(), ["asked"], "they do make them");
 }
 
 #[test]
@@ -313,6 +339,11 @@ fn cure_slot_and_checkpoint(ward: &Ward) {
     assert!(note_of(&findings, "slot").contains("run would stand by"));
     insert(superuser, 3);
     wait_until_published(superuser, "tailwater");
+    // Who was fenced would go on by itself, having said so.
+    let said = daemon.stderr();
+    for sign in ["gave up our transaction", "starting over"] {
+        assert!(!said.contains(sign), "{said}");
+    }
     stop(daemon);
 
     // Another outbox, which the publication lacks.
@@ -819,6 +850,25 @@ fn a_side_that_does_not_answer_hides_nothing_of_the_other_one() {
             });
         }
     });
+}
+
+/// Each of several hosts may take its time, an attempt as long as all of them: it is given up in its
+/// midst.
+#[test]
+fn several_hosts_that_do_not_answer_are_given_up_as_soon_as_one() {
+    let (server, broker) = (Server::start(), Broker::shared());
+    let session = shop(&server);
+    let host = format!("127.0.0.1:{}", server.port());
+    let settings =
+        refusals::settings(&server, broker).replaced(&host, &[host.as_str(); 4].join(","));
+    server.freeze();
+    let began = Instant::now();
+    let ended = daemon::run(&["check"], &settings);
+    let took = began.elapsed();
+    server.thaw();
+    assert!(ended.code == Some(1) && ended.is_code("not_connected"), "{ended:?}");
+    assert!(took < GIVEN_UP_MAX, "{took:?}");
+    drop(session);
 }
 
 #[test]

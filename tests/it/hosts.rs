@@ -8,6 +8,7 @@ use crate::{
     refusals::{Shop, insert, published},
     support::{
         PATIENCE,
+        daemon::run,
         postgres::Server,
         scene::{publishing, stop, wait_until_published},
         wait_until,
@@ -136,9 +137,24 @@ fn a_former_primary_is_passed_over_and_alone_it_is_refused() {
     daemon.wait_for("a former primary; trying the next host");
     insert(&session, 2);
     wait_until_published(&session, "tailwater");
+    // Whoever else is asked looks at the present one too.
+    let ask = |command: &[&str]| run(command, &shop.settings);
+    let checked = ask(&["check", "--json"]);
+    assert_eq!(checked.code, Some(0), "{}", checked.stdout);
+    assert!(checked.stdout.contains("a former primary among"), "{}", checked.stdout);
+    let asked = ask(&["status", "--json"]);
+    assert!(asked.code == Some(0) && asked.stdout.contains("\"running\""), "{asked:?}");
+    let made = ask(&["init"]);
+    assert_eq!(made.code, Some(0), "{}", made.stderr);
     stop(daemon);
     assert_eq!(published(&shop), 14, "what the former primary has is not published");
     let shop =
         shop.with_settings(|settings| settings.replaced(&both, &format!("127.0.0.1:{former}")));
     shop.refuse("timeline_diverged", "former primary");
+    for command in ["check", "status", "init"] {
+        let ended = run(&[command], &shop.settings);
+        let is_told =
+            format!("{}{}", ended.stdout, ended.stderr).contains("code=timeline_diverged");
+        assert!(ended.code == Some(1) && is_told, "{command}: {ended:?}");
+    }
 }
