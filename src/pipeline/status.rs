@@ -49,11 +49,12 @@ pub enum State {
     Idle,
     /// It is behind.
     Lagging,
-    /// It is behind, and Kafka does not answer us either.
+    /// It is behind, and Kafka does not answer us either; or nobody holds the slot and Kafka does not
+    /// answer, of which a daemon that let go of it (`kafka.outage_grace`) and none at all look the same.
     StuckOnKafka,
     /// The slot is gone, or the server gave its WAL up.
     SlotLost,
-    /// Nobody holds the slot, or there is none yet.
+    /// Kafka answers, and nobody holds the slot, or there is none yet.
     NotRunning,
 }
 
@@ -162,6 +163,7 @@ fn judge(settings: &Settings, findings: Findings, now: PgTimestamp) -> Status {
     let state = match (&slot, &holder) {
         (None, _) if look.checkpoint.is_some() => State::SlotLost,
         (Some(_), _) if invalidation.is_some() => State::SlotLost,
+        (_, None) if kafka_error.is_some() => State::StuckOnKafka,
         (_, None) => State::NotRunning,
         (_, Some(_)) if lag_bytes == Some(0) => match age {
             Some(seconds) if seconds < IDLE_AFTER_SECONDS => State::Running,
