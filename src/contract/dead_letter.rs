@@ -11,7 +11,7 @@ use crate::{
     sink::{DeadLetterTopics, FAILURE_REASON, FAILURE_STAGE, FailureStage, ORIGINAL_TOPIC},
 };
 
-/// Where dead letters of these channels go, and of what no topic could be made of. Where one of them
+/// Where dead letters of these channels go, and those for which no topic could be made. Where one of them
 /// is a topic of events too, it is not named a second time.
 pub(super) fn channels(topics: &DeadLetterTopics, events: &[Channel]) -> Vec<Channel> {
     let mut found: Vec<Channel> = Vec::new();

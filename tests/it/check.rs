@@ -8,6 +8,7 @@ use std::{
 
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use serde_json::Value as Json;
+use tailwater::postgres::replication::Connection;
 
 use crate::{
     hosts::follow,
@@ -22,6 +23,7 @@ use crate::{
         settings::SettingsFile,
         wait_until,
     },
+    tls::{self, on_runtime},
 };
 
 /// What an unreachable server may take: 30 s, and a last question to Kafka.
@@ -479,6 +481,10 @@ fn a_quorum_of_everybody_is_mended_to_what_the_standbys_can_fill() {
                    AND state = 'streaming'";
         session.value(sql).as_deref() == Some("1")
     });
+    // A base backup, which ends by itself, is there too, and fills no place of the quorum.
+    let mut of_backup = tls::settings(&shop.server.url("shop"));
+    of_backup.application_name = "pg_basebackup".to_owned();
+    let backup = on_runtime(Connection::connect(&of_backup)).expect("a connection");
     run_sql(
         &session,
         "ALTER SYSTEM SET synchronous_standby_names = 'ANY 2 (*)'; SELECT pg_reload_conf()",
@@ -489,6 +495,7 @@ fn a_quorum_of_everybody_is_mended_to_what_the_standbys_can_fill() {
     run_sql(&session, &fix);
     wait_for_setting(&shop.server, "synchronous_standby_names", "ANY 1 (\"s1\")");
     assert_healthy(&shop.settings);
+    drop(backup);
     // It commits, by the standby's word.
     session.run("SET statement_timeout = '20s'");
     insert(&session, 1);

@@ -43,9 +43,9 @@ fn of_failure(failure: &Failed) -> Finding {
             // not published: nothing of this does so when it is pasted.
             format!(
                 "check kafka.brokers and kafka.checkpoint_topic in the settings file: its \
-                     checkpoint may be elsewhere. Else go on from where the slot stands by tailwater \
-                     init --adopt-slot -- or, only where nothing was ever published from it, which \
-                     gives up what it holds: SELECT pg_drop_replication_slot('{slot}')"
+                 checkpoint may be elsewhere. Else go on from where the slot stands by tailwater \
+                 init --adopt-slot -- or, only where nothing was ever published from it, which \
+                 gives up what it holds: SELECT pg_drop_replication_slot('{slot}')"
             ),
         ),
         Some(_) | None => Finding::of(NAME, &**failure),

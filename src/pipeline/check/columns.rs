@@ -3,12 +3,9 @@
 use super::finding::Finding;
 use crate::{
     event::{ColumnProblem, EventError, Mapping},
-    pipeline::{settings::Settings, start::check_table},
+    pipeline::{outbox_tables::LIKENESS_MIN, settings::Settings, start::check_table},
     postgres::{TableName, catalog, quote_identifier, sql::Sql},
 };
-
-/// Below it, the nearest name is probably not what was meant (`strsim::jaro_winkler`, 0 to 1).
-const LIKENESS_MIN: f64 = 0.8;
 
 /// Whether the columns that come by are what events need.
 pub(super) async fn examine(

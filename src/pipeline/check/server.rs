@@ -326,6 +326,20 @@ mod tests {
     }
 
     #[test]
+    fn standbys_that_cannot_be_seen_or_are_not_there_are_named_in_no_sql() {
+        let standby = |name: &str| Some(name.to_owned());
+        for standbys in [vec![], vec![standby("s1"), None]] {
+            let fix = name_standbys("ANY 1 (*)", standbys);
+            assert!(fix.starts_with("write the names of the standbys"), "{fix}");
+            assert!(!fix.contains("ALTER SYSTEM"), "{fix}");
+        }
+        let fix = name_standbys("ANY 3 (*)", vec![standby("s1"), standby("it's")]);
+        let expected = "ALTER SYSTEM SET synchronous_standby_names = 'ANY 2 (\"s1\", \"it''s\")'; \
+                        SELECT pg_reload_conf(); -- commits waited for 3, and 2 are connected";
+        assert!(fix.starts_with(expected), "{fix}");
+    }
+
+    #[test]
     fn a_server_before_14_is_found() {
         let place = postgres::Settings {
             host: postgres::Host::Tcp { host: "db".to_owned(), port: 5432 },
