@@ -153,10 +153,14 @@ fn print_sql(path: &Path) -> Result<(), Box<dyn Failure>> {
 
 fn schema(path: &Path, format: SchemaFormat) -> Result<(), Box<dyn Failure>> {
     let config = load(path)?;
-    let events = &config.pipeline.event;
+    let pipeline = &config.pipeline;
     let document = match format {
-        SchemaFormat::JsonSchema => contract::json_schema(events),
-        SchemaFormat::AsyncApi => contract::async_api(events),
+        SchemaFormat::JsonSchema => contract::json_schema(&pipeline.event),
+        SchemaFormat::AsyncApi => contract::async_api(
+            &pipeline.event,
+            pipeline.kafka.delivery,
+            pipeline.dead_letters.as_ref(),
+        ),
     };
     outcome::print(&format!("{document:#}\n"));
     Ok(())

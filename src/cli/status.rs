@@ -68,9 +68,18 @@ fn headline(status: &Status) -> String {
         State::Running => format!("running: {source} publishes and keeps up"),
         State::Idle => format!("idle: {source} keeps up, and nothing came for a while"),
         State::Lagging => format!("lagging: {source} publishes and is behind"),
-        State::StuckOnKafka => {
+        State::StuckOnKafka if status.holder.is_some() => {
             format!("stuck_on_kafka: {source} is behind, and Kafka does not answer")
         }
+        State::StuckOnKafka if status.confirmed_flush_lsn.is_some() => format!(
+            "stuck_on_kafka: Kafka does not answer, and nobody holds slot \"{slot}\": either a \
+             daemon let go of it after kafka.outage_grace, and goes on by itself when Kafka \
+             answers, or none is there; look whether `tailwater run` is"
+        ),
+        State::StuckOnKafka => format!(
+            "stuck_on_kafka: Kafka does not answer, and there is no slot \"{slot}\" in database \
+             {database}: whether there was one only the checkpoint on Kafka says"
+        ),
         State::SlotLost => match &status.invalidation {
             Some(reason) => format!(
                 "slot_lost: the server gave up slot \"{slot}\" ({reason}); what it had not sent is \

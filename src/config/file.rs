@@ -58,8 +58,8 @@ section! {
         publication: PublicationName = "tailwater",
         /// A file that holds the password: a mounted secret.
         password_file: Option<SecretFile>,
-        /// How much WAL the slot may make the server keep before it is warned of, in the log and by
-        /// `tailwater status`.
+        /// How much WAL the slot may make the server keep before the log, `tailwater status` and
+        /// `tailwater check` tell of it.
         retained_wal_max: Option<WalSize>,
         /// Whether the slot survives a failover to a standby. Has its effect on PostgreSQL 17 and
         /// later.

@@ -8,16 +8,21 @@ use super::{
 };
 use crate::event::Settings;
 
-/// Where the envelope stands in the document.
-const ENVELOPE: &str = "#/$defs/DomainEvent";
+/// The envelope's name among the definitions.
+const ENVELOPE: &str = "DomainEvent";
+
+/// Its name where a topic has the other one. No topic has a colon.
+const ENVELOPE_BESIDE_TOPIC: &str = "envelope:DomainEvent";
 
 /// A JSON Schema (2020-12) of the values of all events that these settings produce. What goes to one
 /// topic is under `$defs`, by the topic or its template.
 pub fn json_schema(settings: &Settings) -> Value {
     let channels = channels(settings);
-    let mut definitions: Map<String, Value> =
-        channels.iter().map(|it| (it.address.clone(), of_channel(settings, it))).collect();
-    definitions.insert("DomainEvent".to_owned(), value::domain_event());
+    let is_taken = channels.iter().any(|it| it.address == ENVELOPE);
+    let envelope = if is_taken { ENVELOPE_BESIDE_TOPIC } else { ENVELOPE };
+    let of_channel = |it: &Channel| (it.address.clone(), of_channel(settings, it, envelope));
+    let mut definitions: Map<String, Value> = channels.iter().map(of_channel).collect();
+    definitions.insert(envelope.to_owned(), value::domain_event());
     let all: Vec<Value> =
         channels.iter().map(|it| json!({ "$ref": reference(&it.address) })).collect();
     json!({
@@ -29,10 +34,10 @@ pub fn json_schema(settings: &Settings) -> Value {
     })
 }
 
-fn of_channel(settings: &Settings, channel: &Channel) -> Value {
+fn of_channel(settings: &Settings, channel: &Channel, envelope: &str) -> Value {
     let kinds = channel.messages.iter().map(|message| {
         let origins = message.origins.join(", ");
-        let mut schema = value::value(settings, message, ENVELOPE);
+        let mut schema = value::value(settings, message, &reference(envelope));
         schema["title"] = json!(format!("From {origins}"));
         schema
     });
@@ -40,7 +45,8 @@ fn of_channel(settings: &Settings, channel: &Channel) -> Value {
     json!({ "title": format!("Records of {}", channel.address), "anyOf": kinds })
 }
 
-/// A topic's name or template has no other mark that means something in a fragment of a URI.
+/// Where a definition stands. A topic's name or template has no other mark that means something in a
+/// fragment of a URI.
 fn reference(address: &str) -> String {
     format!("#/$defs/{}", address.replace('{', "%7B").replace('}', "%7D"))
 }
@@ -87,5 +93,18 @@ mod tests {
             assert!(!audit.is_valid(&event("order.placed", "shop")));
             assert!(!audit.is_valid(&event("order.audited.late", "shop")));
         }
+    }
+
+    #[test]
+    fn a_topic_of_the_envelopes_name_has_a_definition_of_its_own() {
+        let mut settings = settings(PayloadForm::Data);
+        for route in &mut settings.routes {
+            route.topic = TypeTemplate::parse("DomainEvent").expect("a template");
+        }
+        let mut schema = json_schema(&settings);
+        schema["anyOf"] = json!([{ "$ref": "#/$defs/DomainEvent" }]);
+        let topic = jsonschema::draft202012::new(&schema).expect("a schema");
+        assert!(topic.is_valid(&event("order.audited", "shop")));
+        assert!(!topic.is_valid(&event("order.placed", "shop")), "it is the envelope's");
     }
 }

@@ -6,12 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout_at};
 use tracing::info;
 
 use super::{
     adoption::{self, Adoption},
     amendment::Amendment,
+    former_primary,
     from_poller::{self, TakenOverTable},
     outbox_tables, refusal,
     reset::{self, Reset},
@@ -25,6 +26,7 @@ use crate::{
     checkpoint::CheckpointRecord,
     failure::{Code, Failure, Recovery},
     postgres::{
+        PostgresError,
         publication::{self, Absence},
         sql::Sql,
     },
@@ -83,7 +85,15 @@ pub async fn init(
     settings: &Settings,
     shutdown: &Shutdown,
 ) -> Result<Option<CheckpointRecord>, Failed> {
-    patiently(shutdown, async || match start::take_over(settings, shutdown, Purpose::Init).await {
+    patiently(shutdown, async || {
+        former_primary::pass_over(settings, async |settings| attempt(settings, shutdown).await)
+            .await
+    })
+    .await
+}
+
+async fn attempt(settings: &Settings, shutdown: &Shutdown) -> Result<CheckpointRecord, Failed> {
+    match start::take_over(settings, shutdown, Purpose::Init).await {
         Ok(TakenOver { stream, kafka, checkpoint, .. }) => {
             stream.finish(None, None).await;
             drop(kafka);
@@ -94,8 +104,7 @@ pub async fn init(
             found.ok_or(failure)
         }
         Err(failure) => Err(failure),
-    })
-    .await
+    }
 }
 
 /// The SQL of a first start, for those who run it themselves. Needs the database only. None where
@@ -191,9 +200,34 @@ pub async fn take_over(
 /// Tries until it succeeds, fails for good or 30 s are over. None where the end was asked for.
 pub(super) async fn patiently<T>(
     shutdown: &Shutdown,
+    attempt: impl AsyncFnMut() -> Result<T, Failed>,
+) -> Result<Option<T>, Failed> {
+    patiently_since(Instant::now(), shutdown, attempt).await
+}
+
+/// As [`patiently`] for a connection to the server, of whose hosts each may take its time: the attempt
+/// that is under way when the 30 s are over is given up too.
+pub(super) async fn reach(settings: &Settings, shutdown: &Shutdown) -> Result<Option<Sql>, Failed> {
+    let began = Instant::now();
+    let until = (began + PATIENCE).into();
+    patiently_since(began, shutdown, async || {
+        match timeout_at(until, Sql::connect(&settings.postgres)).await {
+            Ok(connected) => Ok(connected?),
+            Err(_) => {
+                let source = std::io::ErrorKind::TimedOut.into();
+                Err(PostgresError::Connect { host: settings.postgres.hosts(), source }.into())
+            }
+        }
+    })
+    .await
+}
+
+async fn patiently_since<T>(
+    mut began: Instant,
+    shutdown: &Shutdown,
     mut attempt: impl AsyncFnMut() -> Result<T, Failed>,
 ) -> Result<Option<T>, Failed> {
-    let (mut began, mut stopped) = (Instant::now(), shutdown.clone());
+    let mut stopped = shutdown.clone();
     loop {
         let attempt_began = Instant::now();
         let outcome = tokio::select! {

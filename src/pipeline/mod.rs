@@ -13,6 +13,7 @@
 //!   └─ held_slot ──► adoption, reset (checkpoints that are written by hand), amendment (their words),
 //!      writing_by_hand (what a stop of them leaves)
 //! check (what the same judgements say, with nothing taken), status
+//! former_primary (a host that is passed over, by all of these)
 //!
 //! tail: stream_loop between a temporary slot and standard output
 //! ```
@@ -25,6 +26,7 @@ pub mod check;
 mod checkpoint_writer;
 mod continuity;
 mod first_start;
+mod former_primary;
 mod from_poller;
 mod held_slot;
 mod init;

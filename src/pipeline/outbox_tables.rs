@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Below it, the nearest name is probably not what was meant (`strsim::jaro_winkler`, 0 to 1).
-const LIKENESS_MIN: f64 = 0.8;
+pub(super) const LIKENESS_MIN: f64 = 0.8;
 
 /// A configured table that can be no outbox.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]

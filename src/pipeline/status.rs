@@ -8,10 +8,11 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     chain,
-    judgement::judge_source,
+    former_primary::pass_over,
+    judgement::{judge_history, judge_source},
     settings::Settings,
     shutdown::Shutdown,
-    start::{Failed, Ground, peek},
+    start::{Failed, Ground, Server, peek},
 };
 use crate::{
     change::PgTimestamp,
@@ -48,11 +49,12 @@ pub enum State {
     Idle,
     /// It is behind.
     Lagging,
-    /// It is behind, and Kafka does not answer us either.
+    /// It is behind, and Kafka does not answer us either; or nobody holds the slot and Kafka does not
+    /// answer, of which a daemon that let go of it (`kafka.outage_grace`) and none at all look the same.
     StuckOnKafka,
     /// The slot is gone, or the server gave its WAL up.
     SlotLost,
-    /// Nobody holds the slot, or there is none yet.
+    /// Kafka answers, and nobody holds the slot, or there is none yet.
     NotRunning,
 }
 
@@ -98,12 +100,26 @@ pub struct Status {
 /// where Kafka does not answer.
 ///
 /// # Errors
-/// Where the server cannot be asked, or the slot belongs to another source.
+/// Where the server cannot be asked, the slot belongs to another source, or a former primary alone
+/// answers, whose slot says nothing of the pipeline.
 pub async fn status(settings: &Settings, shutdown: &Shutdown) -> Result<Status, Failed> {
+    pass_over(settings, async |settings| ask(settings, shutdown).await).await
+}
+
+async fn ask(settings: &Settings, shutdown: &Shutdown) -> Result<Status, Failed> {
     let (ground, _) = Ground::enter(settings, shutdown).await?;
     let looked = peek(&ground).await;
     if let Ok(look) = &looked {
         judge_source(settings, look)?;
+        if let Some(checkpoint) = &look.checkpoint {
+            let Server { identity, history } = &ground.server;
+            let judged = judge_history(checkpoint, identity.timeline, history.as_ref());
+            // What another failover lost is told by `run` and `check`.
+            judged.or_else(|refusal| match refusal.is_of_former_primary() {
+                true => Err(refusal),
+                false => Ok(()),
+            })?;
+        }
     }
     let (slot, end) = await_caught_up(&ground).await?;
     let holder = slot::holder(&ground.sql, &settings.slot).await?;
@@ -151,6 +167,7 @@ fn judge(settings: &Settings, findings: Findings, now: PgTimestamp) -> Status {
     let state = match (&slot, &holder) {
         (None, _) if look.checkpoint.is_some() => State::SlotLost,
         (Some(_), _) if invalidation.is_some() => State::SlotLost,
+        (_, None) if kafka_error.is_some() => State::StuckOnKafka,
         (_, None) => State::NotRunning,
         (_, Some(_)) if lag_bytes == Some(0) => match age {
             Some(seconds) if seconds < IDLE_AFTER_SECONDS => State::Running,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
 
 use super::{
-    refusal::Refusal,
+    former_primary::has_next_host,
     settings::Settings,
     shutdown::Shutdown,
     slow_transaction::TransactionTooSlow,
@@ -147,13 +147,6 @@ async fn attempt(settings: &Settings, shutdown: &mut Shutdown, carried: &mut Car
             }
         },
     }
-}
-
-/// Whether a primary of before a failover answered, and the present one may be elsewhere.
-fn has_next_host(settings: &Settings, failure: &dyn Failure) -> bool {
-    let error: &dyn std::error::Error = failure;
-    let refusal = error.downcast_ref::<Refusal>();
-    !settings.postgres.other_hosts.is_empty() && refusal.is_some_and(Refusal::is_of_former_primary)
 }
 
 /// Waits for the slot. A former holder whose place was taken on Kafka too does not: it ends, so that

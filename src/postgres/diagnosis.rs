@@ -79,13 +79,15 @@ pub async fn system_id(sql: &Sql) -> Result<String, PostgresError> {
 }
 
 /// The names of the standbys that follow the server at this moment; none for one whose name our role
-/// may not see. Those of `application` are ours.
+/// may not see. Those of `application` are ours; a base backup is there for its time and fills no place.
 ///
 /// # Errors
 /// Where the connection breaks.
 pub async fn standbys(sql: &Sql, application: &str) -> Result<Vec<Option<String>>, PostgresError> {
     const SQL: &str = "SELECT r.application_name FROM pg_stat_replication r \
-        WHERE r.application_name IS DISTINCT FROM $1 AND NOT EXISTS ( \
+        WHERE r.application_name IS DISTINCT FROM $1 \
+        AND r.application_name IS DISTINCT FROM 'pg_basebackup' \
+        AND r.state IS DISTINCT FROM 'backup' AND NOT EXISTS ( \
             SELECT FROM pg_replication_slots s \
             WHERE s.active_pid = r.pid AND s.slot_type = 'logical' \
         ) ORDER BY 1";

@@ -33,7 +33,7 @@ const EDGES: [(&str, &[&str]); 15] = [
     ("demo", &["event", "failure", "pipeline", "postgres", "sink"]),
     ("telemetry", &[]),
     ("config", &["event", "failure", "pipeline", "postgres", "sink", "telemetry"]),
-    ("contract", &["event"]),
+    ("contract", &["event", "sink"]),
     ("cli", &["config", "contract", "demo", "failure", "pipeline", "telemetry"]),
     ("main", &["cli"]),
 ];

@@ -8,8 +8,10 @@ use std::{
 
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use serde_json::Value as Json;
+use tailwater::postgres::replication::Connection;
 
 use crate::{
+    hosts::follow,
     refusals::{self, Shop, insert},
     support::{
         PATIENCE, daemon,
@@ -21,10 +23,11 @@ use crate::{
         settings::SettingsFile,
         wait_until,
     },
+    tls::{self, on_runtime},
 };
 
-/// What an unreachable server may take.
-const GIVEN_UP_MAX: Duration = Duration::from_secs(45);
+/// What an unreachable server may take: 30 s, and a last question to Kafka.
+const GIVEN_UP_MAX: Duration = Duration::from_secs(36);
 
 const README: &str = include_str!("../../README.md");
 
@@ -152,6 +155,32 @@ fn before_init_nothing_is_wrong_and_nothing_is_made() {
     assert!(!words.contains('\u{1b}'), "no colour but on a terminal: {words}");
 }
 
+/// Also where brokers make a topic for whoever asks for it.
+#[test]
+fn no_topic_is_made_where_the_brokers_make_each_that_is_asked_for() {
+    let (server, broker) =
+        (Server::start(), Broker::start_with("auto.create.topics.enable=true\n"));
+    let _session = shop(&server);
+    let settings = SettingsFile::new(&server, &broker, "shop")
+        .replaced("source =", "on_error = \"dead-letter\"\nsource =")
+        .replaced(
+            "[[outbox]]",
+            "[[message]]\nprefix = \"outbox\"\ntopic = \"sales\"\n\n[[outbox]]",
+        );
+    assert_healthy(&settings);
+    let asked = daemon::run(&["status"], &settings);
+    assert_eq!(asked.code, Some(0), "{}", asked.stderr);
+    // Kafka's own comes with the trial of an id.
+    let topics = || -> Vec<String> {
+        broker.topics().into_iter().filter(|name| name != "__transaction_state").collect()
+    };
+    assert!(topics().is_empty(), "{:?}", topics());
+    let producer: BaseProducer = broker.client().create().expect("a producer");
+    producer.send(BaseRecord::<str, str>::to("asked").payload("x")).expect("queued");
+    producer.flush(PATIENCE).expect("sent");
+    assert_eq!(topics(), ["asked"], "they do make them");
+}
+
 #[test]
 fn defects_of_role_and_tables_are_found_alone_and_mended_as_printed() {
     let ward = Ward::open();
@@ -195,9 +224,13 @@ fn defects_of_role_and_tables_are_found_alone_and_mended_as_printed() {
     let renamed =
         ward.settings().with("[[outbox]]", "columns = { payload = \"body\", id = \"number\" }");
     superuser.run("ALTER TABLE outbox_events ADD number bigint");
-    let add = diagnose(&renamed, "columns", "column_missing");
-    run_sql(role, &add);
+    let fix = diagnose(&renamed, "columns", "column_missing");
+    assert!(fix.starts_with("write columns = { payload = \"<the column that has it>\" }"), "{fix}");
+    run_sql(role, fix.split_once("such a column: ").expect("SQL").1);
     assert_healthy(&renamed);
+    let misspelt = ward.settings().with("[[outbox]]", "columns = { payload = \"paylod\" }");
+    let fix = diagnose(&misspelt, "columns", "column_missing");
+    assert_healthy(&with_line(misspelt, "columns = { payload = \"paylod\" }", &fix));
     cured_by_sql(
         &renamed,
         (superuser, "ALTER TABLE outbox_events DROP body, ADD body int"),
@@ -292,12 +325,14 @@ fn defects_of_slot_and_checkpoint_are_found_alone_and_mended_as_printed() {
 fn cure_slot_and_checkpoint(ward: &Ward) {
     let Ward { superuser, role, .. } = ward;
     let settings = ward.settings();
-    cured_by_sql(
-        &settings,
-        (role, "SELECT pg_create_logical_replication_slot('tailwater', 'pgoutput')"),
-        ("checkpoint", "checkpoint_missing"),
-        role,
-    );
+    // Where only the topic is another one, what is printed must not drop the slot with what it holds.
+    role.run("SELECT pg_create_logical_replication_slot('tailwater', 'pgoutput')");
+    let fix = diagnose(&settings, "checkpoint", "checkpoint_missing");
+    let (words, comment) = fix.split_once(" -- ").expect("a comment");
+    assert!(words.starts_with("check kafka.brokers and kafka.checkpoint_topic"), "{fix}");
+    assert!(words.ends_with("tailwater init --adopt-slot") && !words.contains("SELECT"), "{fix}");
+    run_sql(role, comment.split_once("what it holds: ").expect("the last way").1);
+    assert_healthy(&settings);
     init(&settings);
     let findings = assert_healthy(&settings);
     assert!(note_of(&findings, "slot").contains("free to be taken"));
@@ -306,6 +341,11 @@ fn cure_slot_and_checkpoint(ward: &Ward) {
     assert!(note_of(&findings, "slot").contains("run would stand by"));
     insert(superuser, 3);
     wait_until_published(superuser, "tailwater");
+    // Who was fenced would go on by itself, having said so.
+    let said = daemon.stderr();
+    for sign in ["gave up our transaction", "starting over"] {
+        assert!(!said.contains(sign), "{said}");
+    }
     stop(daemon);
 
     // Another outbox, which the publication lacks.
@@ -354,11 +394,16 @@ fn cure_slot_and_checkpoint(ward: &Ward) {
         insert(superuser, 1);
         run_sql(role, &defect.replace("SLOT", &slot));
         let fix = diagnose(&settings, name, code);
-        assert!(fix.contains("another postgres.slot") && fix.contains("tailwater init"), "{fix}");
-        serial += 1;
-        settings =
-            settings.replaced(&format!("slot = \"{slot}\""), &format!("slot = \"slot_{serial}\""));
-        init(&settings);
+        if !is_reset_as_told(&settings, role, &fix) {
+            assert!(
+                fix.contains("another postgres.slot") && fix.contains("tailwater init"),
+                "{fix}"
+            );
+            serial += 1;
+            let (from, to) = (format!("slot = \"{slot}\""), format!("slot = \"slot_{serial}\""));
+            settings = settings.replaced(&from, &to);
+            init(&settings);
+        }
         assert_healthy(&settings);
     }
     for foreign in [
@@ -374,6 +419,18 @@ fn cure_slot_and_checkpoint(ward: &Ward) {
         assert_healthy(&renamed.replaced("foreign_slot", &slot));
         role.run("SELECT pg_drop_replication_slot('foreign_slot')");
     }
+}
+
+/// Does what a fix says where it names a reset: the SQL before it, then the first that it names.
+fn is_reset_as_told(settings: &SettingsFile, role: &Session, fix: &str) -> bool {
+    let Some((before, after)) = fix.split_once("tailwater reset ") else { return false };
+    if let Some((_, sql)) = before.split_once("Run ") {
+        run_sql(role, sql.split_once("; then").map_or(sql, |(sql, _)| sql));
+    }
+    let way = after.split(|letter: char| !letter.is_ascii_lowercase() && letter != '-').next();
+    let ended = daemon::run(&["reset", way.expect("a way"), "--yes"], settings);
+    assert_eq!(ended.code, Some(0), "{fix}: {}", ended.stderr);
+    true
 }
 
 fn slot_of(settings: &SettingsFile) -> String {
@@ -409,17 +466,14 @@ fn defects_of_the_server_are_found_alone_and_mended_as_printed() {
     shop.server.session("shop").run("SELECT pg_create_physical_replication_slot('standby')");
     cured_by_restart(&shop, "ALTER SYSTEM SET max_replication_slots = 1", "slot", "no_free_slot");
     let session = shop.server.session("shop");
-    for standbys in ["*", "ANY 1 (*)"] {
-        let defect = format!(
-            "ALTER SYSTEM SET synchronous_standby_names = '{standbys}'; \
-             SELECT pg_reload_conf()"
-        );
-        run_sql(&session, &defect);
-        wait_for_setting(&shop.server, "synchronous_standby_names", standbys);
-        run_sql(&session, &diagnose(&shop.settings, "synchronous_standby_names", ""));
-        wait_for_setting(&shop.server, "synchronous_standby_names", "");
-        assert_healthy(&shop.settings);
-    }
+    run_sql(
+        &session,
+        "ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (*)'; SELECT pg_reload_conf()",
+    );
+    wait_for_setting(&shop.server, "synchronous_standby_names", "ANY 1 (*)");
+    // Nobody is there to be named, and to wait for nobody is the operator's to say.
+    let fix = diagnose(&shop.settings, "synchronous_standby_names", "");
+    assert!(fix.starts_with("write the names of the standbys") && !fix.contains("ALTER"), "{fix}");
     run_sql(
         &session,
         "ALTER SYSTEM SET synchronous_standby_names = 's1, tailwater'; SELECT pg_reload_conf()",
@@ -430,6 +484,38 @@ fn defects_of_the_server_are_found_alone_and_mended_as_printed() {
     let shop = shop
         .with_settings(|settings| settings.replaced("/shop\"", &format!("/shop?{parameter}\"")));
     assert_healthy(&shop.settings);
+}
+
+/// What is printed for `*` must neither have commits hang nor have them wait for nobody.
+#[test]
+fn a_quorum_of_everybody_is_mended_to_what_the_standbys_can_fill() {
+    let shop = Shop::open_with(&[("fsync", "off")]);
+    let standby = Server::start_with(&[("fsync", "off")]);
+    follow(&shop.server, &standby, "s1");
+    let session = shop.server.session("shop");
+    wait_until("the standby", PATIENCE, || {
+        let sql = "SELECT count(*) FROM pg_stat_replication WHERE application_name = 's1' \
+                   AND state = 'streaming'";
+        session.value(sql).as_deref() == Some("1")
+    });
+    // A base backup, which ends by itself, is there too, and fills no place of the quorum.
+    let mut of_backup = tls::settings(&shop.server.url("shop"));
+    of_backup.application_name = "pg_basebackup".to_owned();
+    let backup = on_runtime(Connection::connect(&of_backup)).expect("a connection");
+    run_sql(
+        &session,
+        "ALTER SYSTEM SET synchronous_standby_names = 'ANY 2 (*)'; SELECT pg_reload_conf()",
+    );
+    wait_for_setting(&shop.server, "synchronous_standby_names", "ANY 2 (*)");
+    let fix = diagnose(&shop.settings, "synchronous_standby_names", "");
+    assert!(fix.contains("-- commits waited for 2, and 1 is connected"), "{fix}");
+    run_sql(&session, &fix);
+    wait_for_setting(&shop.server, "synchronous_standby_names", "ANY 1 (\"s1\")");
+    assert_healthy(&shop.settings);
+    drop(backup);
+    // It commits, by the standby's word.
+    session.run("SET statement_timeout = '20s'");
+    insert(&session, 1);
 }
 
 fn wait_for_setting(server: &Server, name: &str, value: &str) {
@@ -481,6 +567,29 @@ fn a_slot_that_is_about_to_be_lost_is_found_and_mended_and_so_is_a_lost_one() {
 }
 
 #[test]
+fn a_slot_that_holds_more_than_the_settings_say_is_found() {
+    let shop = Shop::open_with(&[("fsync", "off")]);
+    let shop =
+        shop.with_settings(|settings| settings.with("[postgres]", "retained_wal_max = \"16MiB\""));
+    init(&shop.settings);
+    assert_healthy(&shop.settings);
+    run_sql(
+        &shop.session,
+        "INSERT INTO audit_log (what) SELECT repeat('x', 1000) FROM generate_series(1, 30000)",
+    );
+    let fix = diagnose(&shop.settings, "retained_wal", "");
+    assert!(fix.starts_with("start the daemon"), "{fix}");
+    let daemon = publishing(&shop.settings);
+    let held = "SELECT pg_current_wal_lsn() - restart_lsn < 16777216 FROM pg_replication_slots";
+    wait_until("the log to be let go", PATIENCE, || {
+        shop.session.run("CHECKPOINT");
+        shop.session.value(held).as_deref() == Some("t")
+    });
+    assert_healthy(&shop.settings);
+    stop(daemon);
+}
+
+#[test]
 fn a_slot_that_no_standby_keeps_is_found_and_mended_as_printed() {
     let server = Server::start_version(18);
     let session = shop(&server);
@@ -503,11 +612,8 @@ fn a_restored_server_and_a_standby_are_found() {
     let shop = refusals::restored(200);
     shop.server.restart();
     let fix = diagnose(&shop.settings, "checkpoint", "checkpoint_ahead");
-    assert!(fix.contains("another postgres.slot"), "{fix}");
-    let shop = shop
-        .reconnected()
-        .with_settings(|settings| settings.with("[postgres]", "slot = \"second\""));
-    init(&shop.settings);
+    let shop = shop.reconnected();
+    assert!(is_reset_as_told(&shop.settings, &shop.session, &fix), "{fix}");
     assert_healthy(&shop.settings);
     shop.server.stop();
     fs::write(shop.server.data_folder().join("standby.signal"), "").expect("written");
@@ -534,9 +640,7 @@ fn a_pipeline_of_messages_alone_is_healthy_before_and_after_init() {
     assert!(note_of(&findings, "publication").contains("publish = 'insert'"), "{findings:#?}");
     ward.role.run("DROP PUBLICATION tailwater");
     let fix = diagnose(&settings, "publication", "publication_missing");
-    assert!(fix.contains("Set another postgres.slot and run tailwater init"), "{fix}");
-    let settings = settings.with("[postgres]", "slot = \"second\"");
-    init(&settings);
+    assert!(is_reset_as_told(&settings, &ward.role, &fix), "{fix}");
     assert_healthy(&settings);
 }
 
@@ -709,6 +813,32 @@ fn defects_of_kafka_are_found_alone_and_mended_as_printed() {
     drop(session);
 }
 
+/// As the daemon makes it, which those of events are not.
+#[test]
+fn a_topic_of_dead_letters_is_judged_by_what_the_daemon_would_make() {
+    let (server, broker) = (Server::start(), Broker::start());
+    let _session = shop(&server);
+    broker.create_topic(CHECKPOINTS, 1, &[("cleanup.policy", "compact")]);
+    broker.create_topic("sales", 1, &[]);
+    let settings = SettingsFile::new(&server, &broker, "shop")
+        .replaced("source =", "on_error = \"dead-letter\"\ndead_letter_topic = \"dead\"\nsource =")
+        .with("[[outbox]]", "topic = \"sales\"")
+        .with("[kafka]", "create_topics = false\ntopic = { partitions = 1, config = { \"cleanup.policy\" = \"compact\" } }");
+    let fix = diagnose(&settings, "topic_creation", "topic_missing");
+    assert!(fix.contains("--topic dead ") && fix.contains("max.message.bytes="), "{fix}");
+    assert!(fix.contains("cleanup.policy=delete") && !fix.contains("=compact"), "{fix}");
+    run_commands(&broker, &fix);
+    assert_healthy(&settings);
+    broker.alter_topic("dead", "max.message.bytes", "1000000");
+    let fix = diagnose(&settings, "topic", "");
+    run_commands(&broker, &fix);
+    assert_healthy(&settings);
+    broker.alter_topic("dead", "cleanup.policy", "compact");
+    // What was set before is gone with it: this client sets all at once.
+    run_commands(&broker, &diagnose(&settings, "topic", ""));
+    assert_healthy(&settings);
+}
+
 #[test]
 fn a_side_that_does_not_answer_hides_nothing_of_the_other_one() {
     let (server, broker) = (Server::start(), Broker::start());
@@ -739,6 +869,25 @@ fn a_side_that_does_not_answer_hides_nothing_of_the_other_one() {
             });
         }
     });
+}
+
+/// Each of several hosts may take its time, an attempt as long as all of them: it is given up in its
+/// midst.
+#[test]
+fn several_hosts_that_do_not_answer_are_given_up_as_soon_as_one() {
+    let (server, broker) = (Server::start(), Broker::shared());
+    let session = shop(&server);
+    let host = format!("127.0.0.1:{}", server.port());
+    let settings =
+        refusals::settings(&server, broker).replaced(&host, &[host.as_str(); 4].join(","));
+    server.freeze();
+    let began = Instant::now();
+    let ended = daemon::run(&["check"], &settings);
+    let took = began.elapsed();
+    server.thaw();
+    assert!(ended.code == Some(1) && ended.is_code("not_connected"), "{ended:?}");
+    assert!(took < GIVEN_UP_MAX, "{took:?}");
+    drop(session);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What `tailwater schema` prints describes the events that come, and no others.
 
-use std::fs;
+use std::{fs, process::Command};
 
 use serde_json::{Value as Json, json};
 
@@ -49,7 +49,9 @@ INSERT INTO outbox_events (id, aggregate_id, event_type, payload, tenant_id, cau
 VALUES
     (gen_random_uuid(), 'o-1', 'order.placed', '{"total": 1}', 'acme', NULL, NULL),
     (gen_random_uuid(), NULL, 'order.placed', NULL, NULL, 'cause', '00-a-b-01'),
-    (gen_random_uuid(), 'o-1', 'order.audited', '[]', NULL, NULL, NULL);
+    (gen_random_uuid(), 'o-1', 'order.audited', '[]', NULL, NULL, NULL),
+    (gen_random_uuid(), 'o-1', NULL, '{}', NULL, NULL, NULL),
+    (NULL, 'o-1', 'order.placed', '{}', NULL, NULL, NULL);
 INSERT INTO envelopes VALUES
     ('a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', 'i-1', 'invoice.sent',
         '{"id": "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "type": "invoice.sent", "data": null,
@@ -62,6 +64,9 @@ INSERT INTO outbox VALUES
 SELECT pg_logical_emit_message(true, 'outbox',
     '{"aggregateId": "o-2", "type": "order.placed", "data": {"total": "19.90"}, "source": "other"}');
 "#;
+
+/// Of what has no type, and of what has no id.
+const DEAD_LETTERS: [(&str, usize); 2] = [("order-service.dlq", 1), ("order.events.dlq", 1)];
 
 const TOPICS: [(&str, usize); 5] = [
     ("order.events", 3),
@@ -193,7 +198,8 @@ fn the_printed_schemas_describe_the_events_that_come() {
     let session = server.create_database("shop");
     session.run(TABLES);
     let settings = SettingsFile::of_text(format!(
-        "source = \"order-service\"\n[postgres]\nurl = \"{}\"\n[kafka]\nbrokers = \"{}\"\n{SECTIONS}",
+        "source = \"order-service\"\non_error = \"dead-letter\"\n[postgres]\nurl = \"{}\"\n[kafka]\n\
+         brokers = \"{}\"\n{SECTIONS}",
         server.url("shop"),
         broker.brokers()
     ));
@@ -202,14 +208,42 @@ fn the_printed_schemas_describe_the_events_that_come() {
     session.run(EVENTS);
     wait_until_published(&session, "tailwater");
     stop(daemon);
-    let mut records = Vec::new();
-    for (topic, count) in TOPICS {
-        let of_topic = broker.read_committed(topic);
-        assert_eq!(of_topic.len(), count, "{topic}");
-        records.extend(of_topic);
-    }
+    let read = |topics: &[(&str, usize)]| {
+        let mut records = Vec::new();
+        for (topic, count) in topics {
+            let of_topic = broker.read_committed(topic);
+            assert_eq!(of_topic.len(), *count, "{topic}");
+            records.extend(of_topic);
+        }
+        records
+    };
+    let (records, dead_letters) = (read(&TOPICS), read(&DEAD_LETTERS));
     judge_values(&print(&settings, "json-schema"), &records);
-    judge_messages(&print(&settings, "asyncapi"), &records);
+    let document = print(&settings, "asyncapi");
+    judge_messages(&document, &records);
+    judge_messages(&document, &dead_letters);
+}
+
+/// JSON Schema's patterns are those of ECMA-262 with the flag `u`, of which Rust's are none: by node,
+/// as Ajv does it.
+#[test]
+fn every_printed_pattern_is_one_of_ecma_262_and_means_what_the_glob_does() {
+    let settings = offline().replaced("\"*.audited\"", "\"order-a/b.?+$^|().*\"");
+    let mut patterns = Vec::new();
+    for format in ["json-schema", "asyncapi"] {
+        collect("pattern", &print(&settings, format), &mut patterns);
+    }
+    assert!(patterns.iter().any(|pattern| pattern.contains("order-a/b")), "{patterns:?}");
+    let program = "const matches = process.argv.slice(2).map((text) => \
+                   new RegExp(text, 'u').test('order-a/b.X+$^|().\\nlate')); \
+                   console.log(JSON.stringify(matches));";
+    let node =
+        Command::new("node").args(["-e", program, "--", "patterns"]).args(&patterns).output();
+    let node = node.expect("node starts");
+    assert!(node.status.success(), "{}", String::from_utf8_lossy(&node.stderr));
+    let matches: Vec<bool> = serde_json::from_slice(&node.stdout).expect("the program's answer");
+    let expected: Vec<bool> = patterns.iter().map(|it| it.contains("order-a/b")).collect();
+    assert_eq!(matches, expected, "{patterns:?}");
 }
 
 #[test]
@@ -239,7 +273,8 @@ fn the_printed_document_is_asyncapi() {
         .with_draft(jsonschema::Draft::Draft7)
         .build(&schema)
         .expect("a schema");
-    let document = print(&offline(), "asyncapi");
+    let settings = offline().replaced("[postgres]", "on_error = \"dead-letter\"\n[postgres]");
+    let document = print(&settings, "asyncapi");
     let errors: Vec<String> = schema
         .iter_errors(&document)
         .map(|error| format!("{}: {error}", error.instance_path()))
@@ -252,7 +287,7 @@ fn the_printed_document_is_asyncapi() {
     );
     // Every reference leads somewhere in the document.
     let mut references = Vec::new();
-    collect(&document, &mut references);
+    collect("$ref", &document, &mut references);
     assert!(references.len() > 10, "{references:?}");
     for reference in references {
         let pointer = reference.strip_prefix('#').expect("within the document");
@@ -260,17 +295,18 @@ fn the_printed_document_is_asyncapi() {
     }
 }
 
-fn collect(value: &Json, references: &mut Vec<String>) {
+/// All texts under this name, wherever they are.
+fn collect(name: &str, value: &Json, found: &mut Vec<String>) {
     match value {
         Json::Object(members) => {
-            for (name, member) in members {
-                match (name.as_str(), member) {
-                    ("$ref", Json::String(reference)) => references.push(reference.clone()),
-                    (_, member) => collect(member, references),
+            for (of_member, member) in members {
+                match member {
+                    Json::String(text) if of_member == name => found.push(text.clone()),
+                    member => collect(name, member, found),
                 }
             }
         }
-        Json::Array(items) => items.iter().for_each(|item| collect(item, references)),
+        Json::Array(items) => items.iter().for_each(|item| collect(name, item, found)),
         Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => {}
     }
 }

@@ -8,6 +8,7 @@ use crate::{
     refusals::{Shop, insert, published},
     support::{
         PATIENCE,
+        daemon::run,
         postgres::Server,
         scene::{publishing, stop, wait_until_published},
         wait_until,
@@ -71,22 +72,35 @@ fn a_daemon_goes_on_where_the_url_names_a_host_that_is_gone() {
     assert_eq!(published(&shop), 5);
 }
 
-/// Gives `replica` the data of `primary`, and has it go on as a primary of its own, on the next
-/// timeline: what a failover leaves where the former primary was only cut off.
-fn fail_over(primary: &Server, replica: &Server) {
+/// Gives `replica` the data of `primary`, and has it start as a standby, of nobody yet.
+fn copy(primary: &Server, replica: &Server, settings: &str) {
     primary.stop();
     let backup = primary.copy_data();
     replica.stop();
     replica.restore_data(&backup);
-    let settings = replica.data_folder().join("postgresql.auto.conf");
-    let text = fs::read_to_string(&settings).expect("settings");
+    let path = replica.data_folder().join("postgresql.auto.conf");
+    let text = fs::read_to_string(&path).expect("settings");
     let (from, to) = (primary.socket_folder().display(), replica.socket_folder().display());
     let text = text.replace(&from.to_string(), &to.to_string());
     let text = text.replace(&primary.port().to_string(), &replica.port().to_string());
-    fs::write(&settings, text).expect("written");
+    fs::write(&path, format!("{text}\n{settings}")).expect("written");
     fs::write(replica.data_folder().join("standby.signal"), "").expect("written");
-    replica.restart();
+    // Before the standby, which then finds it at once.
     primary.restart();
+    replica.restart();
+}
+
+/// Has `replica` follow `primary` under that name.
+pub fn follow(primary: &Server, replica: &Server, name: &str) {
+    let port = primary.port();
+    let place = format!("host=127.0.0.1 port={port} user=postgres application_name={name}");
+    copy(primary, replica, &format!("primary_conninfo = '{place}'\n"));
+}
+
+/// Has `replica` go on with what `primary` has as a primary of its own, on the next timeline: what a
+/// failover leaves where the former primary was only cut off.
+fn fail_over(primary: &Server, replica: &Server) {
+    copy(primary, replica, "");
     let session = replica.session("shop");
     session.run("SELECT pg_promote()");
     wait_until("the promotion", PATIENCE, || {
@@ -123,9 +137,24 @@ fn a_former_primary_is_passed_over_and_alone_it_is_refused() {
     daemon.wait_for("a former primary; trying the next host");
     insert(&session, 2);
     wait_until_published(&session, "tailwater");
+    // Whoever else is asked looks at the present one too.
+    let ask = |command: &[&str]| run(command, &shop.settings);
+    let checked = ask(&["check", "--json"]);
+    assert_eq!(checked.code, Some(0), "{}", checked.stdout);
+    assert!(checked.stdout.contains("a former primary among"), "{}", checked.stdout);
+    let asked = ask(&["status", "--json"]);
+    assert!(asked.code == Some(0) && asked.stdout.contains("\"running\""), "{asked:?}");
+    let made = ask(&["init"]);
+    assert_eq!(made.code, Some(0), "{}", made.stderr);
     stop(daemon);
     assert_eq!(published(&shop), 14, "what the former primary has is not published");
     let shop =
         shop.with_settings(|settings| settings.replaced(&both, &format!("127.0.0.1:{former}")));
     shop.refuse("timeline_diverged", "former primary");
+    for command in ["check", "status", "init"] {
+        let ended = run(&[command], &shop.settings);
+        let is_told =
+            format!("{}{}", ended.stdout, ended.stderr).contains("code=timeline_diverged");
+        assert!(ended.code == Some(1) && is_told, "{command}: {ended:?}");
+    }
 }

@@ -108,6 +108,47 @@ fn the_rights_that_the_readme_lists_are_enough_and_none_is_too_much() {
     refuse(&settings, "no_replication_role", "REPLICATION");
 }
 
+/// By Kafka's rights alone: on the database's side a dead letter is nothing of its own.
+#[test]
+fn dead_letters_take_the_rights_that_the_readme_lists_and_none_is_too_much() {
+    let (server, broker) = (Server::start(), guarded_broker());
+    let session = shop(&server);
+    let settings = guarded_settings(&server, &broker)
+        .replaced("source =", "on_error = \"dead-letter\"\nsource =");
+    grant(&broker, &block("sh", "# run, check"));
+    grant(&broker, &block("sh", "# init"));
+    grant(&broker, &block("sh", "# run, check: dead letters"));
+    init(&settings);
+    let of_topic = "INSERT INTO outbox_events (id, aggregate_id, event_type, payload) VALUES \
+                    (gen_random_uuid(), 'o', 'order.placed', to_jsonb(repeat('x', 2000000)))";
+    let of_source = "INSERT INTO outbox_events (id, aggregate_id, payload) VALUES \
+                     (gen_random_uuid(), 'o', '{}')";
+    let daemon = publishing(&settings);
+    insert(&session, 1);
+    session.run(of_topic);
+    session.run(of_source);
+    wait_until_published(&session, "tailwater");
+    stop(daemon);
+    let counts = || {
+        ["order.events", "order.events.dlq", "order-service.dlq"]
+            .map(|topic| broker.read_committed(topic).len())
+    };
+    assert_eq!(counts(), [1; 3]);
+    assert_ends(&settings, "check", 0);
+
+    let rights = block("sh", "# run, check: dead letters");
+    for (line, row) in rights.lines().zip([of_topic, of_source]) {
+        grant(&broker, &taken_away(line));
+        session.run(row);
+        refuse(&settings, "kafka_denied", "Allow the user");
+        grant(&broker, line);
+        let daemon = publishing(&settings);
+        wait_until_published(&session, "tailwater");
+        stop(daemon);
+    }
+    assert_eq!(counts(), [1, 2, 2]);
+}
+
 /// The other way to a publication: its SQL is run by somebody who may.
 #[test]
 fn init_needs_no_table_where_the_owner_made_the_publication() {

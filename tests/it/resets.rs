@@ -220,6 +220,9 @@ fn a_reset_that_nobody_agrees_to_changes_nothing_and_says_what_it_would_do() {
     assert_eq!(published(&shop), 7);
 }
 
+/// Enough for a kill to come in time.
+const TORN_ROWS: u32 = 250_000;
+
 /// A daemon that was killed with a part of a transaction published.
 fn torn(rows: u32) -> Shop {
     let topic = format!("checkpoints-{:08x}", fastrand::u32(..));
@@ -235,22 +238,22 @@ fn torn(rows: u32) -> Shop {
 
 #[test]
 fn a_transaction_that_is_replayed_doubles_what_was_out_and_no_more() {
-    let shop = torn(60_000);
+    let shop = torn(TORN_ROWS);
     let asked = daemon::run(&["reset", "--replay-transaction"], &shop.settings);
     assert!(asked.stderr.contains("where the server still sends it"), "{}", asked.stderr);
     let said = done(&shop, "--replay-transaction");
     let out = published(&shop);
     assert_eq!(said["repeated_events"].as_u64(), Some(out as u64), "{said}");
-    assert!((1..60_000).contains(&out), "{out}");
+    assert!((1..TORN_ROWS as usize).contains(&out), "{out}");
     let daemon = publishing(&shop.settings);
     wait_until_published(&shop.session, "tailwater");
     stop(daemon);
-    assert_eq!(published(&shop), out + 60_000);
+    assert_eq!(published(&shop), out + TORN_ROWS as usize);
 }
 
 #[test]
 fn a_reset_to_now_inside_a_transaction_says_how_much_of_it_is_out() {
-    let shop = torn(60_000);
+    let shop = torn(TORN_ROWS);
     let said = done(&shop, "--to-now");
     let out = published(&shop);
     assert_eq!((&said["torn_events"], &said["repeated_events"]), (&out.into(), &0.into()));

@@ -37,7 +37,7 @@ fn slots(session: &Session) -> String {
 fn status_follows_a_pipeline_through_its_life() {
     let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
     let session = shop(&server);
-    let settings = envelope_settings(&server, &broker);
+    let settings = envelope_settings(&server, &broker).with("[kafka]", "outage_grace = \"20s\"");
 
     let found = status(&settings);
     assert_eq!(found["state"], "not_running");
@@ -77,13 +77,24 @@ fn status_follows_a_pipeline_through_its_life() {
     let found = status(&settings);
     assert_eq!(found["state"], "stuck_on_kafka", "{found}");
     assert!(found["kafka_error"].as_str().is_some_and(|text| !text.is_empty()), "{found}");
+    // It lets go of the slot, and is as well as before.
+    let holder = || session.value("SELECT count(active_pid) FROM pg_replication_slots");
+    wait_until("the slot to be free", PATIENCE, || holder().as_deref() == Some("0"));
+    let found = status(&settings);
+    assert_eq!((&found["state"], &found["holder"]), (&"stuck_on_kafka".into(), &Json::Null));
+    let said = words(&settings);
+    assert!(said.contains("goes on by itself when Kafka answers, or none is there"), "{said}");
     broker.restart();
     wait_until_published(&session, "tailwater");
     stop(daemon);
+    assert_eq!(status(&settings)["state"], "not_running", "Kafka answers");
 
     session.run("SELECT pg_drop_replication_slot('tailwater')");
     assert_eq!(status(&settings)["state"], "slot_lost");
     assert!(words(&settings).contains("there is a checkpoint and no slot"));
+    broker.kill();
+    assert_eq!(status(&settings)["state"], "stuck_on_kafka", "nobody knows of the checkpoint");
+    assert!(words(&settings).contains("only the checkpoint on Kafka says"));
     assert_eq!(slots(&session), "0", "asking makes nothing");
 }
 

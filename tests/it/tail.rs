@@ -149,6 +149,30 @@ fn events_are_shown_within_a_second_and_no_slot_is_left_behind() {
     wait_until_no_slot_is_left(&session);
 }
 
+/// From 17 on there is one more bound.
+#[test]
+fn a_roles_bound_on_transactions_is_not_meant_for_a_tail() {
+    let server = Server::start_version(18);
+    let session = published_shop(&server);
+    session.run("ALTER ROLE watcher SET transaction_timeout = '1s'");
+    let settings = settings(&server, &format!("{OUTBOX}\n[log]\nfilter = \"info\"\n"));
+    let writer = server.session("postgres");
+    writer.run("BEGIN; CREATE TABLE unfinished ()");
+    let tail = Tail::start(&["--json"], &settings);
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'watcher' \
+                   AND now() - query_start > interval '3s' AND state = 'active'";
+    wait_until("a wait that outlasts the bound", PATIENCE, || {
+        let said = tail.said.so_far();
+        assert!(!said.contains("trying again"), "{said}");
+        session.value(waiting).as_deref() == Some("1")
+    });
+    writer.run("COMMIT");
+    tail.wait_until_it_says("showing");
+    insert(&session, "order-1", "{}");
+    tail.lines(1);
+    tail.end(libc::SIGINT);
+}
+
 #[test]
 fn a_tail_names_whom_its_slot_waits_for_and_goes_on_by_itself() {
     let server = Server::start_with(&[("fsync", "off"), ("max_prepared_transactions", "1")]);

@@ -218,7 +218,7 @@ fn a_take_over_that_is_killed_before_its_slot_is_there_goes_on() {
     let open = shop.server.session("shop");
     open.run("BEGIN; INSERT INTO audit_log (what) VALUES ('open')");
     let command = Daemon::start_with(&arguments(), &shop.settings);
-    command.wait_for("waits for an open transaction");
+    command.wait_for("creating the slot waits for the end of the transaction");
     command.kill_command();
     refuse(&shop.settings, "snapshot_interrupted", "--take-over");
     let ended = daemon::run(&["init"], &shop.settings);

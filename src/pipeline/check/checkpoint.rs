@@ -5,31 +5,55 @@ use super::{finding::Finding, slot};
 use crate::{
     checkpoint::store::Look,
     pipeline::{
+        former_primary::has_next_host,
         judgement::judge_look,
         refusal::Refusal,
-        start::{Ground, Purpose},
+        start::{Failed, Ground, Purpose},
     },
     postgres::slot::Slot,
 };
 
+const NAME: &str = "checkpoint";
+
 /// Judges what was looked up. `slot` must have been looked up before the checkpoint was.
-pub(super) async fn examine(ground: &Ground<'_>, slot: Option<&Slot>, look: &Look) -> Finding {
-    const NAME: &str = "checkpoint";
-    if let Err(failure) = judge_look(ground, slot, look, Purpose::Run).await {
-        let error: &dyn std::error::Error = &*failure;
-        return match error.downcast_ref() {
-            Some(refusal @ Refusal::SlotMissing { .. }) => slot::missing(refusal),
-            Some(refusal @ Refusal::CheckpointMissing { slot }) => Finding::refused(
-                NAME,
-                refusal,
-                format!(
-                    "SELECT pg_drop_replication_slot('{slot}'); -- where nothing was published \
-                     from it; else set another postgres.slot and run tailwater init"
-                ),
-            ),
-            Some(_) | None => Finding::of(NAME, &*failure),
-        };
+///
+/// # Errors
+/// That the server is a former primary, where the present one may be at another host.
+pub(super) async fn examine(
+    ground: &Ground<'_>,
+    slot: Option<&Slot>,
+    look: &Look,
+) -> Result<Finding, Failed> {
+    match judge_look(ground, slot, look, Purpose::Run).await {
+        Err(failure) if has_next_host(ground.settings, &*failure) => Err(failure),
+        Err(failure) => Ok(of_failure(&failure)),
+        Ok(()) => Ok(found(ground, look)),
     }
+}
+
+/// What `run` would stop with; its fix is what can be pasted.
+fn of_failure(failure: &Failed) -> Finding {
+    let error: &dyn std::error::Error = &**failure;
+    match error.downcast_ref() {
+        Some(refusal @ Refusal::SlotMissing { .. }) => slot::missing(refusal),
+        Some(refusal @ Refusal::CheckpointMissing { slot }) => Finding::refused(
+            NAME,
+            refusal,
+            // Dropped where only the topic is a wrong one, the slot would take with it what is
+            // not published: nothing of this does so when it is pasted.
+            format!(
+                "check kafka.brokers and kafka.checkpoint_topic in the settings file: its \
+                 checkpoint may be elsewhere. Else go on from where the slot stands by tailwater \
+                 init --adopt-slot -- or, only where nothing was ever published from it, which \
+                 gives up what it holds: SELECT pg_drop_replication_slot('{slot}')"
+            ),
+        ),
+        Some(_) | None => Finding::of(NAME, &**failure),
+    }
+}
+
+/// The position.
+fn found(ground: &Ground<'_>, look: &Look) -> Finding {
     let topic = &ground.settings.kafka.checkpoint_topic;
     match &look.checkpoint {
         Some(checkpoint) if look.complete => Finding::fine(

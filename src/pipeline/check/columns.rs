@@ -3,8 +3,8 @@
 use super::finding::Finding;
 use crate::{
     event::{ColumnProblem, EventError, Mapping},
-    pipeline::{settings::Settings, start::check_table},
-    postgres::{TableName, quote_identifier, sql::Sql},
+    pipeline::{outbox_tables::LIKENESS_MIN, settings::Settings, start::check_table},
+    postgres::{TableName, catalog, quote_identifier, sql::Sql},
 };
 
 /// Whether the columns that come by are what events need.
@@ -33,21 +33,44 @@ pub(super) async fn examine(
         Err(failure) => failure,
     };
     let error: &dyn std::error::Error = &*failure;
-    match error.downcast_ref() {
-        Some(EventError::Column { column, problem, .. }) => {
-            Finding::refused(NAME, &*failure, column_sql(table, column, problem))
+    let Some(EventError::Column { column, problem, .. }) = error.downcast_ref() else {
+        return Finding::of(NAME, &*failure);
+    };
+    let nearest = match problem {
+        ColumnProblem::Missing { .. } => {
+            let found = catalog::published_table(sql, &settings.publication, table).await;
+            let columns = found.ok().flatten().map(|table| table.columns).unwrap_or_default();
+            nearest(column, columns.into_iter().map(|column| column.name))
         }
-        Some(_) | None => Finding::of(NAME, &*failure),
-    }
+        ColumnProblem::NotPublished { .. } | ColumnProblem::Type { .. } => None,
+    };
+    Finding::refused(NAME, &*failure, mend(table, column, problem, nearest))
 }
 
-/// The SQL that gives a table the column that is needed.
-fn column_sql(table: &TableName, column: &str, problem: &ColumnProblem) -> String {
+/// The column that was probably meant.
+fn nearest(column: &str, names: impl Iterator<Item = String>) -> Option<String> {
+    let written = column.to_lowercase();
+    names
+        .map(|name| (strsim::jaro_winkler(&written, &name.to_lowercase()), name))
+        .filter(|(likeness, _)| *likeness > LIKENESS_MIN)
+        .max_by(|left, right| left.0.total_cmp(&right.0))
+        .map(|(_, name)| name)
+}
+
+/// What gives events the column that is needed.
+fn mend(
+    table: &TableName,
+    column: &str,
+    problem: &ColumnProblem,
+    nearest: Option<String>,
+) -> String {
     let (quoted, column) = (table.quoted(), quote_identifier(column));
     match problem {
+        // The setting comes first: most often the table has the column under another name, and a
+        // new one is NULL in every row.
         ColumnProblem::Missing { role } => format!(
-            "ALTER TABLE {quoted} ADD COLUMN {column} {}; -- or name another column under {role} \
-             in the settings file",
+            "{} -- or give the table such a column: ALTER TABLE {quoted} ADD COLUMN {column} {};",
+            naming(role, &nearest.unwrap_or_else(|| "<the column that has it>".to_owned())),
             type_of(role)
         ),
         ColumnProblem::NotPublished { mend, .. } => pasteable(mend),
@@ -62,6 +85,17 @@ fn column_sql(table: &TableName, column: &str, problem: &ColumnProblem) -> Strin
                  another column under {role} in the settings file"
             )
         }
+    }
+}
+
+/// The setting that names a column of the table.
+fn naming(role: &str, column: &str) -> String {
+    match role.strip_prefix("columns.") {
+        Some(name) => format!(
+            "write columns = {{ {name} = \"{column}\" }} under [[outbox]] in the settings file, \
+             beside what columns holds already"
+        ),
+        None => format!("name a column of the table (\"{column}\") in {role} in the settings file"),
     }
 }
 
@@ -81,5 +115,35 @@ fn type_of(role: &str) -> &'static str {
         "columns.payload" | "columns.headers" => "jsonb",
         "columns.created_at" => "timestamptz",
         _ => "text",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn missing(role: &str, names: &[&str]) -> String {
+        let table = TableName { schema: "public".to_owned(), name: "outbox".to_owned() };
+        let nearest = nearest("payload", names.iter().map(|name| (*name).to_owned()));
+        mend(&table, "payload", &ColumnProblem::Missing { role: role.to_owned() }, nearest)
+    }
+
+    #[test]
+    fn a_missing_column_is_first_of_all_named_otherwise() {
+        let fix = missing("columns.payload", &["id", "Payload_json", "pay"]);
+        assert!(
+            fix.starts_with("write columns = { payload = \"Payload_json\" } under [["),
+            "{fix}"
+        );
+        let (setting, sql) = fix.split_once(" -- ").expect("a comment");
+        assert!(!setting.contains("ALTER"), "{fix}");
+        assert!(
+            sql.ends_with("ALTER TABLE \"public\".\"outbox\" ADD COLUMN \"payload\" jsonb;"),
+            "{fix}"
+        );
+        let fix = missing("columns.payload", &["id", "event"]);
+        assert!(fix.contains("payload = \"<the column that has it>\""), "{fix}");
+        let fix = missing("topic", &["payloads"]);
+        assert!(fix.starts_with("name a column of the table (\"payloads\") in topic"), "{fix}");
     }
 }

@@ -11,7 +11,8 @@ use crate::{
     checkpoint::store::Look,
     failure::Code,
     pipeline::{
-        init::patiently,
+        former_primary::has_next_host,
+        init::{patiently, reach},
         settings::Settings,
         shutdown::Shutdown,
         start::{Failed, Ground, blocking, mapping},
@@ -26,8 +27,40 @@ use crate::{
 /// What only the stream can tell (`history_diverged`, `transaction_changed`) is not found, because the
 /// slot is not taken.
 pub async fn check(settings: &Settings, shutdown: &Shutdown) -> Option<Vec<Finding>> {
+    let mut settings = settings.clone();
+    let hosts = settings.postgres.hosts();
+    let mut passed_over = Vec::new();
+    for _ in 0..settings.postgres.other_hosts.len() {
+        let Looked { findings, former_primary } = look(&settings, shutdown).await?;
+        let Some(refusal) = former_primary else {
+            passed_over.extend(findings);
+            return Some(passed_over);
+        };
+        // As run does. What it is otherwise matters to nobody.
+        let detail = format!("a former primary among {hosts} is passed over: {refusal}");
+        let note = Finding::note("primary", detail);
+        if !passed_over.contains(&note) {
+            passed_over.push(note);
+        }
+        settings.postgres.rotate_hosts();
+    }
+    let Looked { mut findings, former_primary } = look(&settings, shutdown).await?;
+    findings.extend(former_primary.map(|refusal| Finding::of("checkpoint", &*refusal)));
+    passed_over.extend(findings);
+    Some(passed_over)
+}
+
+/// What was found with one host tried first.
+struct Looked {
+    findings: Vec<Finding>,
+    /// That the server is one, where there are other hosts: then its findings are of no use.
+    former_primary: Option<Failed>,
+}
+
+/// Looks with one host tried first. None where the end was asked for before it was done.
+async fn look(settings: &Settings, shutdown: &Shutdown) -> Option<Looked> {
     let (sql, kafka) = tokio::join!(
-        patiently(shutdown, async || Ok(Sql::connect(&settings.postgres).await?)),
+        reach(settings, shutdown),
         // Whose id it will be is known by the server alone.
         patiently(shutdown, async || connect(settings.kafka_for_trial("0"), shutdown).await),
     );
@@ -36,17 +69,20 @@ pub async fn check(settings: &Settings, shutdown: &Shutdown) -> Option<Vec<Findi
     let mut of_kafka = Vec::new();
     let mut kafka = reached(kafka, |failure| of_kafka.push(Finding::of("kafka", &**failure)))?;
 
-    let pipeline = Pipeline { settings, shutdown };
+    let (pipeline, mut former_primary) = (Pipeline { settings, shutdown }, None);
     if let Some(sql) = sql {
-        let outcome = pipeline.examine(sql, &mut kafka, &mut findings, &mut of_kafka).await;
-        findings.extend(outcome.err().map(|failure| Finding::of("postgres", &*failure)));
+        match pipeline.examine(sql, &mut kafka, &mut findings, &mut of_kafka).await {
+            Ok(()) => {}
+            Err(failure) if has_next_host(settings, &*failure) => former_primary = Some(failure),
+            Err(failure) => findings.push(Finding::of("postgres", &*failure)),
+        }
     }
     // The server did not say whose checkpoint to look for.
     if let Some(kafka) = kafka {
         pipeline.examine_kafka(kafka, None, &mut of_kafka).await;
     }
     findings.append(&mut of_kafka);
-    Some(findings)
+    Some(Looked { findings, former_primary })
 }
 
 /// What came of a connection; none of it where the end was asked for.
@@ -114,12 +150,13 @@ impl Pipeline<'_> {
         };
         let is_known = look.as_ref().is_some_and(|look| look.checkpoint.is_some());
         if slot.is_none() && !is_known {
-            slot::examine_absence(settings, &sql, &found.diagnosis, findings).await?;
+            let is_asked = look.is_some();
+            slot::examine_absence(settings, &sql, &found.diagnosis, is_asked, findings).await?;
         }
         let mut is_ours = !is_nobodys;
         if let (Some(server), Some(look), false) = (found.server, look, found.is_in_recovery) {
             let ground = Ground::on(settings, server, sql, self.shutdown);
-            let finding = checkpoint::examine(&ground, slot.as_ref(), &look).await;
+            let finding = checkpoint::examine(&ground, slot.as_ref(), &look).await?;
             is_ours &= finding.is_ok();
             findings.push(finding);
         }

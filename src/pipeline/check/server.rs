@@ -2,7 +2,7 @@
 
 use super::{
     finding::Finding,
-    standby_names::{self, Match},
+    standby_names::{self, Match, Naming},
 };
 use crate::{
     failure::Code,
@@ -223,13 +223,43 @@ async fn standbys(
         ),
         Some(Match::Everybody) => {
             let standbys = diagnosis::standbys(sql, application).await?;
-            let named = |name: Option<String>| name.unwrap_or_else(|| "<standby>".to_owned());
-            let standbys: Vec<String> = standbys.into_iter().map(named).collect();
-            let value = quote_literal(&standby_names::naming(setting, &standbys));
-            let fix = format!("ALTER SYSTEM SET {NAME} = {value}; SELECT pg_reload_conf();");
-            Finding::wrong(NAME, None, detail, fix)
+            Finding::wrong(NAME, None, detail, name_standbys(setting, standbys))
         }
     })
+}
+
+/// Names the standbys, where they can be seen, in the place of everybody.
+fn name_standbys(setting: &str, standbys: Vec<Option<String>>) -> String {
+    const NAME: &str = "synchronous_standby_names";
+    let named: Option<Vec<String>> = standbys.into_iter().collect();
+    let Some(named) = named else {
+        return format!(
+            "write the names of the standbys (their application_name in pg_stat_replication, which \
+             shows them to members of pg_monitor) in the place of * in {NAME}"
+        );
+    };
+    let Some(Naming { value, lowered_from }) = standby_names::naming(setting, &named) else {
+        return format!(
+            "write the names of the standbys (their application_name, which is cluster_name unless \
+             primary_conninfo has one) in the place of * in {NAME}; none is connected at this \
+             moment. Where there are to be none, write '': no commit waits for any"
+        );
+    };
+    let lowered = lowered_from.map_or(String::new(), |wanted| {
+        format!(
+            "commits waited for {wanted}, and {} connected: raise the number again when they are \
+             more; ",
+            match named.len() {
+                1 => "1 is".to_owned(),
+                number => format!("{number} are"),
+            }
+        )
+    });
+    format!(
+        "ALTER SYSTEM SET {NAME} = {}; SELECT pg_reload_conf(); -- {lowered}add the names of \
+         standbys that are not connected at this moment",
+        quote_literal(&value)
+    )
 }
 
 /// What the server keeps for a slot whose daemon is away, and for how long. Only its operator can say
@@ -293,6 +323,20 @@ mod tests {
             synchronized_standby_slots: None,
             physical_slots: 0,
         }
+    }
+
+    #[test]
+    fn standbys_that_cannot_be_seen_or_are_not_there_are_named_in_no_sql() {
+        let standby = |name: &str| Some(name.to_owned());
+        for standbys in [vec![], vec![standby("s1"), None]] {
+            let fix = name_standbys("ANY 1 (*)", standbys);
+            assert!(fix.starts_with("write the names of the standbys"), "{fix}");
+            assert!(!fix.contains("ALTER SYSTEM"), "{fix}");
+        }
+        let fix = name_standbys("ANY 3 (*)", vec![standby("s1"), standby("it's")]);
+        let expected = "ALTER SYSTEM SET synchronous_standby_names = 'ANY 2 (\"s1\", \"it''s\")'; \
+                        SELECT pg_reload_conf(); -- commits waited for 3, and 2 are connected";
+        assert!(fix.starts_with(expected), "{fix}");
     }
 
     #[test]

@@ -66,15 +66,47 @@ pub(super) fn find(setting: &str, application: &str) -> Option<Match> {
     names.iter().any(|name| name == "*").then_some(Match::Everybody)
 }
 
-/// The setting with these standbys in the place of everybody; with none of them, nobody is waited
-/// for.
-pub(super) fn naming(setting: &str, standbys: &[String]) -> String {
-    if standbys.is_empty() {
-        return String::new();
+/// The setting with standbys in the place of everybody.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Naming {
+    pub(super) value: String,
+    /// How many standbys a commit waits for so far, where fewer are connected.
+    pub(super) lowered_from: Option<usize>,
+}
+
+/// Names the standbys that are connected in the place of everybody. Commits are to wait for no more
+/// of them than there are, or each one would hang. None where there are none: then whom to name only
+/// the operator knows, and with nobody's name synchronous replication would be off.
+pub(super) fn naming(setting: &str, connected: &[String]) -> Option<Naming> {
+    if connected.is_empty() {
+        return None;
+    }
+    let mut listed: Vec<String> = Vec::new();
+    for name in names(setting) {
+        let standbys = if name == "*" { connected } else { std::slice::from_ref(&name) };
+        for standby in standbys {
+            if !listed.iter().any(|other| other.eq_ignore_ascii_case(standby)) {
+                listed.push(standby.clone());
+            }
+        }
     }
     let listed: Vec<String> =
-        standbys.iter().map(|name| format!("\"{}\"", name.replace('"', "\"\""))).collect();
-    setting.replacen("\"*\"", "*", 1).replacen('*', &listed.join(", "), 1)
+        listed.iter().map(|name| format!("\"{}\"", name.replace('"', "\"\""))).collect();
+    let (method, wanted) = method(setting);
+    let number = wanted.min(connected.len());
+    Some(Naming {
+        value: format!("{method} {number} ({})", listed.join(", ")),
+        lowered_from: (number < wanted).then_some(wanted),
+    })
+}
+
+/// The method and the number of standbys before the list; the first one where there is none.
+fn method(setting: &str) -> (&'static str, usize) {
+    let words = setting.split('(').next().unwrap_or_default();
+    let is_quorum = words.trim_start().to_ascii_lowercase().starts_with("any ");
+    // A bare list names none, and no name is taken for a number.
+    let number = setting.contains('(').then(|| words.split_whitespace().last()?.parse().ok());
+    (if is_quorum { "ANY" } else { "FIRST" }, number.flatten().unwrap_or(1))
 }
 
 #[cfg(test)]
@@ -101,10 +133,25 @@ mod tests {
     }
 
     #[test]
-    fn everybody_becomes_the_standbys_that_there_are() {
-        let standbys = ["s1".to_owned(), "s 2".to_owned()];
-        assert_eq!(naming("ANY 1 (*)", &standbys), "ANY 1 (\"s1\", \"s 2\")");
-        assert_eq!(naming("*", &standbys), "\"s1\", \"s 2\"");
-        assert_eq!(naming("FIRST 1 (*)", &[]), "");
+    fn everybody_becomes_the_standbys_that_there_are_and_no_more_are_awaited() {
+        let of = |setting: &str, standbys: &[&str]| {
+            let standbys: Vec<String> = standbys.iter().map(|name| (*name).to_owned()).collect();
+            naming(setting, &standbys).map(|it| (it.value, it.lowered_from))
+        };
+        for (setting, standbys, value, lowered_from) in [
+            ("ANY 1 (*)", &["s1", "s 2"][..], "ANY 1 (\"s1\", \"s 2\")", None),
+            ("*", &["s1", "s2"], "FIRST 1 (\"s1\", \"s2\")", None),
+            ("any 2 (*)", &["s1"], "ANY 1 (\"s1\")", Some(2)),
+            ("3(\"*\")", &["s1", "s\"2"], "FIRST 2 (\"s1\", \"s\"\"2\")", Some(3)),
+            ("FIRST 2 (s0, *)", &["s1", "S0"], "FIRST 2 (\"s0\", \"s1\")", None),
+            // What is listed and away fills nothing.
+            ("FIRST 2 (s0, *)", &["s1"], "FIRST 1 (\"s0\", \"s1\")", Some(2)),
+            ("a, *", &["s1"], "FIRST 1 (\"a\", \"s1\")", None),
+            // Two of one name count as two.
+            ("ANY 2 (*)", &["walreceiver", "walreceiver"], "ANY 2 (\"walreceiver\")", None),
+        ] {
+            assert_eq!(of(setting, standbys), Some((value.to_owned(), lowered_from)), "{setting}");
+        }
+        assert_eq!(of("FIRST 1 (*)", &[]), None);
     }
 }

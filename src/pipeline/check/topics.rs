@@ -5,7 +5,10 @@ use crate::{
     event::{Piece, TypeGlob},
     failure::Failure as _,
     pipeline::settings::Settings,
-    sink::kafka::{Creation, Kafka, KafkaError, Right, TopicReport, TopicState},
+    sink::{
+        DeadLetterTopics, TopicUse,
+        kafka::{Creation, Kafka, KafkaError, Right, TopicReport, TopicState},
+    },
 };
 
 /// How many topics of one template are looked at: each costs two requests.
@@ -22,6 +25,7 @@ struct Open {
     /// None where it could be any topic.
     pattern: Option<TypeGlob>,
     sample: String,
+    topic_use: TopicUse,
 }
 
 /// Topics that are there and that a template may make.
@@ -39,8 +43,12 @@ pub(super) fn examine(
     settings: &Settings,
     findings: &mut Vec<Finding>,
 ) -> Result<(), KafkaError> {
-    for name in settings.known_topics().union(&settings.known_dead_letter_topics()) {
-        findings.push(known(kafka, settings, name)?);
+    let of_events = settings.known_topics();
+    for name in &of_events {
+        findings.push(known(kafka, settings, name, TopicUse::Events)?);
+    }
+    for name in settings.known_dead_letter_topics().difference(&of_events) {
+        findings.push(known(kafka, settings, name, TopicUse::DeadLetters)?);
     }
     let templates = open_templates(settings);
     if templates.is_empty() {
@@ -63,10 +71,24 @@ pub(super) fn examine(
                 TopicState::Missing => {}
             }
         }
+        findings.extend(unseen(&template.text, names.iter().filter(matches).count()));
         let candidates = Candidates { ours: &ours, denied: &denied };
         of_template(kafka, settings, &template, candidates, findings)?;
     }
     Ok(())
+}
+
+/// What is left out of a look at a template's topics.
+fn unseen(template: &str, matches: usize) -> Option<Finding> {
+    (matches > MATCHES_MAX).then(|| {
+        Finding::note(
+            "topic",
+            format!(
+                "{matches} topics are like {template}; the first {MATCHES_MAX} of them were looked \
+                 at, the others were not"
+            ),
+        )
+    })
 }
 
 fn open_templates(settings: &Settings) -> Vec<Open> {
@@ -81,6 +103,11 @@ fn open_templates(settings: &Settings) -> Vec<Open> {
     templates.extend(event.messages.iter().map(|message| message.topic.pieces().collect()));
     templates.extend(event.routes.iter().map(|route| route.topic.pieces().collect()));
     let mut open: Vec<Open> = templates.iter().filter_map(|pieces| Open::of(pieces)).collect();
+    let dead_letters: Vec<Open> = match &settings.dead_letters {
+        Some(topics) => open.iter().filter_map(|template| template.dead_letters(topics)).collect(),
+        None => Vec::new(),
+    };
+    open.extend(dead_letters);
     open.sort_by(|left, right| left.text.cmp(&right.text));
     open.dedup_by(|left, right| left.text == right.text);
     open
@@ -110,25 +137,50 @@ impl Open {
             pattern.push('*');
             sample.push_str(SAMPLE);
         }
-        let is_any = pattern.chars().all(|letter| !letter.is_ascii_alphanumeric());
-        let pattern = TypeGlob::parse(&pattern).ok().filter(|_| !is_any);
+        let topic_use = TopicUse::Events;
         // Without a place it is a topic that the settings name.
-        prefix.map(|prefix| Self { text, prefix, pattern, sample })
+        prefix.map(|prefix| Self { text, prefix, pattern: glob(&pattern), sample, topic_use })
+    }
+
+    /// The template of the dead letters of its topics; none where all have one topic.
+    fn dead_letters(&self, topics: &DeadLetterTopics) -> Option<Self> {
+        if topics.literal().is_some() {
+            return None;
+        }
+        let text = topics.of(Some(&self.text));
+        let prefix = text.split('{').next().unwrap_or_default().to_owned();
+        let pattern = self.pattern.as_ref().map(|pattern| topics.of(Some(pattern.as_str())));
+        let pattern = pattern.and_then(|pattern| glob(&pattern));
+        let sample = topics.of(Some(&self.sample));
+        Some(Self { text, prefix, pattern, sample, topic_use: TopicUse::DeadLetters })
     }
 }
 
+/// A pattern of topics; none where it has no text of its own.
+fn glob(pattern: &str) -> Option<TypeGlob> {
+    let is_any = pattern.chars().all(|letter| !letter.is_ascii_alphanumeric());
+    TypeGlob::parse(pattern).ok().filter(|_| !is_any)
+}
+
 /// A topic that the settings name.
-fn known(kafka: &Kafka, settings: &Settings, name: &str) -> Result<Finding, KafkaError> {
+fn known(
+    kafka: &Kafka,
+    settings: &Settings,
+    name: &str,
+    topic_use: TopicUse,
+) -> Result<Finding, KafkaError> {
     const NAME: &str = "topic";
     let commands = Commands::new(&settings.kafka);
     Ok(match kafka.survey_topic(name)? {
-        TopicState::There(report) => match judge(&commands, name, &report) {
-            Some(wrong) => wrong,
-            None => Finding::fine(NAME, in_words(name, &report)),
-        },
+        TopicState::There(report) => {
+            match judge_for(kafka, &commands, topic_use, (name, &report)) {
+                Some(wrong) => wrong,
+                None => Finding::fine(NAME, in_words(name, &report)),
+            }
+        }
         TopicState::Hidden => hidden(&commands, name),
         TopicState::Missing => {
-            let creation = kafka.try_creation(name, &settings.kafka.topic)?;
+            let creation = kafka.try_creation(name, &kafka.topic_settings(topic_use))?;
             refused_creation(&commands, settings, &creation).unwrap_or_else(|| {
                 Finding::note(NAME, format!("topic \"{name}\" is not there yet; it is made"))
             })
@@ -145,19 +197,24 @@ fn of_template(
     findings: &mut Vec<Finding>,
 ) -> Result<(), KafkaError> {
     let commands = Commands::new(&settings.kafka);
-    let text = &template.text;
+    let (text, topic_use) = (&template.text, template.topic_use);
     for (name, report) in candidates.ours {
-        findings.push(judge(&commands, name, report).unwrap_or_else(|| {
+        let wrong = judge_for(kafka, &commands, topic_use, (name, report));
+        findings.push(wrong.unwrap_or_else(|| {
             Finding::fine("topic", format!("{} (by {text})", in_words(name, report)))
         }));
     }
-    let creation = kafka.try_creation(&template.sample, &settings.kafka.topic)?;
+    let creation = kafka.try_creation(&template.sample, &kafka.topic_settings(topic_use))?;
     findings.push(match &creation {
         Creation::NotAllowed(error) => {
             not_to_be_made(&commands, settings, template, candidates, error)
         }
         creation => refused_creation(&commands, settings, creation).unwrap_or_else(|| {
-            let detail = format!("topics that {text} makes are made with their first event");
+            let first = match topic_use {
+                TopicUse::Events => "event",
+                TopicUse::DeadLetters => "dead letter",
+            };
+            let detail = format!("topics that {text} makes are made with their first {first}");
             Finding::fine("topic_creation", detail)
         }),
     });
@@ -249,6 +306,48 @@ pub(super) fn hidden(commands: &Commands<'_>, name: &str) -> Finding {
     Finding::refused("topic", &denied, commands.allow_writing(name))
 }
 
+/// What is wrong with a topic of that use.
+fn judge_for(
+    kafka: &Kafka,
+    commands: &Commands<'_>,
+    topic_use: TopicUse,
+    (name, report): (&str, &TopicReport),
+) -> Option<Finding> {
+    judge(commands, name, report).or_else(|| match topic_use {
+        TopicUse::Events => None,
+        TopicUse::DeadLetters => {
+            judge_dead_letters(commands, name, report, kafka.dead_letter_bytes_max())
+        }
+    })
+}
+
+/// Whether a topic takes and keeps every dead letter, as one does that we make. What its
+/// configuration is may not be told.
+fn judge_dead_letters(
+    commands: &Commands<'_>,
+    name: &str,
+    report: &TopicReport,
+    bytes_min: usize,
+) -> Option<Finding> {
+    let (mut reasons, mut entries) = (Vec::new(), Vec::new());
+    if report.is_compacted == Some(true) {
+        reasons.push("it is compacted, so that a key's second one removes its first".to_owned());
+        entries.push("cleanup.policy=delete".to_owned());
+    }
+    if let Some(bytes_max) = report.bytes_max.filter(|bytes_max| *bytes_max < bytes_min) {
+        reasons.push(format!(
+            "its max.message.bytes is {bytes_max}, so that a record which is too large for its own \
+             topic may be too large for this one too, and stop run"
+        ));
+        entries.push(format!("max.message.bytes={bytes_min}"));
+    }
+    if reasons.is_empty() {
+        return None;
+    }
+    let detail = format!("topic \"{name}\" is for dead letters, and {}", reasons.join("; "));
+    Some(Finding::wrong("topic", None, detail, commands.configure(name, &entries.join(","))))
+}
+
 /// What is wrong with a topic that we write to.
 pub(super) fn judge(commands: &Commands<'_>, name: &str, report: &TopicReport) -> Option<Finding> {
     const NAME: &str = "topic";
@@ -310,7 +409,44 @@ mod tests {
             in_sync,
             rights: Some(BTreeSet::from([Right::Write])),
             in_sync_min: Some(minimum),
+            bytes_max: Some(1_048_588),
+            is_compacted: Some(false),
         }
+    }
+
+    #[test]
+    fn a_topic_of_dead_letters_must_take_and_keep_each_of_them() {
+        let properties = BTreeMap::new();
+        let commands = Commands { brokers: "kafka:9092", properties: &properties };
+        let judge = |report| judge_dead_letters(&commands, "dead", &report, 1_048_588);
+        assert_eq!(judge(report(1, 1, 1)), None);
+        let small = TopicReport { bytes_max: Some(1_048_587), ..report(1, 1, 1) };
+        let fix = judge(small).and_then(|it| it.fix).expect("a fix");
+        assert!(fix.ends_with("--add-config max.message.bytes=1048588"), "{fix}");
+        let both = TopicReport { bytes_max: Some(1), is_compacted: Some(true), ..report(1, 1, 1) };
+        let fix = judge(both).and_then(|it| it.fix).expect("a fix");
+        assert!(fix.ends_with("cleanup.policy=delete,max.message.bytes=1048588"), "{fix}");
+        let unseen = TopicReport { bytes_max: None, is_compacted: None, ..report(1, 1, 1) };
+        assert_eq!(judge(unseen), None);
+    }
+
+    #[test]
+    fn dead_letters_of_a_template_are_a_template() {
+        let topics = |template: &str| DeadLetterTopics::new(template.to_owned(), "shop".to_owned());
+        let events = Open::of(&[Piece::Place("domain"), Piece::Text(".events")]).expect("open");
+        let found = events.dead_letters(&topics("dead.{topic}")).expect("a template");
+        assert_eq!((found.text.as_str(), found.prefix.as_str()), ("dead.{domain}.events", "dead."));
+        assert_eq!(found.sample, "dead.tailwater-check.events");
+        let pattern = found.pattern.expect("a pattern");
+        assert!(pattern.matches("dead.order.events") && !pattern.matches("order.events"));
+        assert!(events.dead_letters(&topics("dead")).is_none());
+    }
+
+    #[test]
+    fn topics_that_are_not_looked_at_are_told_of() {
+        assert_eq!(unseen("{domain}.events", MATCHES_MAX), None);
+        let note = unseen("{domain}.events", MATCHES_MAX + 1).expect("a note");
+        assert!(note.is_ok() && note.detail.starts_with("51 topics are like"), "{note:?}");
     }
 
     #[test]

@@ -47,9 +47,11 @@ pub struct CreatedSlot {
 
 /// What a temporary slot's creation needs: no bound on its wait, whatever the role's settings, and a
 /// server that notices when nobody waits any more.
-const TEMPORARY_SLOT_SETTINGS: [(&str, &str); 3] = [
+const TEMPORARY_SLOT_SETTINGS: [(&str, &str); 4] = [
     ("statement_timeout", "0"),
     ("lock_timeout", "0"),
+    // From 17 on.
+    ("transaction_timeout", "0"),
     ("client_connection_check_interval", "'1s'"),
 ];
 
@@ -196,7 +198,8 @@ impl Connection {
         for (name, value) in TEMPORARY_SLOT_SETTINGS {
             let set = self.channel.query(&format!("SET {name} = {value}"), &action).await;
             match set {
-                // Some operating systems cannot tell the server that a client is gone.
+                // An older server has no such setting; and some operating systems cannot tell a server
+                // that a client is gone.
                 Err(PostgresError::Server { source, .. }) => {
                     debug!(name, error = %source, "the server does not take a setting");
                 }

@@ -51,6 +51,10 @@ pub struct TopicReport {
     pub rights: Option<BTreeSet<Right>>,
     /// `min.insync.replicas`; none where its configuration is not told to us.
     pub in_sync_min: Option<usize>,
+    /// `max.message.bytes`; none likewise.
+    pub bytes_max: Option<usize>,
+    /// Whether `cleanup.policy` has `compact`; none likewise.
+    pub is_compacted: Option<bool>,
 }
 
 /// What there is under a topic's name.
@@ -93,9 +97,13 @@ impl Kafka {
         }) else {
             return Ok(TopicState::Missing);
         };
-        report.in_sync_min = brokers
-            .configuration(name)?
-            .and_then(|entries| entries.get("min.insync.replicas")?.parse().ok());
+        if let Some(entries) = brokers.configuration(name)? {
+            let number = |key: &str| entries.get(key)?.parse().ok();
+            report.in_sync_min = number("min.insync.replicas");
+            report.bytes_max = number("max.message.bytes");
+            report.is_compacted =
+                entries.get("cleanup.policy").map(|policy| policy.contains("compact"));
+        }
         Ok(TopicState::There(report))
     }
 
@@ -268,6 +276,8 @@ fn described(event: &Event) -> Result<Option<TopicReport>, CallError> {
             in_sync,
             rights,
             in_sync_min: None,
+            bytes_max: None,
+            is_compacted: None,
         }))
     }
 }

@@ -22,7 +22,7 @@ use crate::sink::{
         administration::{self, Brokers},
         native::Topic,
         producer::Producer,
-        settings::Settings,
+        settings::{Settings, TopicSettings},
     },
 };
 
@@ -196,6 +196,18 @@ impl Topics {
 }
 
 impl Kafka {
+    /// How topics of that use are made.
+    pub fn topic_settings(&self, topic_use: TopicUse) -> TopicSettings {
+        let config = config_for(topic_use, &self.settings, self.record_bytes_max()).into_owned();
+        TopicSettings { config, ..self.settings.topic.clone() }
+    }
+
+    /// What a topic of dead letters must take, in bytes: the largest record that may be refused
+    /// elsewhere, and the headers that say why.
+    pub fn dead_letter_bytes_max(&self) -> usize {
+        self.record_bytes_max() + DEAD_LETTER_HEADERS_BYTES
+    }
+
     /// Looks topics up, and makes those that are missing.
     ///
     /// # Errors
