@@ -350,10 +350,12 @@ impl Failure for Refusal {
                  source = \"{theirs}\" again."
             ),
             Self::CheckpointMissing { slot } => format!(
-                "If the slot was made by hand, run SELECT pg_drop_replication_slot('{slot}') and \
-                 start again. If the checkpoint topic was deleted, or if the slot is to be gone on \
-                 with as it is, run tailwater init --adopt-slot: everything behind the slot's \
-                 position is published, also what was published before."
+                "See that kafka.brokers and kafka.checkpoint_topic are those of this pipeline. If the \
+                 checkpoint topic was deleted, or if the slot is to be gone on with as it is, run \
+                 tailwater init --adopt-slot: everything behind the slot's position is published, \
+                 also what was published before. Only if the slot was made by hand, and nothing was \
+                 ever published from it, run SELECT pg_drop_replication_slot('{slot}') and start \
+                 again."
             ),
             Self::CheckpointBehindSlot { slot, checkpoint, .. } => format!(
                 "Look with SELECT * FROM pg_replication_slots WHERE slot_name = '{slot}' who else \
