@@ -366,7 +366,7 @@ fn a_slot_that_no_checkpoint_speaks_of_is_refused() {
     let shop = Shop::open();
     shop.session.run("SELECT pg_create_logical_replication_slot('tailwater', 'pgoutput')");
     let ended = shop.refuse("checkpoint_missing", "pg_drop_replication_slot('tailwater')");
-    shop.session.run(told(&ended, "run ", " and start again"));
+    shop.session.run(told(&ended, "published from it, run ", " and start again"));
     shop.assert_publishes();
 }
 
