@@ -425,7 +425,8 @@ fn cure_slot_and_checkpoint(ward: &Ward) {
 fn is_reset_as_told(settings: &SettingsFile, role: &Session, fix: &str) -> bool {
     let Some((before, after)) = fix.split_once("tailwater reset ") else { return false };
     if let Some((_, sql)) = before.split_once("Run ") {
-        run_sql(role, sql.split_once("; then").map_or(sql, |(sql, _)| sql));
+        let ends = ["; then", "; or tailwater init"].map(|end| sql.find(end).unwrap_or(sql.len()));
+        run_sql(role, &sql[..ends.into_iter().min().unwrap_or(sql.len())]);
     }
     let way = after.split(|letter: char| !letter.is_ascii_lowercase() && letter != '-').next();
     let ended = daemon::run(&["reset", way.expect("a way"), "--yes"], settings);
