@@ -9,7 +9,7 @@ use std::{
 use tokio::time::{Interval, interval};
 use tracing::info;
 
-use super::{super::start::Failed, error::TakeOverError, streamed::StreamedRows};
+use super::{super::start::Failed, error::TakeOverError, streamed::StreamedRows, waiting::refused};
 use crate::{
     change::{PgTimestamp, RelationId, Transaction, Tuple, ValueSlot},
     checkpoint::{Published, RowPlace, TakeOver},
@@ -18,7 +18,7 @@ use crate::{
     postgres::{
         TableName,
         replication::ReplicationStream,
-        snapshot::{Row, Rows},
+        snapshot::{Row, Rows, RowsQuery},
     },
     sink::{Batch, Checkpoint, Cut, CutSequence, Report, Sink as _, Urgency, kafka::KafkaSink},
 };
@@ -37,7 +37,9 @@ const WORD_INTERVAL: Duration = Duration::from_secs(2);
 
 /// What the rows become.
 pub(super) struct Target {
-    pub(super) table: TableName,
+    pub(super) query: RowsQuery,
+    /// Who reads.
+    pub(super) role: String,
     pub(super) relation: RelationId,
     pub(super) mapping: Mapping,
     /// The consistent point, as the position of every row.
@@ -114,11 +116,14 @@ impl Publisher {
                 report = self.sink.next_report() => self.on_report(report)?,
                 _ = self.ticks.tick() => {
                     stream.send_status(None, None, false).await?;
-                    self.meter.say(&self.target.table);
+                    self.meter.say(&self.target.query.table);
                 }
-                row = rows.next(), if has_room => match row? {
-                    Some(row) => unfit = self.take(&row, streamed).err(),
-                    None => break,
+                row = rows.next(), if has_room => match row {
+                    Ok(Some(row)) => unfit = self.take(&row, streamed).err(),
+                    Ok(None) => break,
+                    Err(error) => {
+                        unfit = Some(refused(&self.target.query, &self.target.role, error));
+                    }
                 },
             }
         }
@@ -158,7 +163,7 @@ impl Publisher {
         target.place.committed_at = PgTimestamp::now();
         let tuple = Tuple::new(frame, slots);
         let mapped = target.mapping.insert(target.relation, tuple, &target.place);
-        let event = mapped.map_err(|error| unfit(&target.table, id, error))?;
+        let event = mapped.map_err(|error| unfit(&target.query.table, id, error))?;
         if let Some(event) = event {
             encoder.encode_snapshot(&event, &target.place, current)?;
         }
