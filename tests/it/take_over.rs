@@ -387,6 +387,49 @@ fn a_commit_that_waits_for_a_standby_is_waited_for_by_a_later_attempt() {
     judge(&shop.settings, &topic(&shop), &ids(&shop.session, CONDITION));
 }
 
+/// One that is no event, and one that no topic takes, among good ones. A row without an id stops it
+/// all the same: a later attempt could not go on behind it.
+#[test]
+fn rows_that_cannot_be_published_become_dead_letters_where_so_set() {
+    let shop = Shop::open().with_settings(|settings| {
+        settings.replaced("[postgres]", "on_error = \"dead-letter\"\n\n[postgres]")
+    });
+    wait_for_a_poller(&shop.session, 300);
+    shop.session.run(
+        "UPDATE outbox_events SET event_type = NULL WHERE payload->>'version' = '100'; \
+         UPDATE outbox_events SET payload = jsonb_build_object('large', repeat('x', 3000000)) \
+         WHERE payload->>'version' = '200'",
+    );
+    shop.session.run(
+        "ALTER TABLE outbox_events DROP CONSTRAINT outbox_events_pkey, ALTER id DROP NOT NULL; \
+         INSERT INTO outbox_events (event_type, payload, created_at) VALUES ('order.paid', '{}', now())",
+    );
+    let ended = take_over(&shop.settings);
+    assert!(ended.is_code("event_unmappable"), "{}", ended.stderr);
+    let_go(&shop);
+    shop.session.run("DELETE FROM outbox_events WHERE id IS NULL");
+    assert_eq!(taken_over(&shop.settings)["rows"], 200);
+    assert_eq!(published(&shop), 198);
+    let of_events = topic(&shop);
+    let source = of_events.trim_end_matches(".order.events");
+    for (topic, stage, original) in [
+        (format!("{source}.dlq"), "map", None),
+        (format!("{of_events}.dlq"), "publish", Some(of_events.as_str())),
+    ] {
+        let records = Broker::shared().read_committed(&topic);
+        let [letter] = &*records else { panic!("{} in {topic}", records.len()) };
+        assert_eq!(letter.header("failure-stage"), Some(stage));
+        assert!(letter.header("failure-reason").is_some());
+        assert_eq!(letter.header("original-topic"), original);
+        assert!(letter.header("pg-lsn").is_some());
+        assert_eq!((letter.header("pg-seq"), letter.header("pg-xid")), (None, None));
+        if stage == "map" {
+            assert_eq!(letter.header("original-table"), Some(TABLE));
+            assert_eq!(letter.json()["status"], "pending");
+        }
+    }
+}
+
 /// The text of such an id as the stream has it ends with blanks.
 #[test]
 fn an_id_of_fixed_length_is_known_again_in_the_stream() {

@@ -58,6 +58,7 @@ use self::{
 use super::{
     continuity, first_start,
     judgement::{judge_checkpoint, judge_identity, judge_source},
+    on_error::OnError,
     outbox_tables,
     refusal::Refusal,
     retention,
@@ -378,6 +379,7 @@ impl Attempt<'_> {
     fn into_target(self, first: &CheckpointRecord) -> (Target, ReplicationStream) {
         let Self { ground, table, query, columns, fingerprint, mut mapping, stream } = self;
         let role = ground.settings.postgres.user.clone();
+        let on_error = OnError::of(ground.settings.dead_letters.clone());
         let name = table.to_string();
         // The number is only what the mapping knows the table by.
         let id = fingerprint.tables.get(&name).map_or(RelationId(0), |found| found.oid);
@@ -395,8 +397,9 @@ impl Attempt<'_> {
             committed_at: PgTimestamp::now(),
         };
         let (timeline, key) = (first.timeline, ground.key.take_over(&name));
+        let columns = count;
         let target =
-            Target { query, role, relation: id, mapping, place, timeline, key, columns: count };
+            Target { query, role, on_error, relation: id, mapping, place, timeline, key, columns };
         (target, stream)
     }
 }
