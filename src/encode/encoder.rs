@@ -115,6 +115,29 @@ impl Encoder {
         sequence: u64,
         batch: &mut Batch,
     ) -> Result<(), EncodeError> {
+        self.append_dead_letter(letter, transaction, Origin::Stream { sequence }, batch)
+    }
+
+    /// The same for a row that was there before the stream began; see [`Encoder::encode_snapshot`].
+    ///
+    /// # Errors
+    /// [`EncodeError::DeadLetterTooLarge`]; the batch is then as it was.
+    pub fn encode_snapshot_dead_letter(
+        &mut self,
+        letter: &DeadLetter<'_>,
+        place: &Transaction,
+        batch: &mut Batch,
+    ) -> Result<(), EncodeError> {
+        self.append_dead_letter(letter, place, Origin::Snapshot, batch)
+    }
+
+    fn append_dead_letter(
+        &mut self,
+        letter: &DeadLetter<'_>,
+        transaction: &Transaction,
+        origin: Origin,
+        batch: &mut Batch,
+    ) -> Result<(), EncodeError> {
         let too_large = |bytes| EncodeError::DeadLetterTooLarge {
             topic: letter.topic.to_owned(),
             reason: letter.reason.to_owned(),
@@ -138,8 +161,7 @@ impl Encoder {
             arena.truncate(start);
             return Err(too_large(bytes));
         }
-        let (header_count, id) =
-            headers::write_of_dead_letter(arena, letter, transaction, sequence);
+        let (header_count, id) = headers::write_of_dead_letter(arena, letter, transaction, origin);
         let end = arena.len();
         let topic = self.topic(letter.topic, TopicUse::DeadLetters, batch);
         batch.push(Record {

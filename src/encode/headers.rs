@@ -47,14 +47,7 @@ pub(super) fn write(
         writer.write(OwnHeader::Traceparent.name(), traceparent.as_bytes());
     }
     writer.write(OwnHeader::PgLsn.name(), position(transaction.commit_lsn).as_bytes());
-    match origin {
-        Origin::Stream { sequence } => {
-            let xid = u64::from(transaction.xid.0);
-            writer.write(OwnHeader::PgSeq.name(), decimal(sequence).as_bytes());
-            writer.write(OwnHeader::PgXid.name(), decimal(xid).as_bytes());
-        }
-        Origin::Snapshot => {}
-    }
+    writer.write_place(transaction, origin);
     match event.payload {
         Payload::Bare(_) => {
             writer.write(OwnHeader::OccurredAt.name(), event.occurred_at.as_bytes());
@@ -77,7 +70,7 @@ pub(super) fn write_of_dead_letter(
     arena: &mut Vec<u8>,
     letter: &DeadLetter<'_>,
     transaction: &Transaction,
-    sequence: u64,
+    origin: Origin,
 ) -> (u16, std::ops::Range<usize>) {
     let mut writer = Writer { arena, count: 0 };
     writer.write(OwnHeader::ContentType.name(), b"application/json");
@@ -93,8 +86,7 @@ pub(super) fn write_of_dead_letter(
     let commit_lsn = position(transaction.commit_lsn);
     writer.write(OwnHeader::PgLsn.name(), commit_lsn.as_bytes());
     let lsn_end = writer.arena.len();
-    writer.write(OwnHeader::PgSeq.name(), decimal(sequence).as_bytes());
-    writer.write(OwnHeader::PgXid.name(), decimal(u64::from(transaction.xid.0)).as_bytes());
+    writer.write_place(transaction, origin);
     (writer.count, lsn_end - commit_lsn.as_bytes().len()..lsn_end)
 }
 
@@ -108,5 +100,18 @@ impl Writer<'_> {
     fn write(&mut self, name: &str, value: &[u8]) {
         Headers::write(self.arena, name, value);
         self.count += 1;
+    }
+
+    /// Where in its transaction, where it is of one.
+    #[inline]
+    fn write_place(&mut self, transaction: &Transaction, origin: Origin) {
+        match origin {
+            Origin::Stream { sequence } => {
+                let xid = u64::from(transaction.xid.0);
+                self.write(OwnHeader::PgSeq.name(), decimal(sequence).as_bytes());
+                self.write(OwnHeader::PgXid.name(), decimal(xid).as_bytes());
+            }
+            Origin::Snapshot => {}
+        }
     }
 }

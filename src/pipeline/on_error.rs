@@ -101,7 +101,10 @@ impl OnError {
     ) -> Result<Written, Box<dyn Failure>> {
         match (self, unmapped) {
             (Self::DeadLetter(desk), Some(unmapped)) if failed.is_of_one_event() => {
-                desk.write(encoder, batch, &failed, unmapped, place)?;
+                let (transaction, sequence) = place;
+                desk.write(&failed, unmapped, |letter| {
+                    encoder.encode_dead_letter(letter, transaction, sequence, batch)
+                })?;
                 Ok(Written::Record)
             }
             (Self::Tell, _) => {
@@ -112,6 +115,28 @@ impl OnError {
             }
             (Self::Halt | Self::DeadLetter(_), _) => Err(failed.into_failure()),
         }
+    }
+
+    /// The same for a row that was there before the stream. Whether a dead letter took its place: if
+    /// not, it stops what reads the rows.
+    ///
+    /// # Errors
+    /// That the dead letter is too large.
+    pub(super) fn settle_snapshot(
+        &mut self,
+        encoder: &mut Encoder,
+        batch: &mut Batch,
+        (failed, unmapped): (&Failed, Option<Unmapped<'_>>),
+        place: &Transaction,
+    ) -> Result<bool, EncodeError> {
+        let (Self::DeadLetter(desk), Some(unmapped)) = (self, unmapped) else { return Ok(false) };
+        if !failed.is_of_one_event() {
+            return Ok(false);
+        }
+        desk.write(failed, unmapped, |letter| {
+            encoder.encode_snapshot_dead_letter(letter, place, batch)
+        })?;
+        Ok(true)
     }
 }
 
@@ -130,11 +155,9 @@ impl DeadLetterDesk {
 
     fn write(
         &mut self,
-        encoder: &mut Encoder,
-        batch: &mut Batch,
         failed: &Failed,
         unmapped: Unmapped<'_>,
-        (transaction, sequence): (&Transaction, u64),
+        encode: impl FnOnce(&DeadLetter<'_>) -> Result<(), EncodeError>,
     ) -> Result<(), EncodeError> {
         let topic = self.topics.of(unmapped.topic);
         let reason = match failed {
@@ -143,7 +166,7 @@ impl DeadLetterDesk {
         };
         let stage = failed.stage();
         let letter = DeadLetter { unmapped, topic: &topic, stage, reason: &reason };
-        encoder.encode_dead_letter(&letter, transaction, sequence, batch)?;
+        encode(&letter)?;
         self.written += 1;
         if let Some(unsaid) = self.said.is_due() {
             warn!(topic, reason, unsaid, "an event cannot be published and becomes a dead letter");

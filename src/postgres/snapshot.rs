@@ -8,7 +8,7 @@
 use std::{future::poll_fn, pin::Pin};
 
 use futures_core::Stream as _;
-use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow, SimpleQueryStream};
+use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow, SimpleQueryStream, types::ToSql};
 
 use super::{
     PostgresError, Settings, TableName,
@@ -18,10 +18,16 @@ use super::{
 };
 use crate::lsn::Lsn;
 
-/// No bound on the statement that reads, nor on a pause of ours while Kafka is slow. Rows that a
-/// policy would hide are an error, and never silently left out.
+/// No bound on the statement that reads, nor on a pause of ours while Kafka is slow (see also
+/// [`UNBOUNDED_TRANSACTION`]). Rows that a policy would hide are an error, and never silently left
+/// out.
 const SESSION_OPTIONS: &str = "-c statement_timeout=0 -c idle_in_transaction_session_timeout=0 \
     -c lock_timeout=10s -c row_security=off -c client_encoding=UTF8";
+
+/// The same for the transaction. PostgreSQL 17 and later have the setting; a session that names it
+/// where it is not there is refused.
+const UNBOUNDED_TRANSACTION: &str = "SELECT set_config(name, '0', false) FROM pg_settings WHERE name \
+    = 'transaction_timeout'";
 
 /// The prefix of the message that marks a place in the log.
 const MARK_PREFIX: &str = "tailwater.mark";
@@ -91,13 +97,23 @@ impl RowsQuery {
     fn rows_sql(&self, after: Option<After<'_>>) -> String {
         let created_at = self.created_at.as_deref().map(quote_identifier);
         let created_at = created_at.map_or("NULL".to_owned(), |column| format!("{column}::text"));
-        let id = format!("{}::text", quote_identifier(&self.id));
+        // As the stream has it: a cast to text leaves out the blanks of a character(n) and adds the
+        // mask of an inet.
+        let id = quote_identifier(&self.id);
         let columns = self.columns.iter().map(|column| quote_identifier(column));
         // Under names of their own: rows must not be ordered by their texts.
         let place = [format!("{created_at} AS \"?created_at\""), format!("{id} AS \"?id\"")];
         let columns = columns.chain(place);
         let columns = columns.collect::<Vec<_>>().join(", ");
         format!("SELECT {columns} {} ORDER BY {}", self.rows_of(after), self.order())
+    }
+
+    /// One row for an id that several of the rows have.
+    fn doubled_id_sql(&self) -> String {
+        let id = quote_identifier(&self.id);
+        let rows = self.rows_of(None);
+        // A row without an id is no event, and stops it by itself.
+        format!("SELECT {id} {rows} AND {id} IS NOT NULL GROUP BY {id} HAVING count(*) > 1 LIMIT 1")
     }
 
     /// Asks the server whether it can read these rows, without reading any.
@@ -148,6 +164,7 @@ impl SnapshotReader {
         let options = format!("{VALUE_OPTIONS} {SESSION_OPTIONS}");
         let sql = Sql::connect_with(settings, &options).await?;
         let action = format!("begin to read table {table}");
+        sql.execute(&action, UNBOUNDED_TRANSACTION).await?;
         // The lock comes before a snapshot of its own: a rewrite that commits behind a snapshot
         // shows it an empty table (manual page mvcc-caveats).
         let begin = format!(
@@ -190,6 +207,29 @@ impl SnapshotReader {
         let row = rows.next().await?;
         let count = row.as_ref().map(|row| row.value(0)).transpose()?.flatten();
         Ok(count.and_then(|text| text.parse().ok()).unwrap_or(0))
+    }
+
+    /// An id that several of the rows have. Not asked where the table says that there is none.
+    ///
+    /// # Errors
+    /// Where the server refuses, or the connection breaks.
+    pub async fn doubled_id(&self, query: &RowsQuery) -> Result<Option<String>, PostgresError> {
+        // Of a partitioned table a unique index holds the columns of the partition key too.
+        const SQL: &str = "SELECT EXISTS (SELECT FROM pg_index i \
+            JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] \
+            WHERE i.indrelid = $1::text::regclass AND a.attname = $2 AND i.indnkeyatts = 1 \
+            AND i.indisunique AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL)";
+        let action = format!("look for an id that is twice in {}", query.table);
+        let parameters: [&(dyn ToSql + Sync); 2] = [&query.table.quoted(), &query.id];
+        let rows = self.sql.rows(&action, SQL, &parameters).await?;
+        if rows.first().is_some_and(|row| row.get(0)) {
+            return Ok(None);
+        }
+        let mut rows = self.stream(&action, &query.doubled_id_sql()).await?;
+        match rows.next().await? {
+            Some(row) => Ok(row.value(0)?.map(str::to_owned)),
+            None => Ok(None),
+        }
     }
 
     /// The rows, in order.
@@ -296,20 +336,27 @@ pub async fn mark(sql: &Sql) -> Result<Lsn, PostgresError> {
 /// Transactions that are open at a moment: whether they have ended since.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct OpenTransactions {
-    /// The first identifier that was not given away yet.
-    next: String,
+    /// The identifier of a transaction that began and ended after all of them had theirs.
+    bound: String,
 }
 
 impl OpenTransactions {
-    /// Those of now.
+    /// Those of now. Takes a transaction identifier, so the server must be no standby.
     ///
     /// # Errors
     /// Where the connection breaks.
     pub async fn of_now(sql: &Sql) -> Result<Self, PostgresError> {
-        const SQL: &str = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text";
-        let rows = sql.rows("ask for the open transactions", SQL, &[]).await?;
-        let next = rows.first().map(|row| row.get(0)).unwrap_or_default();
-        Ok(Self { next })
+        // A snapshot's xmax bounds only what has ended: an open transaction above every ended one
+        // is not below it. An identifier of our own is above all that were given away, and its
+        // transaction is over with the statement: its commit must not wait for standbys.
+        const SQL: &str = "SELECT pg_current_xact_id()::text";
+        const ACTION: &str = "ask for the open transactions";
+        sql.execute(ACTION, "SET synchronous_commit = local").await?;
+        let rows = sql.rows(ACTION, SQL, &[]).await?;
+        let unreadable =
+            || PostgresError::Protocol { what: "no transaction identifier".to_owned() };
+        let bound = rows.first().map(|row| row.get(0)).ok_or_else(unreadable)?;
+        Ok(Self { bound })
     }
 
     /// Whether every one of them has ended, so that any later snapshot shows what it committed.
@@ -317,8 +364,8 @@ impl OpenTransactions {
     /// # Errors
     /// Where the connection breaks.
     pub async fn have_ended(&self, sql: &Sql) -> Result<bool, PostgresError> {
-        const SQL: &str = "SELECT pg_snapshot_xmin(pg_current_snapshot()) >= $1::text::xid8";
-        let rows = sql.rows("ask for the open transactions", SQL, &[&self.next]).await?;
+        const SQL: &str = "SELECT pg_snapshot_xmin(pg_current_snapshot()) > $1::text::xid8";
+        let rows = sql.rows("ask for the open transactions", SQL, &[&self.bound]).await?;
         Ok(rows.first().is_some_and(|row| row.get(0)))
     }
 }
@@ -343,8 +390,7 @@ mod tests {
     fn rows_are_ordered_by_time_then_id_and_a_comment_hides_nothing() {
         assert_eq!(
             query().rows_sql(None),
-            "SELECT \"id\", \"payload\", \"created_at\"::text AS \"?created_at\", \"id\"::text AS \
-             \"?id\" FROM ONLY \"public\".\"outbox\" WHERE (\nstatus = 'pending' -- not yet out\n) ORDER BY \
+            "SELECT \"id\", \"payload\", \"created_at\"::text AS \"?created_at\", \"id\" AS \"?id\" FROM ONLY \"public\".\"outbox\" WHERE (\nstatus = 'pending' -- not yet out\n) ORDER BY \
              \"created_at\", \"id\""
         );
     }
@@ -362,6 +408,6 @@ mod tests {
         let by_id = RowsQuery { created_at: None, row_filter: Some("a > 1".to_owned()), ..query };
         let sql = by_id.rows_sql(Some(After { created_at: None, id: "7" }));
         assert!(sql.ends_with(") AND (a > 1) AND (\"id\" > '7') ORDER BY \"id\""), "{sql}");
-        assert!(sql.contains(", NULL AS \"?created_at\", \"id\"::text AS"), "{sql}");
+        assert!(sql.contains(", NULL AS \"?created_at\", \"id\" AS"), "{sql}");
     }
 }

@@ -204,6 +204,7 @@ fn nothing_else_is_done_while_a_take_over_is_unfinished() {
     let ended = daemon::run(&other, &shop.settings);
     assert!(ended.is_code("settings"), "{}", ended.stderr);
     assert!(ended.stderr.contains(CONDITION), "{}", ended.stderr);
+    assert!(ended.stderr.contains("133 rows are published"), "{}", ended.stderr);
     assert_eq!(taken_over(&shop.settings)["rows"], 200);
     judge(&shop.settings, &topic(&shop), &ids(&shop.session, CONDITION));
     shop.assert_publishes();
@@ -246,9 +247,10 @@ fn a_take_over_works_where_slots_survive_a_failover() {
     shop.assert_publishes();
 }
 
-/// What lies between is in no stream, and may stand before the last row in the order.
+/// What lies between is in no stream, and may stand before the last row in the order. A reset, which
+/// would be the way out of a pipeline that publishes, waits for the take-over's end.
 #[test]
-fn a_slot_that_was_moved_under_a_take_over_is_refused() {
+fn a_slot_that_was_moved_under_a_take_over_is_refused_with_a_way_out() {
     let shop = Shop::open();
     wait_for_a_poller(&shop.session, 300);
     interrupted(&shop);
@@ -256,10 +258,224 @@ fn a_slot_that_was_moved_under_a_take_over_is_refused() {
     shop.session.run("SELECT pg_replication_slot_advance('tailwater', pg_current_wal_lsn())");
     let ended = take_over(&shop.settings);
     assert!(ended.is_code("checkpoint_behind_slot"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("the 133 rows that are out"), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("tailwater reset"), "{}", ended.stderr);
     let_go(&shop);
+    begin_anew_as_told(shop, &ended, 202, 133);
+}
+
+#[test]
+fn a_publication_that_was_dropped_under_a_take_over_is_refused_with_a_way_out() {
+    let shop = Shop::open();
+    wait_for_a_poller(&shop.session, 300);
+    interrupted(&shop);
+    shop.session.run("DROP PUBLICATION tailwater");
+    wait_for_a_poller(&shop.session, 3);
+    let ended = take_over(&shop.settings);
+    assert!(ended.is_code("publication_missing"), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("tailwater reset"), "{}", ended.stderr);
+    begin_anew_as_told(shop, &ended, 202, 133);
+}
+
+#[test]
+fn a_slot_that_was_dropped_under_a_take_over_is_refused_with_a_way_out() {
+    let shop = Shop::open();
+    wait_for_a_poller(&shop.session, 300);
+    interrupted(&shop);
     shop.session.run("SELECT pg_drop_replication_slot('tailwater')");
     let ended = take_over(&shop.settings);
     assert!(ended.is_code("slot_missing"), "{}", ended.stderr);
+    shop.session.run("SELECT pg_create_logical_replication_slot('tailwater', 'pgoutput')");
+    begin_anew_as_told(shop, &ended, 200, 133);
+}
+
+/// Does what the hint says: everything that waits comes out, and what was out already comes twice.
+fn begin_anew_as_told(shop: Shop, ended: &Ended, waiting: usize, out: usize) {
+    let hint = ended.stderr.trim_end().lines().last().unwrap_or_default().to_owned();
+    let sql = hint.split_once("run ").and_then(|(_, rest)| rest.split_once(';'));
+    shop.session.run(sql.expect("SQL").0);
+    assert!(hint.contains("set another postgres.slot"), "{hint}");
+    let shop = shop.with_settings(|settings| settings.with("[postgres]", "slot = \"another\""));
+    assert_eq!(taken_over(&shop.settings)["rows"], waiting);
+    let found = Broker::shared().read_committed(&topic(&shop));
+    let found: BTreeSet<String> =
+        found.iter().filter_map(|record| record.header("event-id")).map(str::to_owned).collect();
+    assert_eq!(found, ids(&shop.session, CONDITION));
+    assert_eq!(published(&shop), waiting + out);
+    shop.assert_publishes();
+}
+
+/// PostgreSQL takes the condition, and cannot tell it of every row.
+#[test]
+fn a_condition_that_fails_for_a_row_can_be_corrected() {
+    let shop = Shop::open();
+    wait_for_a_poller(&shop.session, 30);
+    let with = |condition: &str| {
+        daemon::run(&["init", "--take-over", TABLE, "--where", condition, "--json"], &shop.settings)
+    };
+    let ended = with("(payload->>'filler')::int > 0");
+    assert_eq!(ended.code, Some(2), "{}", ended.stderr);
+    assert!(ended.is_code("settings"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("invalid input syntax"), "{}", ended.stderr);
+    assert_eq!(published(&shop), 0);
+    let_go(&shop);
+    // Nothing is due by this one: the record has it all the same.
+    let ended = with("status = 'nobody has this'");
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let record = Broker::shared()
+        .read_committed("__tailwater_checkpoints")
+        .into_iter()
+        .rfind(|record| is_record_of(record, &shop))
+        .expect("a record");
+    assert_eq!(record.json()["condition"], "status = 'nobody has this'");
+    shop.assert_publishes();
+}
+
+fn is_record_of(record: &Record, shop: &Shop) -> bool {
+    let system_id = shop.session.value("SELECT system_identifier FROM pg_control_system()");
+    let key = format!("{}/shop/tailwater/snapshot/{TABLE}", system_id.expect("an identifier"));
+    record.key.as_deref() == Some(key.as_bytes())
+}
+
+/// The slot is made while it waits for the standby: its commit lies below the consistent point, so
+/// the stream does not have it, and no snapshot of ours shows it until its commit is over. Nothing
+/// with a higher number has ended.
+#[test]
+fn a_commit_that_waits_for_a_standby_is_waited_for_by_a_later_attempt() {
+    let shop = Shop::open_with(&[NO_FSYNC[0], ("autovacuum", "off")]);
+    wait_for_a_poller(&shop.session, 30_000);
+    let [first, second, late] = [(); 3].map(|()| shop.server.session("shop"));
+    let open = |session: &Session| {
+        session.run("BEGIN");
+        session.value("SELECT pg_current_xact_id()").expect("a number")
+    };
+    open(&first);
+    let command = Daemon::start_with(&arguments(), &shop.settings);
+    command.wait_for("creating the slot waits for");
+    let number = open(&second);
+    first.run("ROLLBACK");
+    wait_until("the slot to wait for the second transaction", PATIENCE, || {
+        let sql = format!(
+            "SELECT count(*) FROM pg_locks WHERE NOT granted AND transactionid::text = '{number}'"
+        );
+        shop.session.value(&sql).as_deref() == Some("1")
+    });
+    shop.session.run("ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
+    shop.server.reload();
+    // Not waited for where an assertion fails.
+    let commits = thread::spawn(move || {
+        late.run(
+            "INSERT INTO outbox_events (id, aggregate_id, event_type, payload, created_at) VALUES \
+             (gen_random_uuid(), 'late', 'order.placed', '{\"version\": 1}', now())",
+        );
+    });
+    wait_until("the commit to wait for the standby", PATIENCE, || {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+        shop.session.value(sql).as_deref() == Some("1")
+    });
+    second.run("ROLLBACK");
+    command.wait_for("created the slot");
+    command.kill_command();
+    let_go(&shop);
+    let command = Daemon::start_with(&arguments(), &shop.settings);
+    command.wait_for("waits for the end of the transaction of process");
+    shop.session.run("ALTER SYSTEM RESET synchronous_standby_names");
+    shop.server.reload();
+    commits.join().expect("committed");
+    let ended = command.wait(PATIENCE);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    judge(&shop.settings, &topic(&shop), &ids(&shop.session, CONDITION));
+}
+
+/// One that is no event, and one that no topic takes, among good ones. A row without an id stops it
+/// all the same: a later attempt could not go on behind it.
+#[test]
+fn rows_that_cannot_be_published_become_dead_letters_where_so_set() {
+    let shop = Shop::open().with_settings(|settings| {
+        settings.replaced("[postgres]", "on_error = \"dead-letter\"\n\n[postgres]")
+    });
+    wait_for_a_poller(&shop.session, 300);
+    shop.session.run(
+        "UPDATE outbox_events SET event_type = NULL WHERE payload->>'version' = '100'; \
+         UPDATE outbox_events SET payload = jsonb_build_object('large', repeat('x', 3000000)) \
+         WHERE payload->>'version' = '200'",
+    );
+    shop.session.run(
+        "ALTER TABLE outbox_events DROP CONSTRAINT outbox_events_pkey, ALTER id DROP NOT NULL; \
+         INSERT INTO outbox_events (event_type, payload, created_at) VALUES ('order.paid', '{}', now())",
+    );
+    let ended = take_over(&shop.settings);
+    assert!(ended.is_code("event_unmappable"), "{}", ended.stderr);
+    let_go(&shop);
+    shop.session.run("DELETE FROM outbox_events WHERE id IS NULL");
+    assert_eq!(taken_over(&shop.settings)["rows"], 200);
+    assert_eq!(published(&shop), 198);
+    let of_events = topic(&shop);
+    let source = of_events.trim_end_matches(".order.events");
+    for (topic, stage, original) in [
+        (format!("{source}.dlq"), "map", None),
+        (format!("{of_events}.dlq"), "publish", Some(of_events.as_str())),
+    ] {
+        let records = Broker::shared().read_committed(&topic);
+        let [letter] = &*records else { panic!("{} in {topic}", records.len()) };
+        assert_eq!(letter.header("failure-stage"), Some(stage));
+        assert!(letter.header("failure-reason").is_some());
+        assert_eq!(letter.header("original-topic"), original);
+        assert!(letter.header("pg-lsn").is_some());
+        assert_eq!((letter.header("pg-seq"), letter.header("pg-xid")), (None, None));
+        if stage == "map" {
+            assert_eq!(letter.header("original-table"), Some(TABLE));
+            assert_eq!(letter.json()["status"], "pending");
+        }
+    }
+}
+
+/// The text of such an id as the stream has it ends with blanks.
+#[test]
+fn an_id_of_fixed_length_is_known_again_in_the_stream() {
+    let shop = Shop::open();
+    shop.session.run("ALTER TABLE outbox_events ALTER id TYPE char(40)");
+    wait_for_a_poller(&shop.session, 300);
+    assert_eq!(interrupted(&shop), 133);
+    // The stream brings them, and another snapshot shows them, many behind the last row.
+    wait_for_a_poller(&shop.session, 330);
+    assert_eq!(taken_over(&shop.settings)["rows"], 200);
+    shop.assert_publishes();
+    assert_eq!(published(&shop), 200 + 330 + 1);
+}
+
+#[test]
+fn rows_that_share_an_id_are_refused() {
+    let shop = Shop::open();
+    wait_for_a_poller(&shop.session, 30);
+    shop.session.run("ALTER TABLE outbox_events DROP CONSTRAINT outbox_events_pkey");
+    let again =
+        "INSERT INTO outbox_events SELECT * FROM outbox_events WHERE status = 'pending' LIMIT 1";
+    shop.session.run(again);
+    let ended = take_over(&shop.settings);
+    assert!(ended.is_code("settings"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("have the id"), "{}", ended.stderr);
+    assert_eq!(published(&shop), 0);
+    let_go(&shop);
+    shop.session.run(
+        "DELETE FROM outbox_events a USING outbox_events b WHERE a.id = b.id AND a.ctid > b.ctid",
+    );
+    assert_eq!(taken_over(&shop.settings)["rows"], 20);
+}
+
+#[test]
+fn a_time_out_of_the_servers_for_transactions_does_not_end_the_reading() {
+    let server = Server::start_version_with(18, &NO_FSYNC);
+    let session = scene::shop(&server);
+    let settings = refusals::settings(&server, Broker::shared());
+    let shop = Shop { server, session, settings };
+    wait_for_a_poller(&shop.session, 30_000);
+    // The rows take longer than that.
+    shop.session.run("ALTER ROLE postgres SET transaction_timeout = '300ms'");
+    let ended = take_over(&shop.settings);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("trying again"), "{}", ended.stderr);
+    assert_eq!(published(&shop), 20_000);
 }
 
 /// Four writers, one of them in subtransactions, insert rows of the same aggregates meanwhile:

@@ -1,5 +1,8 @@
 //! Why a table is not taken over.
 
+use std::{error::Error, fmt};
+
+use super::super::start::Failed;
 use crate::{
     event::Reason,
     failure::{Code, Failure, Recovery},
@@ -40,6 +43,16 @@ pub enum TakeOverError {
         table: TableName,
         /// What it was begun with.
         begun: String,
+        /// How many rows are out by it.
+        rows: u64,
+    },
+    /// Rows cannot be told from each other.
+    #[error("several rows of table {table} that wait have the id {id}")]
+    DoubledId {
+        /// The table.
+        table: TableName,
+        /// The id.
+        id: String,
     },
     /// The pipeline publishes already, or has its slot already.
     #[error("replication slot \"{slot}\" was begun without a take-over")]
@@ -79,6 +92,7 @@ impl Failure for TakeOverError {
             Self::NotConfigured { .. }
             | Self::Condition { .. }
             | Self::OtherCondition { .. }
+            | Self::DoubledId { .. }
             | Self::TooLate { .. } => Some(Code::Settings),
             Self::Forbidden { .. } => Some(Code::NoReplicationRole),
             Self::NoOrder { .. } => Some(Code::ColumnMissing),
@@ -94,6 +108,7 @@ impl Failure for TakeOverError {
             | Self::Condition { .. }
             | Self::Forbidden { .. }
             | Self::OtherCondition { .. }
+            | Self::DoubledId { .. }
             | Self::TooLate { .. }
             | Self::NoOrder { .. }
             | Self::Unfit { .. } => Recovery::Stop,
@@ -106,8 +121,9 @@ impl Failure for TakeOverError {
                 "Name the table as its [[outbox]] does: schema.table, without quotes.".to_owned()
             }
             Self::Condition { .. } => {
-                "Give --where an SQL condition over the table's columns, as in --where \"status = \
-                 'pending'\". Nothing was made or published."
+                "Give --where an SQL condition over the table's columns that can be told of every row, \
+                 as in --where \"status = 'pending'\", and run the command again: another condition \
+                 is taken as long as no row is published."
                     .to_owned()
             }
             Self::Forbidden { table, role } => format!(
@@ -116,14 +132,21 @@ impl Failure for TakeOverError {
                 table.quoted(),
                 role = crate::postgres::quote_identifier(role)
             ),
-            Self::OtherCondition { begun, .. } => format!(
-                "Run it again with --where \"{begun}\". Rows that another condition finds belong \
-                 to another take-over, by another postgres.slot."
+            Self::OtherCondition { begun, rows, .. } => format!(
+                "Run it again with --where \"{begun}\": {rows} rows are published by it. Rows that \
+                 another condition finds belong to another take-over, by another postgres.slot."
             ),
+            Self::DoubledId { .. } => "Nothing is published. After a crash one of them would be \
+                                       taken for the other, and consumers tell events by their ids: \
+                                       give each row an id of its own, or name another column under \
+                                       columns.id."
+                .to_owned(),
             Self::TooLate { slot } => format!(
                 "A take-over comes before everything else. If nothing was published by slot \
-                 \"{slot}\" yet, run SELECT pg_drop_replication_slot('{slot}'); set another \
-                 postgres.slot in any case, and run the command again."
+                 \"{slot}\" yet, run SELECT pg_drop_replication_slot('{slot}'); in any case set \
+                 another postgres.slot in a settings file that names this table alone, and run the \
+                 command with it: of the other tables of this file, whatever is committed before \
+                 would not be published by the other slot."
             ),
             Self::NoOrder { .. } => "Name the column that holds the time of each row under \
                                      columns.created_at: events of a key must come in their order."
@@ -136,5 +159,85 @@ impl Failure for TakeOverError {
             }
             Self::Rewritten { .. } => "It is read again.".to_owned(),
         })
+    }
+}
+
+/// A take-over that was begun cannot go on, because its slot or its publication is not what it was
+/// begun with. What is advised to others for that, a reset, waits for the end of the take-over.
+#[derive(Debug)]
+pub(super) struct Stranded {
+    table: String,
+    slot: SlotName,
+    /// How many rows are out.
+    rows: u64,
+    source: Failed,
+}
+
+impl Stranded {
+    /// The failure with the take-over's own way out, where it is one of these.
+    pub(super) fn or_as_it_is(source: Failed, table: &str, slot: &SlotName, rows: u64) -> Failed {
+        match source.code() {
+            Some(
+                Code::SlotMissing
+                | Code::SlotInvalidated
+                | Code::CheckpointBehindSlot
+                | Code::CheckpointAhead
+                | Code::TimelineDiverged
+                | Code::PublicationMissing
+                | Code::PublicationGap,
+            ) => Self { table: table.to_owned(), slot: slot.clone(), rows, source }.into(),
+            Some(_) | None => source,
+        }
+    }
+}
+
+impl fmt::Display for Stranded {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { table, slot, .. } = self;
+        write!(formatter, "cannot go on taking over table {table} by replication slot \"{slot}\"")
+    }
+}
+
+impl Error for Stranded {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.source)
+    }
+}
+
+impl Failure for Stranded {
+    fn code(&self) -> Option<Code> {
+        self.source.code()
+    }
+
+    fn recovery(&self) -> Recovery {
+        self.source.recovery()
+    }
+
+    fn hint(&self) -> Option<String> {
+        let Self { slot, rows, .. } = self;
+        let first = match self.code() {
+            Some(Code::TimelineDiverged) => {
+                "If this server is a former primary, point postgres.url at the present one. Else begin \
+                 anew"
+            }
+            Some(Code::PublicationGap) => {
+                "Rows may be missing from the stream: mend the publication as tailwater check says, and \
+                 begin anew"
+            }
+            Some(Code::PublicationMissing) => {
+                "Rows may be missing from the stream. The publication is made again by the command \
+                 itself. Begin anew"
+            }
+            Some(_) | None => "Begin anew",
+        };
+        let doubled = match rows {
+            0 => "no row is out yet, so none is doubled".to_owned(),
+            rows => format!("the {rows} rows that are out are published again, and no others"),
+        };
+        Some(format!(
+            "{first}: where the slot is still there, run SELECT pg_drop_replication_slot('{slot}'); set \
+             another postgres.slot, and run the command again. Everything that waits is read anew: \
+             {doubled}."
+        ))
     }
 }

@@ -50,13 +50,15 @@ use tracing::info;
 pub use error::TakeOverError;
 
 use self::{
+    error::Stranded,
     publisher::{Publisher, Target},
     streamed::StreamedRows,
-    waiting::{Waiting, check_query, configured, judge_condition, waiting},
+    waiting::{Waiting, check_query, configured, judge_condition, refused, waiting},
 };
 use super::{
     continuity, first_start,
     judgement::{judge_checkpoint, judge_identity, judge_source},
+    on_error::OnError,
     outbox_tables,
     refusal::Refusal,
     retention,
@@ -113,6 +115,21 @@ pub(super) async fn take_over(
     table: &str,
     condition: &str,
 ) -> Result<TakenOverTable, Failed> {
+    let mut begun = None;
+    let outcome = begin_or_go_on(settings, shutdown, (table, condition), &mut begun).await;
+    outcome.map_err(|failure| match &begun {
+        Some(record) => Stranded::or_as_it_is(failure, table, &settings.slot, rows(record)),
+        None => failure,
+    })
+}
+
+/// `begun` becomes the record of a take-over that is not finished, once it is known.
+async fn begin_or_go_on(
+    settings: &Settings,
+    shutdown: &Shutdown,
+    (table, condition): (&str, &str),
+    begun: &mut Option<TakeOver>,
+) -> Result<TakenOverTable, Failed> {
     let table = configured(settings, table)?;
     let (ground, replication) = Ground::enter(settings, shutdown).await?;
     check_server(&ground).await?;
@@ -127,7 +144,7 @@ pub(super) async fn take_over(
     }
     match (&before.checkpoint, &record) {
         (Some(checkpoint), Some(record)) => return Ok(done(checkpoint, record)),
-        (None, Some(_)) => {}
+        (None, Some(record)) => *begun = Some(record.clone()),
         (None, None) if !before.complete => {}
         (None, None) if slot.is_none() && before.intent.is_none() => {
             let others = &before.others_of_source;
@@ -161,7 +178,7 @@ pub(super) async fn take_over(
         (stream, Some(reader))
     };
     let attempt = Attempt { ground, table, query, columns, fingerprint, mapping, stream };
-    attempt.run(kafka, reader).await
+    attempt.run(kafka, reader, begun).await
 }
 
 fn done(checkpoint: &CheckpointRecord, record: &TakeOver) -> TakenOverTable {
@@ -245,14 +262,16 @@ impl Attempt<'_> {
         mut self,
         kafka: Kafka,
         reader: Option<SnapshotReader>,
+        begun: &mut Option<TakeOver>,
     ) -> Result<TakenOverTable, Failed> {
-        let (kafka, look, record) = self.fence_and_read(kafka).await?;
+        let (kafka, look, mut record) = self.fence_and_read(kafka).await?;
         judge_source(self.ground.settings, &look)?;
         judge_condition(&self.table, &self.query.condition, &record)?;
         if let Some(checkpoint) = &look.checkpoint {
             self.stream.finish(None, None).await;
             return Ok(done(checkpoint, &record));
         }
+        *begun = Some(record.clone());
         let first = self.first_checkpoint(&record).await?;
         let (reader, streamed) = match reader {
             Some(reader) => (reader, StreamedRows::default()),
@@ -263,14 +282,22 @@ impl Attempt<'_> {
             .as_ref()
             .map(|last| After { created_at: last.created_at.as_deref(), id: &last.id });
         let (query, stream) = (&self.query, &mut self.stream);
-        let waiting = stay_alive(stream, async { Ok(reader.count(query, after).await?) }).await?;
+        let role = &self.ground.settings.postgres.user;
+        let waiting = stay_alive(stream, count(&reader, query, after, role)).await?;
+        let kafka = match record.condition == query.condition {
+            true => kafka,
+            false => {
+                record.condition.clone_from(&query.condition);
+                self.write_record(kafka, &record).await?
+            }
+        };
         info!(table = %self.table, rows = waiting, already = rows(&record), "taking over");
-        let rows = reader.rows(query, after).await?;
+        let rows = reader.rows(&self.query, after).await?;
         let record_bytes_max = kafka.record_bytes_max();
         let sink = kafka.into_sink()?;
         let key = self.ground.key.to_string();
         let (target, mut stream) = self.into_target(&first);
-        let table = target.table.to_string();
+        let table = target.query.table.to_string();
         let mut publisher = Publisher::new(target, record, sink, record_bytes_max, waiting);
         let rows = publisher.publish(&mut stream, rows, &streamed).await?;
         let value = serde_json::to_vec(&first).expect("text keys and numbers always encode");
@@ -279,6 +306,18 @@ impl Attempt<'_> {
         info!(table, rows, "took the table over");
         let commit_end_lsn = first.commit_end_lsn;
         Ok(TakenOverTable { changed: true, table, rows, commit_end_lsn })
+    }
+
+    /// The record with its corrected condition: by what condition a repeat after the end is one must
+    /// be known also where no row is due.
+    async fn write_record(&mut self, mut kafka: Kafka, record: &TakeOver) -> Result<Kafka, Failed> {
+        let key = self.ground.key.take_over(&record.table);
+        let value = serde_json::to_vec(record).expect("texts and numbers always encode");
+        let writing = blocking(move || {
+            kafka.write(&[(key.as_str(), value.as_slice())])?;
+            Ok(kafka)
+        });
+        await_kafka(&mut self.stream, self.ground.settings.kafka.outage_grace, writing).await
     }
 
     /// What was written before the fence, and nothing comes behind it.
@@ -338,7 +377,9 @@ impl Attempt<'_> {
 
     /// What the rows become, and the slot in hand.
     fn into_target(self, first: &CheckpointRecord) -> (Target, ReplicationStream) {
-        let Self { ground, table, columns, fingerprint, mut mapping, stream, .. } = self;
+        let Self { ground, table, query, columns, fingerprint, mut mapping, stream } = self;
+        let role = ground.settings.postgres.user.clone();
+        let on_error = OnError::of(ground.settings.dead_letters.clone());
         let name = table.to_string();
         // The number is only what the mapping knows the table by.
         let id = fingerprint.tables.get(&name).map_or(RelationId(0), |found| found.oid);
@@ -356,9 +397,27 @@ impl Attempt<'_> {
             committed_at: PgTimestamp::now(),
         };
         let (timeline, key) = (first.timeline, ground.key.take_over(&name));
-        let target = Target { table, relation: id, mapping, place, timeline, key, columns: count };
+        let columns = count;
+        let target =
+            Target { query, role, on_error, relation: id, mapping, place, timeline, key, columns };
         (target, stream)
     }
+}
+
+/// How many rows wait, each of which must have an id of its own: where a row stands, and whether the
+/// stream brings it, is told by its id.
+async fn count(
+    reader: &SnapshotReader,
+    query: &RowsQuery,
+    after: Option<After<'_>>,
+    role: &str,
+) -> Result<u64, Failed> {
+    let refused = |error| refused(query, role, error);
+    let doubled = reader.doubled_id(query).await.map_err(refused)?;
+    if let Some(id) = doubled {
+        return Err(TakeOverError::DoubledId { table: query.table.clone(), id }.into());
+    }
+    reader.count(query, after).await.map_err(refused)
 }
 
 /// Waits until every transaction that is open by now has ended, and says for whom.

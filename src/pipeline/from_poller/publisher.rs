@@ -9,7 +9,15 @@ use std::{
 use tokio::time::{Interval, interval};
 use tracing::info;
 
-use super::{super::start::Failed, error::TakeOverError, streamed::StreamedRows};
+use super::{
+    super::{
+        on_error::{self, OnError},
+        start::Failed,
+    },
+    error::TakeOverError,
+    streamed::StreamedRows,
+    waiting::refused,
+};
 use crate::{
     change::{PgTimestamp, RelationId, Transaction, Tuple, ValueSlot},
     checkpoint::{Published, RowPlace, TakeOver},
@@ -18,7 +26,7 @@ use crate::{
     postgres::{
         TableName,
         replication::ReplicationStream,
-        snapshot::{Row, Rows},
+        snapshot::{Row, Rows, RowsQuery},
     },
     sink::{Batch, Checkpoint, Cut, CutSequence, Report, Sink as _, Urgency, kafka::KafkaSink},
 };
@@ -37,7 +45,11 @@ const WORD_INTERVAL: Duration = Duration::from_secs(2);
 
 /// What the rows become.
 pub(super) struct Target {
-    pub(super) table: TableName,
+    pub(super) query: RowsQuery,
+    /// Who reads.
+    pub(super) role: String,
+    /// What becomes of a row that cannot be published.
+    pub(super) on_error: OnError,
     pub(super) relation: RelationId,
     pub(super) mapping: Mapping,
     /// The consistent point, as the position of every row.
@@ -114,11 +126,14 @@ impl Publisher {
                 report = self.sink.next_report() => self.on_report(report)?,
                 _ = self.ticks.tick() => {
                     stream.send_status(None, None, false).await?;
-                    self.meter.say(&self.target.table);
+                    self.meter.say(&self.target.query.table);
                 }
-                row = rows.next(), if has_room => match row? {
-                    Some(row) => unfit = self.take(&row, streamed).err(),
-                    None => break,
+                row = rows.next(), if has_room => match row {
+                    Ok(Some(row)) => unfit = self.take(&row, streamed).err(),
+                    Ok(None) => break,
+                    Err(error) => {
+                        unfit = Some(refused(&self.target.query, &self.target.role, error));
+                    }
                 },
             }
         }
@@ -148,8 +163,8 @@ impl Publisher {
 
     fn take(&mut self, row: &Row, streamed: &StreamedRows) -> Result<(), Failed> {
         self.meter.passed += 1;
-        let id = row.id()?.unwrap_or_default();
-        if streamed.contain(id) {
+        let id = row.id()?;
+        if id.is_some_and(|id| streamed.contain(id)) {
             return Ok(());
         }
         self.read_values(row)?;
@@ -157,12 +172,24 @@ impl Publisher {
         target.mapping.begin();
         target.place.committed_at = PgTimestamp::now();
         let tuple = Tuple::new(frame, slots);
-        let mapped = target.mapping.insert(target.relation, tuple, &target.place);
-        let event = mapped.map_err(|error| unfit(&target.table, id, error))?;
-        if let Some(event) = event {
-            encoder.encode_snapshot(&event, &target.place, current)?;
+        let outcome = match target.mapping.insert(target.relation, tuple, &target.place) {
+            Ok(Some(event)) => encoder
+                .encode_snapshot(&event, &target.place, current)
+                .map_err(on_error::Failed::Encode),
+            Ok(None) => Ok(()),
+            Err(error) => Err(on_error::Failed::Map(error)),
+        };
+        if let Err(failed) = outcome {
+            let failure = (&failed, target.mapping.unmapped_row(target.relation, tuple));
+            // A row without an id has no place that a later attempt could go on behind.
+            let is_settled = id.is_some()
+                && target.on_error.settle_snapshot(encoder, current, failure, &target.place)?;
+            if !is_settled {
+                return Err(unfit(&target.query.table, id, failed));
+            }
         }
-        let last = RowPlace { created_at: row.created_at()?.map(str::to_owned), id: id.to_owned() };
+        let id = id.unwrap_or_default().to_owned();
+        let last = RowPlace { created_at: row.created_at()?.map(str::to_owned), id };
         let rows = self.record.published.as_ref().map_or(0, |published| published.rows);
         self.record.published = Some(Published {
             consistent_lsn: crate::lsn::EndLsn(self.target.place.commit_lsn.lsn()),
@@ -243,13 +270,14 @@ impl Publisher {
     }
 }
 
-fn unfit(table: &TableName, id: &str, error: EventError) -> Failed {
-    match error {
-        EventError::Unmappable { reason, .. } => {
-            let (table, id) = (table.clone(), id.to_owned());
+fn unfit(table: &TableName, id: Option<&str>, failed: on_error::Failed) -> Failed {
+    match failed {
+        on_error::Failed::Map(EventError::Unmappable { reason, .. }) => {
+            let (table, id) = (table.clone(), id.unwrap_or("NULL").to_owned());
             TakeOverError::Unfit { table, id, reason }.into()
         }
-        error @ (EventError::Column { .. } | EventError::UnmappableMessage { .. }) => error.into(),
+        on_error::Failed::Map(error) => error.into(),
+        on_error::Failed::Encode(error) => error.into(),
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
     change::{Column, Oid},
     checkpoint::TakeOver,
     postgres::{
-        TableName, catalog,
+        PostgresError, TableName, catalog,
         snapshot::{self, RowsQuery},
     },
 };
@@ -25,16 +25,20 @@ pub(super) fn configured(settings: &Settings, table: &str) -> Result<TableName, 
     found.cloned().ok_or_else(|| TakeOverError::NotConfigured { table: table.to_owned() })
 }
 
+/// Whether the condition is the one that rows were published by. As long as none is, any will do.
 pub(super) fn judge_condition(
     table: &TableName,
     condition: &str,
     record: &TakeOver,
 ) -> Result<(), TakeOverError> {
-    if record.condition == condition {
-        return Ok(());
+    match &record.published {
+        Some(published) if record.condition != condition => Err(TakeOverError::OtherCondition {
+            table: table.clone(),
+            begun: record.condition.clone(),
+            rows: published.rows,
+        }),
+        Some(_) | None => Ok(()),
     }
-    let (table, begun) = (table.clone(), record.condition.clone());
-    Err(TakeOverError::OtherCondition { table, begun })
 }
 
 /// The rows that wait.
@@ -94,16 +98,20 @@ pub(super) async fn check_query(
     condition: &str,
 ) -> Result<(), Failed> {
     let Waiting { query, .. } = waiting(ground, table, condition).await?;
-    let Err(error) = query.check(&ground.sql).await else { return Ok(()) };
-    Err(match error.sqlstate() {
-        Some("42501") => {
-            let role = ground.settings.postgres.user.clone();
-            TakeOverError::Forbidden { table: table.clone(), role }.into()
-        }
+    let role = &ground.settings.postgres.user;
+    query.check(&ground.sql).await.map_err(|error| refused(&query, role, error))
+}
+
+/// Why the rows cannot be read: by what was asked for, or by what the server is. An expression may
+/// be one that PostgreSQL takes, and fail for a value.
+pub(super) fn refused(query: &RowsQuery, role: &str, error: PostgresError) -> Failed {
+    let table = query.table.clone();
+    match error.sqlstate() {
+        Some("42501") => TakeOverError::Forbidden { table, role: role.to_owned() }.into(),
         Some(state) if state.starts_with("42") || state.starts_with("22") => {
-            let (table, condition) = (table.clone(), condition.to_owned());
+            let condition = query.condition.clone();
             TakeOverError::Condition { table, condition, source: Box::new(error) }.into()
         }
         Some(_) | None => error.into(),
-    })
+    }
 }
