@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
@@ -385,6 +386,49 @@ fn a_commit_that_waits_for_a_standby_is_waited_for_by_a_later_attempt() {
     let ended = command.wait(PATIENCE);
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     judge(&shop.settings, &topic(&shop), &ids(&shop.session, CONDITION));
+}
+
+/// Another slot in the same file would begin anew with the table that the first slot publishes, and
+/// nobody would publish what is committed to that in between. The hint of both refusals is followed.
+#[test]
+fn a_second_table_is_taken_over_by_a_file_of_its_own() {
+    let shop = Shop::open();
+    wait_for_a_poller(&shop.session, 30);
+    shop.session.run("CREATE TABLE second (LIKE outbox_events INCLUDING ALL)");
+    shop.session.run("INSERT INTO second SELECT * FROM outbox_events");
+    let second = |settings: &SettingsFile| {
+        let arguments = ["init", "--take-over", "public.second", "--where", CONDITION, "--json"];
+        daemon::run(&arguments, settings)
+    };
+    let outbox =
+        "[[outbox]]\ntable = \"public.second\"\ntopic = \"{aggregate_type}\"\n\n[[outbox]]";
+    let outbox = outbox.replace("{aggregate_type}", &format!("{}.second", topic(&shop)));
+    let shop = shop.with_settings(|settings| settings.replaced("[[outbox]]", &outbox));
+    taken_over(&shop.settings);
+    let ended = second(&shop.settings);
+    assert!(ended.is_code("settings"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("names this table alone"), "{}", ended.stderr);
+    shop.publish(1);
+    refusals::insert(&shop.session, 1);
+    let slot = "slot = \"second\"\npublication = \"second\"";
+    let both =
+        settings_with(&shop, |text| text.replace("[postgres]", &format!("[postgres]\n{slot}")));
+    let ended = second(&both);
+    assert!(ended.is_code("settings"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("names table public.second alone"), "{}", ended.stderr);
+    let alone = settings_with(&shop, |text| {
+        let (first, last) = text.rsplit_once("[[outbox]]").expect("two of them");
+        assert!(last.contains("outbox_events"), "{last}");
+        first.replace("[postgres]", &format!("[postgres]\n{slot}"))
+    });
+    assert_eq!(second(&alone).code, Some(0));
+    assert_eq!(Broker::shared().read_committed(&format!("{}.second", topic(&shop))).len(), 20);
+    shop.assert_publishes();
+    assert_eq!(published(&shop), 20 + 3);
+}
+
+fn settings_with(shop: &Shop, change: impl FnOnce(&str) -> String) -> SettingsFile {
+    SettingsFile::of_text(change(&fs::read_to_string(shop.settings.path()).expect("settings")))
 }
 
 /// One that is no event, and one that no topic takes, among good ones. A row without an id stops it

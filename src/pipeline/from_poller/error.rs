@@ -60,6 +60,19 @@ pub enum TakeOverError {
         /// The slot.
         slot: SlotName,
     },
+    /// Another pipeline publishes another table of the settings file.
+    #[error(
+        "taking over table {table} would begin anew with table {other}, which replication slot \
+         \"{slot}\" publishes"
+    )]
+    PublishedElsewhere {
+        /// The table.
+        table: TableName,
+        /// The other one.
+        other: TableName,
+        /// Who publishes that.
+        slot: SlotName,
+    },
     /// Nothing says which row came first.
     #[error("nothing orders the rows of table {table}: it has no column \"{column}\"")]
     NoOrder {
@@ -93,6 +106,7 @@ impl Failure for TakeOverError {
             | Self::Condition { .. }
             | Self::OtherCondition { .. }
             | Self::DoubledId { .. }
+            | Self::PublishedElsewhere { .. }
             | Self::TooLate { .. } => Some(Code::Settings),
             Self::Forbidden { .. } => Some(Code::NoReplicationRole),
             Self::NoOrder { .. } => Some(Code::ColumnMissing),
@@ -109,6 +123,7 @@ impl Failure for TakeOverError {
             | Self::Forbidden { .. }
             | Self::OtherCondition { .. }
             | Self::DoubledId { .. }
+            | Self::PublishedElsewhere { .. }
             | Self::TooLate { .. }
             | Self::NoOrder { .. }
             | Self::Unfit { .. } => Recovery::Stop,
@@ -143,10 +158,17 @@ impl Failure for TakeOverError {
                 .to_owned(),
             Self::TooLate { slot } => format!(
                 "A take-over comes before everything else. If nothing was published by slot \
-                 \"{slot}\" yet, run SELECT pg_drop_replication_slot('{slot}'); in any case set \
-                 another postgres.slot in a settings file that names this table alone, and run the \
-                 command with it: of the other tables of this file, whatever is committed before \
-                 would not be published by the other slot."
+                 \"{slot}\" yet, run SELECT pg_drop_replication_slot('{slot}'), set another \
+                 postgres.slot, and run the command again. Else run it with a settings file that \
+                 names this table alone, with another postgres.slot, and take the table out of this \
+                 file; what was inserted since slot \"{slot}\" was made and is published by it is \
+                 doubled, unless --where leaves it out."
+            ),
+            Self::PublishedElsewhere { table, slot, .. } => format!(
+                "Run the command with a settings file that names table {table} alone, and leave the \
+                 other one to slot \"{slot}\": what is committed to it before the other slot is made \
+                 would be published by neither. If nobody follows slot \"{slot}\" any more, and \
+                 what it missed is not wanted, run SELECT pg_drop_replication_slot('{slot}') first."
             ),
             Self::NoOrder { .. } => "Name the column that holds the time of each row under \
                                      columns.created_at: events of a key must come in their order."

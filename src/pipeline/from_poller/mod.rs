@@ -38,6 +38,7 @@
 //! under the condition behind its place. The poller is stopped for that reason.
 
 mod error;
+mod neighbours;
 mod publisher;
 mod streamed;
 mod waiting;
@@ -138,7 +139,7 @@ async fn begin_or_go_on(
     // killed hides what is behind it until then.
     let (kafka, before) = look(&ground, slot.is_none()).await?;
     judge_source(settings, &before)?;
-    let (kafka, record) = look_for_record(kafka, &ground, &table).await?;
+    let (mut kafka, record) = look_for_record(kafka, &ground, &table).await?;
     if let Some(record) = &record {
         judge_condition(&table, condition, record)?;
     }
@@ -151,6 +152,7 @@ async fn begin_or_go_on(
             if let Err(refusal) = judge_identity(&settings.source, &ground.key, others) {
                 info!("{refusal}; going on with a new pipeline, as asked");
             }
+            kafka = neighbours::judge(kafka, &ground, &table, others).await?;
         }
         // The record would be older than the checkpoint, and not hidden where that is not.
         (Some(_) | None, None) => {
