@@ -19,7 +19,7 @@ use crate::support::{
     postgres::{Server, Session},
     process::{self, Words},
     reader,
-    scene::{NO_FSYNC, init, publishing, stop, wait_until_published},
+    scene::{NO_FSYNC, checkpoint, init, publishing, stop, wait_until_published},
     settings::SettingsFile,
     target_folder, wait_until,
 };
@@ -264,8 +264,11 @@ fn take_over(scene: &Scene) {
     wait_until("some rows", PATIENCE, || committed(scene) > before);
     command.kill_command();
     scene.wait_until_free();
-    let ended = Daemon::start(&settings).wait(PATIENCE);
-    assert!(ended.is_code("snapshot_interrupted"), "{}", ended.stderr);
+    // A quick machine may have come to the end before the kill: with the checkpoint it is done.
+    if checkpoint(&scene.broker).is_none() {
+        let ended = Daemon::start(&settings).wait(PATIENCE);
+        assert!(ended.is_code("snapshot_interrupted"), "{}", ended.stderr);
+    }
     for _ in 0..2 {
         let ended = daemon::run(&TAKE_OVER, &settings);
         assert_eq!(ended.code, Some(0), "{}", ended.stderr);
