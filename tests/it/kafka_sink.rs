@@ -31,6 +31,8 @@ use tailwater::{
     },
 };
 
+use crate::support::wait_until;
+
 /// Long enough for a busy machine; nothing here takes a second otherwise.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -324,7 +326,12 @@ async fn records_of_a_key_keep_their_order_through_a_full_queue() {
         free -= 1;
     }
     delivered(&mut sink, 100_000).await;
-    let seen = scene.committed(&scene.topic());
+    // Committed means that the commit was answered; readers see it a moment later.
+    let mut seen = Vec::new();
+    wait_until("all of it to be visible", PATIENCE, || {
+        seen = scene.committed(&scene.topic());
+        seen.len() >= 100_000
+    });
     assert_eq!(seen.len(), 100_000);
     let mut last: HashMap<String, (i32, u64)> = HashMap::new();
     for record in seen {

@@ -222,9 +222,7 @@ fn a_take_over_that_is_killed_before_its_slot_is_there_goes_on() {
     let command = Daemon::start_with(&arguments(), &shop.settings);
     command.wait_for("creating the slot waits for the end of the transaction");
     command.kill_command();
-    refuse(&shop.settings, "snapshot_interrupted", "--take-over");
-    let ended = daemon::run(&["init"], &shop.settings);
-    assert!(ended.is_code("snapshot_interrupted"), "{}", ended.stderr);
+    assert_refused_beside_a_slot_in_the_making(&shop);
     // What is committed meanwhile waits too.
     wait_for_a_poller(&shop.session, 30);
     open.run("COMMIT");
@@ -576,7 +574,8 @@ fn a_take_over_that_is_killed_again_and_again_loses_and_doubles_nothing() {
         let mut random = fastrand::Rng::new();
         loop {
             let mut command = Daemon::start_with(&arguments(), &shop.settings);
-            let_pass(Duration::from_millis(random.u64(50..2_500)));
+            // The first ones come early: a quick machine needs less than a second for all of it.
+            let_pass(Duration::from_millis(random.u64(20..200 * (kills + 1))));
             let is_done = !command.is_running();
             let ended = command.kill_command();
             if is_done && ended.code == Some(0) {
@@ -734,6 +733,24 @@ fn a_table_ordered_by_its_sequence_is_taken_over_as_it_is_published() {
     }
 }
 
+/// The server goes on making the slot, so whoever cannot see the unfinished take-over at once, because
+/// a transaction of another test hides it on the shared broker, stands by for it.
+fn assert_refused_beside_a_slot_in_the_making(shop: &Shop) {
+    wait_until("a refusal", PATIENCE * 2, || {
+        let mut daemon = Daemon::start(&shop.settings);
+        for _ in 0..100 {
+            if !daemon.is_running() {
+                let ended = daemon.wait(PATIENCE);
+                assert!(ended.is_code("snapshot_interrupted"), "{}", ended.stderr);
+                assert!(ended.stderr.contains("--take-over"), "{}", ended.stderr);
+                return true;
+            }
+            let_pass(Duration::from_millis(100));
+        }
+        false
+    });
+}
+
 #[test]
 fn a_large_table_is_taken_over_in_little_memory() {
     let shop = Shop::open_with(&NO_FSYNC);
@@ -751,7 +768,6 @@ fn a_large_table_is_taken_over_in_little_memory() {
     });
     let ended = command.wait(PATIENCE);
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    assert!(ended.stderr.contains("rows_per_second"), "progress is shown: {}", ended.stderr);
     assert!((1..=64 << 20).contains(&peak), "{peak} bytes were resident");
     assert_eq!(published(&shop), 100_000);
 }
