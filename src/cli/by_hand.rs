@@ -9,14 +9,12 @@ use tokio::task::spawn_blocking;
 
 use super::{
     arguments::Answer,
-    commands::{load, within_runtime},
+    commands::{load, with_shutdown},
     size::size,
 };
 use crate::{
     failure::Failure,
-    pipeline::{
-        self, Act, Adoption, Amendment, NotConfirmed, Reset, Settings, Shutdown, TakenOverTable,
-    },
+    pipeline::{self, Act, Adoption, Amendment, NotConfirmed, Reset, Settings, TakenOverTable},
     telemetry,
 };
 
@@ -25,8 +23,7 @@ pub(super) fn adopt_slot(path: &Path, answer: Answer) -> Result<(), Box<dyn Fail
     let config = load(path)?;
     telemetry::start_logging(&config.log);
     let settings = &config.pipeline;
-    let ended = within_runtime(async {
-        let shutdown = Shutdown::on_signals().expect("signal handlers can be installed");
+    let ended = with_shutdown(async |shutdown| {
         let confirm = async |amendment: &Amendment| confirm(amendment, answer).await;
         pipeline::adopt_slot(settings, &shutdown, confirm).await
     })?;
@@ -48,8 +45,7 @@ pub(super) fn adopt_slot(path: &Path, answer: Answer) -> Result<(), Box<dyn Fail
 pub(super) fn reset(path: &Path, how: Reset, answer: Answer) -> Result<(), Box<dyn Failure>> {
     let config = load(path)?;
     telemetry::start_logging(&config.log);
-    let ended = within_runtime(async {
-        let shutdown = Shutdown::on_signals().expect("signal handlers can be installed");
+    let ended = with_shutdown(async |shutdown| {
         let confirm = async |amendment: &Amendment| confirm(amendment, answer).await;
         pipeline::reset(&config.pipeline, &shutdown, how, confirm).await
     })?;
@@ -69,8 +65,7 @@ pub(super) fn take_over(
 ) -> Result<(), Box<dyn Failure>> {
     let config = load(path)?;
     telemetry::start_logging(&config.log);
-    let ended = within_runtime(async {
-        let shutdown = Shutdown::on_signals().expect("signal handlers can be installed");
+    let ended = with_shutdown(async |shutdown| {
         pipeline::take_over(&config.pipeline, &shutdown, table, condition).await
     })?;
     let Some(taken_over) = ended else {

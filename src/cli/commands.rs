@@ -52,9 +52,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(path: &Path) -> Result<(), Box<dyn Failure>> {
-    within_runtime(async {
-        // First of all: a SIGTERM that comes before would be no orderly stop.
-        let shutdown = Shutdown::on_signals().expect("signal handlers can be installed");
+    with_shutdown(async |shutdown| {
         let config = load(path)?;
         telemetry::start_logging(&config.log);
         pipeline::run(&config.pipeline, shutdown).await
@@ -65,10 +63,7 @@ fn init(path: &Path, json: bool) -> Result<(), Box<dyn Failure>> {
     let config = load(path)?;
     telemetry::start_logging(&config.log);
     let settings = &config.pipeline;
-    let checkpoint = within_runtime(async {
-        let shutdown = Shutdown::on_signals().expect("signal handlers can be installed");
-        pipeline::init(settings, &shutdown).await
-    })?;
+    let checkpoint = with_shutdown(async |shutdown| pipeline::init(settings, &shutdown).await)?;
     let Some(checkpoint) = checkpoint else {
         eprintln!("stopped before it was done; run it again: what it made stays, and is used.");
         return Ok(());
@@ -79,8 +74,7 @@ fn init(path: &Path, json: bool) -> Result<(), Box<dyn Failure>> {
 
 fn status(path: &Path, json: bool) -> Result<(), Box<dyn Failure>> {
     let config = load(path)?;
-    let found = within_runtime(async {
-        let mut shutdown = Shutdown::on_signals().expect("signal handlers can be installed");
+    let found = with_shutdown(async |mut shutdown| {
         let asked = shutdown.clone();
         tokio::select! {
             found = pipeline::status(&config.pipeline, &asked) => found.map(Some),
@@ -102,8 +96,7 @@ fn status(path: &Path, json: bool) -> Result<(), Box<dyn Failure>> {
 fn check(path: &Path, json: bool) -> Result<ExitCode, Box<dyn Failure>> {
     let config = load(path)?;
     telemetry::start_logging(&config.log);
-    let findings = within_runtime(async {
-        let mut shutdown = Shutdown::on_signals().expect("signal handlers can be installed");
+    let findings = with_shutdown(async |mut shutdown| {
         let asked = shutdown.clone();
         Ok(tokio::select! {
             findings = pipeline::check::check(&config.pipeline, &asked) => findings,
@@ -123,8 +116,7 @@ fn check(path: &Path, json: bool) -> Result<ExitCode, Box<dyn Failure>> {
 }
 
 fn tail(path: &Path, style: pipeline::TailStyle) -> Result<(), Box<dyn Failure>> {
-    within_runtime(async {
-        let shutdown = Shutdown::on_signals().expect("signal handlers can be installed");
+    with_shutdown(async |shutdown| {
         let config = load_by(Config::load_for_database, path)?;
         let filter = format!("{},{TAIL_DIRECTIVES}", config.log.filter);
         telemetry::start_logging(&telemetry::Settings { filter, ..config.log });
@@ -135,10 +127,8 @@ fn tail(path: &Path, style: pipeline::TailStyle) -> Result<(), Box<dyn Failure>>
 fn print_sql(path: &Path) -> Result<(), Box<dyn Failure>> {
     let config = load_by(Config::load_for_database, path)?;
     let settings = &config.pipeline;
-    let statements = within_runtime(async {
-        let shutdown = Shutdown::on_signals().expect("signal handlers can be installed");
-        pipeline::publication_sql(settings, &shutdown).await
-    })?;
+    let statements =
+        with_shutdown(async |shutdown| pipeline::publication_sql(settings, &shutdown).await)?;
     let Some(statements) = statements else { return Ok(()) };
     if statements.is_empty() {
         println!("-- publication \"{}\" has all it needs.", settings.publication);
@@ -199,8 +189,19 @@ fn load_by(
     })
 }
 
+/// With the end that a signal asks for. That is first of all: a SIGTERM that comes before would be no
+/// orderly stop.
+pub(super) fn with_shutdown<T>(
+    work: impl AsyncFnOnce(Shutdown) -> Result<T, Box<dyn Failure>>,
+) -> Result<T, Box<dyn Failure>> {
+    within_runtime(async {
+        let shutdown = Shutdown::on_signals().expect("signal handlers can be installed");
+        work(shutdown).await
+    })
+}
+
 /// One thread: the loop is one task, and Kafka has its own thread.
-pub(super) fn within_runtime<T>(
+fn within_runtime<T>(
     work: impl Future<Output = Result<T, Box<dyn Failure>>>,
 ) -> Result<T, Box<dyn Failure>> {
     let runtime: Runtime = tokio::runtime::Builder::new_current_thread()

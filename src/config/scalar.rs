@@ -213,6 +213,9 @@ pub(super) struct TransactionInterval(pub(super) Duration);
 
 const INTERVAL_UNITS: [(&str, u64); 3] = [("ms", 1), ("s", 1_000), ("m", 60_000)];
 
+/// The units once more, as the schema has them.
+const INTERVAL_FORM: &str = "[0-9]+ ?(ms|s|m)";
+
 /// What is expected of a time.
 const INTERVAL_EXPECTED: &str = "a time with its unit (ms, s, m), as \"50ms\"";
 
@@ -251,7 +254,7 @@ impl Read for TransactionInterval {
     }
 
     fn schema() -> Json {
-        pattern("[0-9]+ ?(ms|s|m)")
+        pattern(INTERVAL_FORM)
     }
 }
 
@@ -275,7 +278,7 @@ impl Read for OutageGrace {
     }
 
     fn schema() -> Json {
-        pattern("[0-9]+ ?(ms|s|m)")
+        pattern(INTERVAL_FORM)
     }
 }
 
@@ -325,6 +328,9 @@ const SIZE_UNITS: [(&str, u64); 7] = [
     ("B", 1),
 ];
 
+/// The units once more, as the schema has them.
+const SIZE_FORM: &str = "[0-9]+ ?(B|KiB|MiB|GiB|kB|MB|GB)";
+
 impl Read for TransactionBytes {
     fn read(node: &Node, key: &str, mistakes: &mut Mistakes) -> Option<Self> {
         let expected = Self::expected(key);
@@ -344,7 +350,7 @@ impl Read for TransactionBytes {
     }
 
     fn schema() -> Json {
-        pattern("[0-9]+ ?(B|KiB|MiB|GiB|kB|MB|GB)")
+        pattern(SIZE_FORM)
     }
 }
 
@@ -371,7 +377,7 @@ impl Read for WalSize {
     }
 
     fn schema() -> Json {
-        pattern("[0-9]+ ?(B|KiB|MiB|GiB|kB|MB|GB)")
+        pattern(SIZE_FORM)
     }
 }
 

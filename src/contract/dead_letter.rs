@@ -8,7 +8,10 @@ use super::{
 };
 use crate::{
     event::OwnHeader,
-    sink::{DeadLetterTopics, FAILURE_REASON, FAILURE_STAGE, FailureStage, ORIGINAL_TOPIC},
+    sink::{
+        DeadLetterTopics, FAILURE_REASON, FAILURE_STAGE, FailureStage, ORIGINAL_PREFIX,
+        ORIGINAL_TABLE, ORIGINAL_TOPIC,
+    },
 };
 
 /// Where dead letters of these channels go, and those for which no topic could be made. Where one of them
@@ -33,7 +36,6 @@ pub(super) fn channels(topics: &DeadLetterTopics, events: &[Channel]) -> Vec<Cha
 
 /// A dead letter, as AsyncAPI describes a message.
 pub(super) fn message(binding_version: &str) -> Value {
-    let stages = [FailureStage::Map, FailureStage::Encode, FailureStage::Publish];
     let text = |description: &str| json!({ "type": "string", "description": description });
     let [lsn, seq, xid] = [OwnHeader::PgLsn, OwnHeader::PgSeq, OwnHeader::PgXid];
     json!({
@@ -45,10 +47,10 @@ pub(super) fn message(binding_version: &str) -> Value {
             "required": [FAILURE_REASON, FAILURE_STAGE, lsn.name(), seq.name(), xid.name()],
             "properties": {
                 FAILURE_REASON: text("Why, in words."),
-                FAILURE_STAGE: { "enum": stages.map(FailureStage::word) },
+                FAILURE_STAGE: { "enum": FailureStage::ALL.map(FailureStage::word) },
                 ORIGINAL_TOPIC: text("Where it was to go. Absent where that is not known."),
-                "original-table": text("Whose row it is."),
-                "original-prefix": text("Which message it is."),
+                ORIGINAL_TABLE: text("Whose row it is."),
+                ORIGINAL_PREFIX: text("Which message it is."),
                 lsn.name(): text("Where the commit record of its transaction begins."),
                 seq.name(): text("The ordinal that the event would have had."),
                 xid.name(): text("The transaction's identifier."),

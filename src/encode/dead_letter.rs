@@ -74,11 +74,7 @@ fn write_text(target: &mut Vec<u8>, bytes: &[u8]) {
         Ok(text) => string::write(target, text),
         Err(_) => {
             target.extend_from_slice(b"{\"hex\":\"");
-            for byte in bytes {
-                let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16);
-                let digits = [digit(byte >> 4), digit(byte & 0xF)];
-                target.extend(digits.into_iter().flatten().map(|digit| digit as u8));
-            }
+            target.extend(bytes.iter().copied().flat_map(string::hexadecimal));
             target.extend_from_slice(b"\"}");
         }
     }

@@ -1,6 +1,6 @@
 //! One event after the other into a batch.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, ops::Range, sync::Arc};
 
 use super::{
     DeadLetter, EncodeError, dead_letter, envelope,
@@ -88,19 +88,15 @@ impl Encoder {
         let value_start = arena.len();
         let has_value = envelope::write(arena, event);
         let headers_start = arena.len();
-        let (header_count, id) = headers::write(arena, event, transaction, origin);
-        let end = arena.len();
-        let topic = self.topic(event.topic, TopicUse::Events, batch);
-        batch.push(Record {
-            topic,
+        let headers = headers::write(arena, event, transaction, origin);
+        let parts = Parts {
+            topic: self.topic(event.topic, TopicUse::Events, batch),
             key: event.key.map(|_| span(start, value_start)),
             value: has_value.then(|| span(value_start, headers_start)),
-            event_id: span(id.start, id.end),
-            headers: span(headers_start, end),
-            header_count,
-            timestamp_ms: transaction.committed_at.unix_milliseconds(),
-            commit_lsn: transaction.commit_lsn,
-        });
+            headers_start,
+            headers,
+        };
+        parts.push_to(batch, transaction);
         Ok(())
     }
 
@@ -161,19 +157,15 @@ impl Encoder {
             arena.truncate(start);
             return Err(too_large(bytes));
         }
-        let (header_count, id) = headers::write_of_dead_letter(arena, letter, transaction, origin);
-        let end = arena.len();
-        let topic = self.topic(letter.topic, TopicUse::DeadLetters, batch);
-        batch.push(Record {
-            topic,
+        let headers = headers::write_of_dead_letter(arena, letter, transaction, origin);
+        let parts = Parts {
+            topic: self.topic(letter.topic, TopicUse::DeadLetters, batch),
             key: key.map(|_| span(start, value_start)),
             value: Some(span(value_start, headers_start)),
-            event_id: span(id.start, id.end),
-            headers: span(headers_start, end),
-            header_count,
-            timestamp_ms: transaction.committed_at.unix_milliseconds(),
-            commit_lsn: transaction.commit_lsn,
-        });
+            headers_start,
+            headers,
+        };
+        parts.push_to(batch, transaction);
         Ok(())
     }
 
@@ -197,6 +189,34 @@ impl Encoder {
         };
         self.latest = Some((name, id));
         id
+    }
+}
+
+/// A record's parts at the end of a batch's arena: the headers come last.
+struct Parts {
+    topic: TopicId,
+    key: Option<Span>,
+    value: Option<Span>,
+    headers_start: usize,
+    /// How many they are, and where the event's id lies among them.
+    headers: (u16, Range<usize>),
+}
+
+impl Parts {
+    #[inline]
+    fn push_to(self, batch: &mut Batch, transaction: &Transaction) {
+        let (header_count, id) = self.headers;
+        let end = batch.arena_mut().len();
+        batch.push(Record {
+            topic: self.topic,
+            key: self.key,
+            value: self.value,
+            event_id: span(id.start, id.end),
+            headers: span(self.headers_start, end),
+            header_count,
+            timestamp_ms: transaction.committed_at.unix_milliseconds(),
+            commit_lsn: transaction.commit_lsn,
+        });
     }
 }
 

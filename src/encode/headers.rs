@@ -7,14 +7,10 @@ use super::{
 use crate::{
     change::Transaction,
     event::{DomainEvent, EXTRA_HEADERS_MAX, HEADER_NAME_BYTES_MAX, OwnHeader, Payload, Raw},
-    sink::{FAILURE_REASON, FAILURE_STAGE, Headers, ORIGINAL_TOPIC},
+    sink::{
+        FAILURE_REASON, FAILURE_STAGE, Headers, ORIGINAL_PREFIX, ORIGINAL_TABLE, ORIGINAL_TOPIC,
+    },
 };
-
-/// Header of a dead letter: the table whose row it is, `schema.table`.
-const ORIGINAL_TABLE: &str = "original-table";
-
-/// Header of a dead letter: the prefix of the message that it is.
-const ORIGINAL_PREFIX: &str = "original-prefix";
 
 // What `event` lets through fits a record.
 const _: () = assert!(OwnHeader::ALL.len() + EXTRA_HEADERS_MAX <= u16::MAX as usize);

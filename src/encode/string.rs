@@ -13,6 +13,11 @@ pub(super) fn write(target: &mut Vec<u8>, text: &str) {
     target.push(b'"');
 }
 
+/// A byte as two digits.
+pub(super) fn hexadecimal(byte: u8) -> [u8; 2] {
+    [byte >> 4, byte & 0xF].map(|nibble| HEXADECIMAL[usize::from(nibble)])
+}
+
 /// What JSON does not allow in a string as it is.
 fn needs_escape(byte: u8) -> bool {
     byte < 0x20 || byte == b'"' || byte == b'\\'
@@ -29,8 +34,8 @@ fn write_escaped(target: &mut Vec<u8>, text: &str) {
             b'\r' => b'r',
             b'\t' => b't',
             0..0x20 => {
-                let digit = |nibble: u8| HEXADECIMAL[usize::from(nibble & 0xF)];
-                target.extend_from_slice(&[b'\\', b'u', b'0', b'0', digit(byte >> 4), digit(byte)]);
+                target.extend_from_slice(b"\\u00");
+                target.extend_from_slice(&hexadecimal(byte));
                 continue;
             }
             _ => {

@@ -28,6 +28,16 @@ pub struct Settings {
     pub routes: Vec<Route>,
 }
 
+impl Settings {
+    /// The outbox of that table, where it is one.
+    pub fn outbox(&self, schema: &str, name: &str) -> Option<&outbox::Settings> {
+        let is_table = |outbox: &&outbox::Settings| {
+            outbox.table.0.as_str() == schema && outbox.table.1.as_str() == name
+        };
+        self.outboxes.iter().find(is_table)
+    }
+}
+
 /// A transactional message of the stream.
 #[derive(Clone, Copy, Debug)]
 pub struct LogicalMessage<'a> {
@@ -97,14 +107,7 @@ impl Mapping {
 
     /// Whether rows of that table become events.
     pub fn is_configured(&self, schema: &str, name: &str) -> bool {
-        self.find(schema, name).is_some()
-    }
-
-    fn find(&self, schema: &str, name: &str) -> Option<&outbox::Settings> {
-        let is_table = |outbox: &&outbox::Settings| {
-            outbox.table.0.as_str() == schema && outbox.table.1.as_str() == name
-        };
-        self.settings.outboxes.iter().find(is_table)
+        self.settings.outbox(schema, name).is_some()
     }
 
     /// Checks a table as the catalog describes it: the columns that the publication delivers, by
@@ -120,7 +123,7 @@ impl Mapping {
         columns: &[(&str, Oid)],
         withheld: &Withheld<'_>,
     ) -> Result<(), EventError> {
-        let Some(outbox) = self.find(schema, name) else { return Ok(()) };
+        let Some(outbox) = self.settings.outbox(schema, name) else { return Ok(()) };
         Table::compile(outbox, &self.identity, columns).map_err(|error| withheld.explain(error))?;
         withheld.warn_of_unused(outbox);
         Ok(())
@@ -131,7 +134,7 @@ impl Mapping {
         // A table may have been renamed: what its OID meant before counts no more.
         let former = self.tables.iter().position(|(id, _)| *id == relation.id);
         let former = former.map(|index| self.tables.swap_remove(index));
-        let Some(outbox) = self.find(&relation.schema, &relation.name) else { return };
+        let Some(outbox) = self.settings.outbox(&relation.schema, &relation.name) else { return };
         let columns: Vec<_> =
             relation.columns.iter().map(|column| (column.name.as_str(), column.type_oid)).collect();
         let mut table = Table::compile(outbox, &self.identity, &columns);

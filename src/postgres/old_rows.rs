@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use tokio_postgres::types::ToSql;
 
-use super::{PostgresError, SlotName, TableName, name::quote_identifier, sql::Sql};
+use super::{
+    PostgresError, SlotName, TableName, catalog::no_row, name::quote_identifier, sql::Sql,
+};
 
 /// A moment, by what was over in it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -33,9 +35,7 @@ impl Horizon {
             pg_current_wal_insert_lsn()::text";
         let action = "ask for the end of the log and the oldest transaction";
         let rows = sql.rows(action, SQL, &[]).await?;
-        let row = rows.first().ok_or_else(|| PostgresError::Protocol {
-            what: "no row for the end of the log".to_owned(),
-        })?;
+        let row = rows.first().ok_or_else(|| no_row("the end of the log"))?;
         Ok(Self { oldest_xid: row.get(0), wal_end: row.get(1) })
     }
 }

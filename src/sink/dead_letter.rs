@@ -12,6 +12,12 @@ pub const FAILURE_STAGE: &str = "failure-stage";
 /// Header: where it was to go. Absent where no topic could be made.
 pub const ORIGINAL_TOPIC: &str = "original-topic";
 
+/// Header: the table whose row it is, `schema.table`.
+pub const ORIGINAL_TABLE: &str = "original-table";
+
+/// Header: the prefix of the message that it is.
+pub const ORIGINAL_PREFIX: &str = "original-prefix";
+
 /// How often the log says that there are more: each of them says why by itself.
 pub const DEAD_LETTERS_SAID_EVERY: Duration = Duration::from_secs(10);
 
@@ -33,6 +39,9 @@ pub enum FailureStage {
 }
 
 impl FailureStage {
+    /// Every one, in the order of an event's way.
+    pub const ALL: [Self; 3] = [Self::Map, Self::Encode, Self::Publish];
+
     /// The header's value.
     pub fn word(self) -> &'static str {
         match self {

@@ -18,7 +18,7 @@ pub use batch::{
 };
 pub use dead_letter::{
     DEAD_LETTERS_SAID_EVERY, DeadLetterTopics, FAILURE_REASON, FAILURE_STAGE, FailureStage,
-    ORIGINAL_TOPIC,
+    ORIGINAL_PREFIX, ORIGINAL_TABLE, ORIGINAL_TOPIC,
 };
 
 use crate::{failure::Failure, lsn::CommitLsn};

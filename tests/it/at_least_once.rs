@@ -17,9 +17,9 @@ use crate::support::{
     sampler::Sampler,
     scaled,
     scene::{
-        NO_FSYNC, PARTITIONS, SAMPLES_MIN, TOPICS, checkpoint, envelope_settings,
-        freeze_in_transaction, holder, init, publishing, run_large_transaction, shop, stop,
-        under_load, under_trickle, wait_for_events, wait_until_published,
+        NO_FSYNC, PARTITIONS, SAMPLES_MIN, TOPICS, assert_wakes_up_fenced, checkpoint,
+        envelope_settings, freeze_in_transaction, holder, init, publishing, run_large_transaction,
+        shop, stop, under_load, under_trickle, wait_for_events, wait_until_published,
     },
     settings::SettingsFile,
     wait_until,
@@ -163,10 +163,7 @@ fn a_predecessor_that_wakes_up_is_fenced_in_either_mode() {
             session.run(&format!("SELECT pg_terminate_backend({former})"));
             second.wait_for("publishing");
             wait_until_published(&session, "tailwater");
-            first.signal(libc::SIGCONT);
-            let ended = first.wait(PATIENCE);
-            assert_eq!(ended.code, Some(1), "{}", ended.stderr);
-            assert!(ended.is_code("fenced"), "{}", ended.stderr);
+            assert_wakes_up_fenced(first);
             first = second;
         }
         first

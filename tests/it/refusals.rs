@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use std::fs;
 
+use tailwater::postgres::{self, Encryption, Host};
+
 use crate::support::{
     PATIENCE,
     daemon::{self, Daemon, Ended},
@@ -39,6 +41,19 @@ impl Shop {
         let session = shop(&server);
         let settings = settings(&server, Broker::shared());
         Self { server, session, settings }
+    }
+
+    /// What the daemon would connect with.
+    pub fn connection(&self) -> postgres::Settings {
+        postgres::Settings {
+            host: Host::Tcp { host: "127.0.0.1".to_owned(), port: self.server.port() },
+            other_hosts: Vec::new(),
+            user: "postgres".to_owned(),
+            password: None,
+            database: "shop".to_owned(),
+            application_name: "tailwater".to_owned(),
+            encryption: Encryption::NONE,
+        }
     }
 
     /// With publication, slot and checkpoint.

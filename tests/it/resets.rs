@@ -85,6 +85,18 @@ fn let_go(shop: &Shop) {
     });
 }
 
+/// The checkpoint alone, as a crash behind it leaves things: the slot is put back by hand.
+fn to_now_but_for_the_slot(shop: &Shop) -> Json {
+    shop.session.run("SELECT pg_copy_logical_replication_slot('tailwater', 'aside')");
+    let said = done(shop, "--to-now");
+    shop.session.run(
+        "SELECT pg_drop_replication_slot('tailwater'); \
+         SELECT pg_copy_logical_replication_slot('aside', 'tailwater'); \
+         SELECT pg_drop_replication_slot('aside')",
+    );
+    said
+}
+
 /// The moment between its two steps, held open: somebody else has the slot when it is to be moved.
 #[test]
 fn a_slot_that_a_reset_to_now_could_not_move_is_moved_by_the_next_start() {
@@ -92,14 +104,7 @@ fn a_slot_that_a_reset_to_now_could_not_move_is_moved_by_the_next_start() {
     shop.publish(3);
     let position = slot_position(&shop);
     insert(&shop.session, 20);
-    // The checkpoint alone, as a crash behind it leaves things: the slot is put back by hand.
-    shop.session.run("SELECT pg_copy_logical_replication_slot('tailwater', 'aside')");
-    let said = done(&shop, "--to-now");
-    shop.session.run(
-        "SELECT pg_drop_replication_slot('tailwater'); \
-         SELECT pg_copy_logical_replication_slot('aside', 'tailwater'); \
-         SELECT pg_drop_replication_slot('aside')",
-    );
+    let said = to_now_but_for_the_slot(&shop);
     assert_eq!(slot_position(&shop), position);
     assert!(said["to_lsn"].as_str().is_some_and(|to| to != position), "{said}");
     // Killed at once and again: the slot may not have heard of it yet.
@@ -120,13 +125,7 @@ fn a_reset_to_now_that_is_repeated_moves_a_slot_that_was_left_behind() {
     // The server writes to its log by itself now and then: then it is no repetition.
     wait_until("a repetition on an idle server", PATIENCE, || {
         insert(&shop.session, 20);
-        shop.session.run("SELECT pg_copy_logical_replication_slot('tailwater', 'aside')");
-        let said = done(&shop, "--to-now");
-        shop.session.run(
-            "SELECT pg_drop_replication_slot('tailwater'); \
-             SELECT pg_copy_logical_replication_slot('aside', 'tailwater'); \
-             SELECT pg_drop_replication_slot('aside')",
-        );
+        let said = to_now_but_for_the_slot(&shop);
         assert!(said["to_lsn"].as_str().is_some_and(|to| to != slot_position(&shop)), "{said}");
         repeated = done(&shop, "--to-now");
         repeated["changed"] == false

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tailwater::postgres::{
-    self, Encryption, Host, SlotName, TableName,
+    SlotName, TableName,
     old_rows::{Deletion, Horizon, OldRows, Publisher},
     sql::Sql,
 };
@@ -318,15 +318,7 @@ struct Deleter {
 
 impl Deleter {
     fn connect(shop: &Shop) -> Self {
-        let settings = postgres::Settings {
-            host: Host::Tcp { host: "127.0.0.1".to_owned(), port: shop.server.port() },
-            other_hosts: Vec::new(),
-            user: "postgres".to_owned(),
-            password: None,
-            database: "shop".to_owned(),
-            application_name: "tailwater".to_owned(),
-            encryption: Encryption::NONE,
-        };
+        let settings = shop.connection();
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let sql = runtime.block_on(Sql::connect(&settings)).expect("connected");

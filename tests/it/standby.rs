@@ -14,8 +14,9 @@ use crate::support::{
     sampler::Sampler,
     scaled,
     scene::{
-        NO_FSYNC, SAMPLES_MIN, envelope_settings, freeze_in_transaction, holder, init, judge,
-        publishing, shop, stop, under_trickle, wait_for_events, wait_until_published,
+        NO_FSYNC, SAMPLES_MIN, assert_wakes_up_fenced, envelope_settings, freeze_in_transaction,
+        holder, init, judge, publishing, shop, stop, under_trickle, wait_for_events,
+        wait_until_published,
     },
     settings::SettingsFile,
     wait_until,
@@ -60,10 +61,7 @@ fn one_that_stood_by_takes_over_and_a_former_leader_that_wakes_up_is_fenced() {
             assert!(free_since.elapsed() <= TAKE_OVER_MAX, "{:?}", free_since.elapsed());
             second.wait_for("publishing");
             wait_until_published(&session, "tailwater");
-            first.signal(libc::SIGCONT);
-            let ended = first.wait(PATIENCE);
-            assert_eq!(ended.code, Some(1), "{}", ended.stderr);
-            assert!(ended.is_code("fenced"), "{}", ended.stderr);
+            assert_wakes_up_fenced(first);
             first = second;
         }
         first

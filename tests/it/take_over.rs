@@ -10,7 +10,7 @@ use std::{
 };
 
 use serde_json::Value as Json;
-use tailwater::postgres::{self, Encryption, Host, TableName, snapshot::SnapshotReader};
+use tailwater::postgres::{TableName, snapshot::SnapshotReader};
 
 use crate::{
     refusals::{self, Shop, published, refuse, topic},
@@ -680,15 +680,7 @@ fn a_table_that_was_rewritten_behind_a_snapshot_is_noticed() {
     let shop = Shop::open();
     wait_for_a_poller(&shop.session, 30);
     let table = TableName { schema: "public".to_owned(), name: "outbox_events".to_owned() };
-    let settings = postgres::Settings {
-        host: Host::Tcp { host: "127.0.0.1".to_owned(), port: shop.server.port() },
-        other_hosts: Vec::new(),
-        user: "postgres".to_owned(),
-        password: None,
-        database: "shop".to_owned(),
-        application_name: "tailwater".to_owned(),
-        encryption: Encryption::NONE,
-    };
+    let settings = shop.connection();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime");
     let is_rewritten = |snapshot: &str| {

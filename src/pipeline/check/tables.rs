@@ -29,6 +29,13 @@ pub(super) struct Known<'a> {
     pub(super) before: Option<&'a Fingerprint>,
 }
 
+impl Known<'_> {
+    /// Whether the publication held the table, by the checkpoint.
+    fn was_published(self, table: &TableName) -> bool {
+        self.before.is_some_and(|before| before.tables.contains_key(&table.to_string()))
+    }
+}
+
 /// Looks at tables and publication.
 pub(super) async fn examine(
     settings: &Settings,
@@ -69,12 +76,8 @@ async fn movable(
     table: &TableName,
 ) -> Result<Option<Finding>, PostgresError> {
     let mut columns = catalog::partition_columns(sql, table).await?;
-    let outboxes = settings.event.outboxes.iter();
-    let outbox = outboxes
-        .map(|outbox| (&outbox.table, &outbox.columns))
-        .find(|((schema, name), _)| *schema == table.schema && *name == table.name);
-    if let Some((_, known)) = outbox {
-        let fixed = [known.id.as_str(), known.created_at.as_str()];
+    if let Some(outbox) = settings.event.outbox(&table.schema, &table.name) {
+        let fixed = [outbox.columns.id.as_str(), outbox.columns.created_at.as_str()];
         columns.retain(|column| !fixed.contains(&column.as_str()));
     }
     if columns.is_empty() {
@@ -112,11 +115,8 @@ fn mend(settings: &Settings, mistake: &TableMistake) -> String {
 
 /// The table of schemas/outbox.sql, with the columns that the settings name.
 fn create_table_sql(settings: &Settings, table: &TableName) -> String {
-    let outboxes = settings.event.outboxes.iter();
-    let outbox = outboxes
-        .map(|outbox| (&outbox.table, &outbox.columns))
-        .find(|((schema, name), _)| *schema == table.schema && *name == table.name);
-    let Some((_, columns)) = outbox else { return String::new() };
+    let outbox = settings.event.outbox(&table.schema, &table.name);
+    let Some(columns) = outbox.map(|outbox| &outbox.columns) else { return String::new() };
     let needed = [
         (&columns.id, "uuid PRIMARY KEY DEFAULT gen_random_uuid()"),
         (&columns.aggregate_id, "text"),
@@ -240,11 +240,9 @@ async fn outside(
     let name = &settings.publication;
     let refusal = not_published(name, table, absence);
     let add_sql = format!("{};", publication::add_table_sql(name, table));
-    let is_published =
-        known.before.is_some_and(|before| before.tables.contains_key(&table.to_string()));
     Ok(match absence {
         // What was inserted meanwhile is lost to this slot: the refusal says how to go on.
-        Absence::NotMember if is_published => Finding::of(NAME, &refusal),
+        Absence::NotMember if known.was_published(table) => Finding::of(NAME, &refusal),
         Absence::NotMember if known.has_slot => Finding::refused(NAME, &refusal, add_sql),
         Absence::NotMember => {
             let may_alter = diagnosis::owns_publication(sql, name).await?;
@@ -282,9 +280,7 @@ fn filtered(settings: &Settings, known: Known<'_>, table: &TableName, filter: &s
         "BEGIN; ALTER PUBLICATION {name} DROP TABLE {quoted}; ALTER PUBLICATION {name} ADD TABLE \
          {quoted}; COMMIT;"
     );
-    let is_published =
-        known.before.is_some_and(|before| before.tables.contains_key(&table.to_string()));
-    let fix = match is_published {
+    let fix = match known.was_published(table) {
         false => again,
         true => format!(
             "{again} -- then set another postgres.slot and run tailwater init: rows that were \

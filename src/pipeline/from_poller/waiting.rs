@@ -55,9 +55,7 @@ pub(super) async fn waiting(
     condition: &str,
 ) -> Result<Waiting, Failed> {
     let settings = ground.settings;
-    let outboxes = &settings.event.outboxes;
-    let is_ours = |name: &(String, String)| name.0 == table.schema && name.1 == table.name;
-    let outbox = outboxes.iter().find(|outbox| is_ours(&outbox.table));
+    let outbox = settings.event.outbox(&table.schema, &table.name);
     let names = &outbox.ok_or_else(|| not_configured(table))?.columns;
     let found = catalog::published_table(&ground.sql, &settings.publication, table).await?;
     let found = found.ok_or_else(|| not_configured(table))?;

@@ -29,7 +29,7 @@ use crate::{
         kafka::{
             Cancel, Kafka, KafkaError, client,
             committer::{Committer, Order},
-            inbox::{Inbox, Next},
+            inbox::{IDLE_POLL, Inbox, Next},
             native::Topic,
             producer::{Producer, Turn},
             records::{Outlet, Records},
@@ -39,9 +39,6 @@ use crate::{
 
 /// The shortest time between two checkpoints. A crash doubles what came after the latest one.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
-
-/// How often events are served when there is nothing to do.
-const IDLE_POLL: Duration = Duration::from_millis(100);
 
 /// So many batches are given back together: each would wake the caller by itself, and of few small
 /// ones none is missed.
@@ -108,20 +105,15 @@ impl AtLeastOnce {
         let ended = self.work();
         match ended {
             Ok(()) | Err(KafkaError::Cancelled) => self.settle(),
-            Err(
-                error @ (KafkaError::EventTooLarge { commit_lsn, .. }
-                | KafkaError::DeadLetterTooLarge { commit_lsn, .. }
-                | KafkaError::EventRefused { commit_lsn, .. }),
-            ) => {
-                self.settle();
-                self.report(Report::Refused { commit_lsn, failure: Box::new(error) });
-            }
             Err(error) => {
                 // What is missing on the brokers did no harm to the producer.
-                if matches!(error, KafkaError::TopicMissing { .. } | KafkaError::Denied { .. }) {
+                let is_missing =
+                    matches!(error, KafkaError::TopicMissing { .. } | KafkaError::Denied { .. });
+                let report = error.into_report();
+                if is_missing || matches!(report, Report::Refused { .. }) {
                     self.settle();
                 }
-                self.report(Report::Failed(Box::new(error)));
+                self.report(report);
             }
         }
         self.committer.end();

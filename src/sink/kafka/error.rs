@@ -5,6 +5,7 @@ use std::{fmt, time::Duration};
 use crate::{
     failure::{Code, Failure, Recovery},
     lsn::CommitLsn,
+    sink::Report,
 };
 
 /// A failed exchange with Kafka.
@@ -227,6 +228,20 @@ impl SizeLimit {
                 "Set message.max.bytes in kafka.properties to {bytes} or more, or take it out: \
                  unless set, it is no limit; and start again."
             ),
+        }
+    }
+}
+
+impl KafkaError {
+    /// What the caller hears of the error that ended the thread that produces.
+    pub(super) fn into_report(self) -> Report {
+        match self {
+            Self::EventTooLarge { commit_lsn, .. }
+            | Self::DeadLetterTooLarge { commit_lsn, .. }
+            | Self::EventRefused { commit_lsn, .. } => {
+                Report::Refused { commit_lsn, failure: Box::new(self) }
+            }
+            _ => Report::Failed(Box::new(self)),
         }
     }
 }

@@ -15,6 +15,9 @@ use crate::sink::{Batch, kafka::last_call::LastCall};
 /// How long the answer to a last call is waited for.
 const ANSWER_MAX: Duration = Duration::from_millis(1);
 
+/// How often librdkafka's events are served when there is nothing to do.
+pub(super) const IDLE_POLL: Duration = Duration::from_millis(100);
+
 /// What waiting for a batch led to.
 #[derive(Debug)]
 pub(super) enum Next {

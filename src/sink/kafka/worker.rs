@@ -36,7 +36,7 @@ use crate::sink::{
     kafka::{
         Cancel, Kafka, KafkaError, client,
         committer::{Committer, Order},
-        inbox::{Inbox, Next},
+        inbox::{IDLE_POLL, Inbox, Next},
         native::Topic,
         producer::{Producer, Turn},
         records::{Outlet, Records},
@@ -59,9 +59,6 @@ const BACKLOG_BYTES: usize = 128 * 1024;
 /// Under backlog the next group is waited for this long: longer than the reader lets its socket fill
 /// at the rates at which that pays.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(6);
-
-/// How often events are served when there is nothing to do.
-const IDLE_POLL: Duration = Duration::from_millis(100);
 
 /// How long an orderly end may take to abort an open transaction.
 const ABORT_LIMIT: Duration = Duration::from_millis(700);
@@ -133,16 +130,9 @@ impl Worker {
                     self.report(Report::Failed(Box::new(fenced)));
                 }
             }
-            Err(
-                error @ (KafkaError::EventTooLarge { commit_lsn, .. }
-                | KafkaError::DeadLetterTooLarge { commit_lsn, .. }
-                | KafkaError::EventRefused { commit_lsn, .. }),
-            ) => {
-                self.report(Report::Refused { commit_lsn, failure: Box::new(error) });
-            }
             // Nothing is aborted: after an error the transaction's outcome may be unknown, and
             // the next start settles it.
-            Err(error) => self.report(Report::Failed(Box::new(error))),
+            Err(error) => self.report(error.into_report()),
         }
         self.committer.end();
     }

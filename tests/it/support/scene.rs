@@ -91,6 +91,14 @@ pub fn stop(daemon: Daemon) {
     daemon.stop();
 }
 
+/// Lets a stopped daemon go on, whose place another one has by now.
+pub fn assert_wakes_up_fenced(daemon: Daemon) {
+    daemon.signal(libc::SIGCONT);
+    let ended = daemon.wait(PATIENCE);
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    assert!(ended.is_code("fenced"), "{}", ended.stderr);
+}
+
 /// Does `work` while applications write to the databases, each at least that many rows.
 pub fn under_load<T>(urls: &[String], rows_min: u64, work: impl FnOnce() -> T) -> T {
     let goes_on = AtomicBool::new(true);
