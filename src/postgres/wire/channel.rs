@@ -60,10 +60,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         let action = "log in";
         frontend::startup_message(parameters.iter().copied(), &mut channel.outgoing)
             .map_err(|error| unsendable(&error))?;
-        if let Err(failure) = channel.flush(action).await {
-            // A server that has closed already may have said why: an alert of TLS 1.3 is among it.
-            return Err(channel.fill_until_frame(action).await.err().unwrap_or(failure));
-        }
+        channel.flush(action).await?;
         loop {
             channel.fill_until_frame(action).await?;
             let Some(frame) = channel.incoming.next_frame().map_err(malformed)? else { continue };

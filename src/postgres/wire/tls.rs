@@ -9,7 +9,7 @@ use std::{
     os::unix::fs::MetadataExt,
     path::Path,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use openssl::{
@@ -93,7 +93,7 @@ impl Session {
             certificate::check_name(&peer, &self.host)
                 .map_err(|what| Failed::new(TlsFault::OtherName, what))?;
         }
-        Ok(TlsStream { end_point: certificate::end_point(&peer), stream })
+        Ok(TlsStream { end_point: certificate::end_point(&peer), stream, unwritten: None })
     }
 }
 
@@ -327,6 +327,8 @@ fn reasons(errors: &ErrorStack) -> String {
 pub struct TlsStream {
     stream: SslStream<BufReader<TcpStream>>,
     end_point: Option<Vec<u8>>,
+    /// Why a write has failed, until it is known what the server said before.
+    unwritten: Option<io::Error>,
 }
 
 impl TlsStream {
@@ -361,7 +363,22 @@ impl AsyncWrite for TlsStream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
+        let Self { stream, unwritten, .. } = self.get_mut();
+        let mut stream = Pin::new(stream);
+        if unwritten.is_none() {
+            match ready!(stream.as_mut().poll_write(context, bytes)) {
+                Ok(count) => return Poll::Ready(Ok(count)),
+                Err(error) => *unwritten = Some(error),
+            }
+        }
+        // A server that takes nothing any more may have said why. The connection is gone, so that
+        // there is an end to what it said.
+        let said = ready!(stream.poll_peek(context, &mut [0]));
+        let unwritten = unwritten.take().expect("a write has failed");
+        Poll::Ready(Err(match said {
+            Err(said) if said.ssl_error().and_then(refusal).is_some() => io::Error::other(said),
+            Ok(_) | Err(_) => unwritten,
+        }))
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

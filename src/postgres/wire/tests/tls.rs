@@ -3,6 +3,7 @@
 use std::{
     io::{Read, Write},
     net::TcpListener,
+    time::Duration,
 };
 
 use openssl::{
@@ -11,18 +12,19 @@ use openssl::{
     hash::MessageDigest,
     nid::Nid,
     pkey::PKey,
-    ssl::{SslAcceptor, SslMethod},
+    ssl::{HandshakeError, SslAcceptor, SslMethod, SslVerifyMode},
     x509::X509,
 };
-use tokio::io::AsyncReadExt;
+use socket2::SockRef;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::postgres::{
     Encryption, Host, SslMode,
-    wire::{Socket, tls::Session},
+    wire::{Socket, alert, tls::Session},
 };
 
-/// A server whose certificate nobody knows. It writes each piece as a record, and then listens.
-fn acceptor() -> SslAcceptor {
+/// A server whose certificate nobody knows, and what it asks of its clients.
+fn acceptor(verify: SslVerifyMode) -> SslAcceptor {
     let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).expect("a curve");
     let key = EcKey::generate(&group).and_then(PKey::from_ec_key).expect("a key");
     let mut certificate = X509::builder().expect("a builder");
@@ -34,13 +36,15 @@ fn acceptor() -> SslAcceptor {
         SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server()).expect("an acceptor");
     acceptor.set_certificate(&certificate.build()).expect("set");
     acceptor.set_private_key(&key).expect("set");
+    acceptor.set_verify(verify);
     acceptor.build()
 }
 
+/// A server that writes each piece as a record, and then listens.
 fn serve(pieces: &'static [&'static [u8]]) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("an address").port();
-    let acceptor = acceptor();
+    let acceptor = acceptor(SslVerifyMode::NONE);
     std::thread::spawn(move || {
         let (tcp, _) = listener.accept().expect("a client");
         let mut stream = acceptor.accept(tcp).expect("a handshake");
@@ -52,14 +56,18 @@ fn serve(pieces: &'static [&'static [u8]]) -> u16 {
     port
 }
 
-#[tokio::test]
-async fn bytes_that_tls_holds_back_count_as_waiting() {
-    let port = serve(&[b"first", b"second"]);
+async fn connect(port: u16) -> Socket {
     let host = Host::Tcp { host: "127.0.0.1".to_owned(), port };
     let encryption = Encryption { mode: SslMode::Require, ..Encryption::NONE };
     let session = Session::prepare(&encryption, &host).expect("a session");
     let socket = Socket::connect(&host).await.expect("connected");
-    let mut socket = socket.secure(session).await.expect("a handshake");
+    socket.secure(session).await.expect("a handshake")
+}
+
+#[tokio::test]
+async fn bytes_that_tls_holds_back_count_as_waiting() {
+    let port = serve(&[b"first", b"second"]);
+    let mut socket = connect(port).await;
     assert!(socket.is_encrypted() && socket.end_point().is_some() && socket.has_window());
     let mut first = [0; 1];
     socket.read_exact(&mut first).await.expect("a byte");
@@ -71,4 +79,29 @@ async fn bytes_that_tls_holds_back_count_as_waiting() {
     // What is asked of the kernel is asked of the socket below.
     drop(socket.hush());
     assert!(socket.fullness() < 100);
+}
+
+/// By TLS 1.3 the client is through before the server looks at its certificate, and what it writes
+/// then may meet a connection that is reset.
+#[tokio::test]
+async fn what_a_server_said_before_it_closed_is_told_by_a_write_too() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let acceptor = acceptor(SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT);
+    let server = std::thread::spawn(move || {
+        let (tcp, _) = listener.accept().expect("a client");
+        let Err(HandshakeError::Failure(refused)) = acceptor.accept(tcp) else {
+            panic!("there is no certificate")
+        };
+        SockRef::from(refused.get_ref()).set_linger(Some(Duration::ZERO)).expect("set");
+    });
+    let mut socket = connect(port).await;
+    server.join().expect("closed");
+    let mut written = Ok(1);
+    // The first one may be on its way before the reset is seen.
+    while written.is_ok() {
+        written = socket.write(b"hello").await;
+    }
+    let alert = written.map_err(|error| alert(&error).expect("an alert"));
+    assert!(alert.expect_err("nobody listens").contains("certificate required"));
 }
