@@ -12,6 +12,8 @@ pub mod lsn;
 
 // The neutral row model: relations, tuples and their values.
 pub mod change;
+// The JSON form of a value, type by type.
+pub mod value;
 // Which position may be acknowledged, and where it is kept.
 pub mod checkpoint;
 // From a domain event to the bytes of a record.

@@ -1,6 +1,6 @@
 //! The record of what could not be an event.
 
-use super::string;
+use crate::value::string;
 use crate::{
     change::TupleValue,
     event::{Raw, Unmapped},

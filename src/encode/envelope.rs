@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use super::string;
 use crate::event::{DomainEvent, Field, FieldSet, Payload};
+use crate::value::string;
 
 /// Appends the value; false where it is null.
 pub(super) fn write(target: &mut Vec<u8>, event: &DomainEvent<'_>) -> bool {

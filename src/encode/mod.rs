@@ -10,7 +10,6 @@ mod envelope;
 mod error;
 mod headers;
 mod number;
-mod string;
 
 #[cfg(test)]
 mod tests;

@@ -29,6 +29,9 @@ pub(crate) mod fixture;
 // Outboxes: each inserted row of a table, or each message of a prefix, is an event.
 pub mod outbox;
 
+// Domain tables: what happens to their rows becomes events.
+pub mod table;
+
 pub use context::CONTEXT_PREFIX;
 pub use domain_event::{DomainEvent, ExtraHeaders, Field, FieldSet, Payload};
 pub use error::{

@@ -3,7 +3,7 @@
 const HEXADECIMAL: &[u8; 16] = b"0123456789abcdef";
 
 /// Appends `text` as a JSON string, quotes included.
-pub(super) fn write(target: &mut Vec<u8>, text: &str) {
+pub(crate) fn write(target: &mut Vec<u8>, text: &str) {
     target.push(b'"');
     if text.bytes().any(needs_escape) {
         write_escaped(target, text);
@@ -14,7 +14,7 @@ pub(super) fn write(target: &mut Vec<u8>, text: &str) {
 }
 
 /// A byte as two digits.
-pub(super) fn hexadecimal(byte: u8) -> [u8; 2] {
+pub(crate) fn hexadecimal(byte: u8) -> [u8; 2] {
     [byte >> 4, byte & 0xF].map(|nibble| HEXADECIMAL[usize::from(nibble)])
 }
 

@@ -1,0 +1,7 @@
+//! Domain tables: what happens to a row is an event, or several, or none.
+
+mod settings;
+
+pub use settings::{
+    DataForm, Mask, Otherwise, PatternError, RuleSettings, Salt, Settings, TablePattern,
+};
