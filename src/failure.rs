@@ -77,6 +77,8 @@ codes! {
     PublicationMissing = "publication_missing",
     /// A table was outside the publication for a while.
     PublicationGap = "publication_gap",
+    /// What is configured needs old values that the table's replica identity does not carry.
+    ReplicaIdentity = "replica_identity",
     /// A configured column does not exist, or its type can never do.
     ColumnMissing = "column_missing",
     /// A topic does not exist and may not be made.

@@ -4,14 +4,16 @@
 //! NULL, an unchanged TOAST value and an absent column are three different things.
 
 mod relation;
+mod row_change;
 mod timestamp;
 mod tuple;
 
 pub use relation::{Column, Oid, Relation, RelationId, ReplicaIdentity, Xid};
+pub use row_change::RowChange;
 pub use timestamp::PgTimestamp;
 pub use tuple::{OldTuple, Tuple, TupleValue, ValueSlot};
 
-use crate::lsn::CommitLsn;
+use crate::lsn::{CommitLsn, Lsn};
 
 /// The transaction that changes belong to; known from its Begin on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,4 +24,15 @@ pub struct Transaction {
     pub xid: Xid,
     /// When it committed, by the server's clock.
     pub committed_at: PgTimestamp,
+}
+
+/// Where a change stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// Among the changes of its transaction, from 0.
+    pub ordinal: u64,
+    /// In the log; rows of one COPY share it.
+    pub lsn: Option<Lsn>,
+    /// Among the changes of its transaction that share its place in the log, from 0.
+    pub ordinal_at_lsn: u64,
 }

@@ -140,7 +140,7 @@ impl Config {
         let outboxes = outboxes(&outbox, &kafka.checkpoint_topic, mistakes);
         let messages = messages(message, &kafka.checkpoint_topic, mistakes);
         let routes = routes(route, &kafka.checkpoint_topic, mistakes);
-        let event = event::Settings { source, outboxes, messages, routes };
+        let event = event::Settings { source, outboxes, messages, tables: Vec::new(), routes };
         let dead_letters = match on_error {
             OnError::Halt => no_dead_letters(&dead_letter_topic, mistakes),
             OnError::DeadLetter => {

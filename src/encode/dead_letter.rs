@@ -3,7 +3,10 @@
 use crate::value::string;
 use crate::{
     change::TupleValue,
-    event::{Raw, Unmapped},
+    event::{
+        Raw, Unmapped,
+        table::{Held, RowView},
+    },
     sink::FailureStage,
 };
 
@@ -30,6 +33,9 @@ pub(super) fn bytes(unmapped: &Unmapped<'_>) -> usize {
                 TupleValue::Null | TupleValue::UnchangedToast => 0,
             })
             .sum(),
+        Raw::Change { old, new, .. } => {
+            [old, new].into_iter().flatten().map(|row| row.text_bytes()).sum()
+        }
         Raw::Message { content, .. } => content.len(),
     };
     unmapped.key.map_or(0, <[u8]>::len) + raw
@@ -58,11 +64,41 @@ pub(super) fn write_value(target: &mut Vec<u8>, raw: &Raw<'_>) {
                 }
             }
         }
+        Raw::Change { old, new, .. } => {
+            target.extend_from_slice(b"\"old\":");
+            write_row(target, *old);
+            target.extend_from_slice(b",\"new\":");
+            write_row(target, *new);
+        }
         Raw::Message { prefix, content } => {
             target.extend_from_slice(b"\"prefix\":");
             string::write(target, prefix);
             target.extend_from_slice(b",\"content\":");
             write_text(target, content);
+        }
+    }
+    target.push(b'}');
+}
+
+/// A row of texts, as far as events show them: what is hidden there is hidden here.
+fn write_row(target: &mut Vec<u8>, row: Option<RowView<'_>>) {
+    let Some(row) = row else { return target.extend_from_slice(b"null") };
+    target.push(b'{');
+    let mut separator: &[u8] = b"";
+    for (column, held) in row.shown() {
+        let text = match held {
+            Held::Text(text) => Some(text),
+            Held::Null => None,
+            Held::Unavailable | Held::NotSent => continue,
+        };
+        target.extend_from_slice(separator);
+        separator = b",";
+        string::write(target, column.name());
+        target.push(b':');
+        match (text, column.is_plain()) {
+            (Some(text), true) => write_text(target, text),
+            (Some(text), false) => column.write_masked(text, target),
+            (None, _) => target.extend_from_slice(b"null"),
         }
     }
     target.push(b'}');

@@ -72,22 +72,40 @@ impl Encoder {
         batch: &mut Batch,
     ) -> Result<(), EncodeError> {
         let bytes = event.key.map_or(0, <[u8]>::len) + payload_bytes(&event.payload);
+        let too_large = |bytes| EncodeError::TooLarge {
+            event_id: event.id.to_owned(),
+            topic: event.topic.to_owned(),
+            commit_lsn: transaction.commit_lsn,
+            bytes,
+            bytes_max: self.record_bytes_max,
+        };
         if bytes > self.record_bytes_max {
-            return Err(EncodeError::TooLarge {
-                event_id: event.id.to_owned(),
-                topic: event.topic.to_owned(),
-                commit_lsn: transaction.commit_lsn,
-                bytes,
-                bytes_max: self.record_bytes_max,
-            });
+            return Err(too_large(bytes));
         }
         let arena = batch.arena_mut();
         let start = arena.len();
         arena.reserve(OVERHEAD_BYTES + bytes);
         arena.extend_from_slice(event.key.unwrap_or_default());
         let value_start = arena.len();
-        let has_value = envelope::write(arena, event);
+        let written = envelope::write(arena, event);
         let headers_start = arena.len();
+        // What JSON escapes has grown, and so has what a row's names take.
+        let bytes = headers_start - start;
+        let has_value = match written {
+            Ok(has_value) if bytes <= self.record_bytes_max => has_value,
+            Ok(_) => {
+                arena.truncate(start);
+                return Err(too_large(bytes));
+            }
+            Err(reason) => {
+                arena.truncate(start);
+                return Err(EncodeError::Value {
+                    event_id: event.id.to_owned(),
+                    commit_lsn: transaction.commit_lsn,
+                    reason,
+                });
+            }
+        };
         let headers = headers::write(arena, event, transaction, origin);
         let parts = Parts {
             topic: self.topic(event.topic, TopicUse::Events, batch),
@@ -96,7 +114,7 @@ impl Encoder {
             headers_start,
             headers,
         };
-        parts.push_to(batch, transaction);
+        parts.push_to(batch, transaction, event.partition);
         Ok(())
     }
 
@@ -165,7 +183,7 @@ impl Encoder {
             headers_start,
             headers,
         };
-        parts.push_to(batch, transaction);
+        parts.push_to(batch, transaction, None);
         Ok(())
     }
 
@@ -204,13 +222,14 @@ struct Parts {
 
 impl Parts {
     #[inline]
-    fn push_to(self, batch: &mut Batch, transaction: &Transaction) {
+    fn push_to(self, batch: &mut Batch, transaction: &Transaction, partition: Option<u32>) {
         let (header_count, id) = self.headers;
         let end = batch.arena_mut().len();
         batch.push(Record {
             topic: self.topic,
             key: self.key,
             value: self.value,
+            partition,
             event_id: span(id.start, id.end),
             headers: span(self.headers_start, end),
             header_count,
@@ -226,6 +245,10 @@ fn payload_bytes(payload: &Payload<'_>) -> usize {
             text.len()
         }
         Payload::Bare(None) => 0,
+        Payload::Row(row) => row.text_bytes(),
+        Payload::Change { before, after } => {
+            [before, after].into_iter().flatten().map(|row| row.text_bytes()).sum()
+        }
     }
 }
 

@@ -2,24 +2,46 @@
 
 use std::ops::Range;
 
-use crate::event::{DomainEvent, Field, FieldSet, Payload};
+use super::row;
+use crate::event::{DomainEvent, Field, FieldSet, Payload, Reason};
 use crate::value::string;
 
 /// Appends the value; false where it is null.
-pub(super) fn write(target: &mut Vec<u8>, event: &DomainEvent<'_>) -> bool {
+///
+/// # Errors
+/// Where a row's value has no JSON form.
+pub(super) fn write(target: &mut Vec<u8>, event: &DomainEvent<'_>) -> Result<bool, Reason> {
     match event.payload {
-        Payload::Data(data) => write_around(target, event, data),
+        Payload::Data(data) => {
+            write_before_data(target, event);
+            target.extend_from_slice(data.as_bytes());
+            target.push(b'}');
+        }
+        Payload::Row(data) => {
+            write_before_data(target, event);
+            row::write(target, data)?;
+            row::write_unavailable(target, data);
+            target.push(b'}');
+        }
+        Payload::Change { before, after } => {
+            write_before_data(target, event);
+            row::write_change(target, before, after)?;
+            if let Some(after) = after {
+                row::write_unavailable(target, after);
+            }
+            target.push(b'}');
+        }
         Payload::Envelope { text, cuts, closing_brace, missing } => {
             write_completed(target, event, text, cuts, closing_brace, missing);
         }
         Payload::Bare(Some(text)) => target.extend_from_slice(text.as_bytes()),
-        Payload::Bare(None) => return false,
+        Payload::Bare(None) => return Ok(false),
     }
-    true
+    Ok(true)
 }
 
-/// The envelope around its data, in the order of [`Field::ALL`].
-fn write_around(target: &mut Vec<u8>, event: &DomainEvent<'_>, data: &str) {
+/// The envelope up to its data, in the order of [`Field::ALL`].
+fn write_before_data(target: &mut Vec<u8>, event: &DomainEvent<'_>) {
     // An id is hexadecimal digits and hyphens, an instant digits and marks: nothing to escape.
     target.extend_from_slice(b"{\"id\":\"");
     target.extend_from_slice(event.id.as_bytes());
@@ -38,8 +60,6 @@ fn write_around(target: &mut Vec<u8>, event: &DomainEvent<'_>, data: &str) {
     target.extend_from_slice(b",\"occurredAt\":\"");
     target.extend_from_slice(event.occurred_at.as_bytes());
     target.extend_from_slice(b"\",\"data\":");
-    target.extend_from_slice(data.as_bytes());
-    target.push(b'}');
 }
 
 /// An envelope as it is, but for what is cut out of it and what is added at its end.

@@ -1,6 +1,7 @@
 //! Why an event cannot be a record.
 
 use crate::{
+    event::Reason,
     failure::{Code, Failure, Recovery},
     lsn::CommitLsn,
 };
@@ -8,6 +9,16 @@ use crate::{
 /// An event does not fit a record.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum EncodeError {
+    /// A value has no JSON form.
+    #[error("cannot encode event {event_id} of the transaction at {commit_lsn}: {reason}")]
+    Value {
+        /// The event's id.
+        event_id: String,
+        /// The commit record of its transaction.
+        commit_lsn: CommitLsn,
+        /// Which value, and why.
+        reason: Reason,
+    },
     /// It is larger than any record that the sink takes.
     #[error(
         "event {event_id} of the transaction at {commit_lsn}, for topic \"{topic}\", has {bytes} \
@@ -45,6 +56,7 @@ pub enum EncodeError {
 impl Failure for EncodeError {
     fn code(&self) -> Option<Code> {
         match self {
+            Self::Value { .. } => Some(Code::EventUnmappable),
             Self::TooLarge { .. } => Some(Code::EventTooLarge),
             Self::DeadLetterTooLarge { .. } => Some(Code::DeadLetterTooLarge),
         }
@@ -56,6 +68,7 @@ impl Failure for EncodeError {
 
     fn hint(&self) -> Option<String> {
         match self {
+            Self::Value { reason, .. } => Some(reason.hint()),
             Self::TooLarge { topic, bytes, .. } => {
                 let bytes = bytes.saturating_add(bytes / 4);
                 Some(format!(

@@ -52,7 +52,7 @@ pub(super) fn write(
                 writer.write(OwnHeader::CausationId.name(), causation_id.as_bytes());
             }
         }
-        Payload::Data(_) | Payload::Envelope { .. } => {}
+        Payload::Data(_) | Payload::Envelope { .. } | Payload::Row(_) | Payload::Change { .. } => {}
     }
     for (name, value) in event.headers.iter() {
         writer.write(name, value);
@@ -76,7 +76,9 @@ pub(super) fn write_of_dead_letter(
         writer.write(ORIGINAL_TOPIC, topic.as_bytes());
     }
     match letter.unmapped.raw {
-        Raw::Row { table, .. } => writer.write(ORIGINAL_TABLE, table.as_bytes()),
+        Raw::Row { table, .. } | Raw::Change { table, .. } => {
+            writer.write(ORIGINAL_TABLE, table.as_bytes())
+        }
         Raw::Message { prefix, .. } => writer.write(ORIGINAL_PREFIX, prefix.as_bytes()),
     }
     let commit_lsn = position(transaction.commit_lsn);

@@ -10,6 +10,7 @@ mod envelope;
 mod error;
 mod headers;
 mod number;
+mod row;
 
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::{
     change::{Tuple, TupleValue},
-    event::outbox::ColumnAt,
+    event::{ColumnAt, table::RowView},
 };
 
 /// One event and where it goes. All of it borrows from the row and the mapping.
@@ -34,6 +34,8 @@ pub struct DomainEvent<'a> {
     pub payload: Payload<'a>,
     /// Headers beside the event's own.
     pub headers: ExtraHeaders<'a>,
+    /// The partition, where neither key nor id decides it.
+    pub partition: Option<u32>,
 }
 
 /// What the record's value is made of. All texts are valid JSON.
@@ -54,6 +56,15 @@ pub enum Payload<'a> {
     },
     /// The value as it is; `None` is a null value.
     Bare(Option<&'a str>),
+    /// The envelope's `data` is a row.
+    Row(RowView<'a>),
+    /// The envelope's `data` is what changed of a row.
+    Change {
+        /// What the server sent of the old row.
+        before: Option<RowView<'a>>,
+        /// The new row.
+        after: Option<RowView<'a>>,
+    },
 }
 
 /// A field that the envelope knows.
@@ -155,6 +166,10 @@ pub struct ExtraHeaders<'a> {
 }
 
 impl<'a> ExtraHeaders<'a> {
+    pub(super) fn none() -> Self {
+        Self::new(&[], Tuple::new(&[], &[]), &[])
+    }
+
     pub(super) fn new(
         columns: &'a [(String, ColumnAt)],
         tuple: Tuple<'a>,

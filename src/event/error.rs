@@ -2,9 +2,13 @@
 
 use crate::{
     change::{Oid, Xid},
-    event::{CONTEXT_PREFIX, EXTRA_HEADERS_MAX, Field, HEADER_NAME_BYTES_MAX, TopicNameError},
+    event::{
+        CONTEXT_PREFIX, EXTRA_HEADERS_MAX, Field, HEADER_NAME_BYTES_MAX, TopicNameError,
+        table::TableProblem,
+    },
     failure::{Code, Failure, Recovery},
     lsn::{CommitLsn, Lsn},
+    value::Malformed,
 };
 
 /// A table or a row does not fit the settings.
@@ -19,6 +23,14 @@ pub enum EventError {
         column: String,
         /// What is wrong with it.
         problem: ColumnProblem,
+    },
+    /// The table does not fit its settings.
+    #[error("table \"{table}\": {problem}")]
+    Table {
+        /// `schema.table`.
+        table: String,
+        /// What does not fit.
+        problem: Box<TableProblem>,
     },
     /// The row cannot be an event.
     #[error("cannot map {row} to an event: {reason}")]
@@ -137,6 +149,21 @@ pub enum Reason {
     NotCarried {
         /// The column.
         column: String,
+    },
+    /// The server did not send the value, which was large and unchanged, or is no part of what it
+    /// sends of an old row.
+    #[error("the server did not send the value of column \"{column}\"")]
+    NotSent {
+        /// The column.
+        column: String,
+    },
+    /// Its type cannot have written the text.
+    #[error("the value of column \"{column}\" {problem}")]
+    Value {
+        /// The column.
+        column: String,
+        /// What it is not.
+        problem: Malformed,
     },
     /// The bytes are no text.
     #[error("column \"{column}\" is not valid UTF-8")]
@@ -292,6 +319,7 @@ impl Failure for EventError {
     fn code(&self) -> Option<Code> {
         Some(match self {
             Self::Column { .. } => Code::ColumnMissing,
+            Self::Table { problem, .. } => problem.code(),
             Self::Unmappable { .. } | Self::UnmappableMessage { .. } => Code::EventUnmappable,
         })
     }
@@ -316,7 +344,8 @@ impl Failure for EventError {
                 "Name a column of such a type under {role} of the [[outbox]] of this table, or \
                  change the column's type by ALTER TABLE … ALTER COLUMN … TYPE …."
             ),
-            Self::Unmappable { reason, .. } => unmappable_hint(reason),
+            Self::Table { table, problem } => problem.hint(table),
+            Self::Unmappable { reason, .. } => reason.hint(),
             Self::UnmappableMessage { message, reason } => message_hint(message, reason),
         })
     }
@@ -327,14 +356,16 @@ const WAY_PAST: &str = "To go on without it: set on_error = \"dead-letter\" and 
                         puts it, and whatever else cannot be published, into a topic of its own, \
                         with the reason.";
 
-/// Three things: what to mend, what does not help, and the way past the row.
-fn unmappable_hint(reason: &Reason) -> String {
-    let mend = mend(reason);
-    format!(
-        "{mend} A change of the settings holds for this row too; a change of the application only \
+impl Reason {
+    /// Three things: what to mend, what does not help, and the way past the row.
+    pub fn hint(&self) -> String {
+        let mend = mend(self);
+        format!(
+            "{mend} A change of the settings holds for this row too; a change of the application only \
          for rows to come. An UPDATE or DELETE of the row does not help, because its INSERT stands \
          in the WAL as it was written; nor does advancing the slot, which is refused. {WAY_PAST}"
-    )
+        )
+    }
 }
 
 fn message_hint(message: &MessagePlace, reason: &Reason) -> String {
@@ -372,6 +403,14 @@ fn mend(reason: &Reason) -> String {
         Reason::NotCarried { column } => {
             format!("Report this: an INSERT always carries \"{column}\".")
         }
+        Reason::NotSent { column } => format!(
+            "Set REPLICA IDENTITY FULL for the table, with which the server sends \"{column}\" of \
+             changes to come, or take it out of key and topic of this table's [[table]]."
+        ),
+        Reason::Value { column, .. } => format!(
+            "Report this, with the type of \"{column}\" and the server's version and encoding. \
+             columns.exclude leaves the column out."
+        ),
         Reason::NotUtf8 { column } => format!(
             "Let the application write \"{column}\" in UTF-8; a database with encoding SQL_ASCII \
              checks nothing."

@@ -2,12 +2,12 @@
 
 use crate::{
     change::{
-        Column, Oid, PgTimestamp, Relation, RelationId, ReplicaIdentity, Transaction, Tuple,
-        ValueSlot, Xid,
+        Column, Oid, PgTimestamp, Place, Relation, RelationId, ReplicaIdentity, RowChange,
+        Transaction, Tuple, ValueSlot, Xid,
     },
     event::{
-        DatabaseIdentity, DomainEvent, EventError, Mapping, MessagePlace, Reason, Settings,
-        TopicTemplate,
+        DatabaseIdentity, DomainEvent, EventError, Happening, Mapping, MessagePlace, Reason,
+        Settings, TopicTemplate,
         outbox::{self, ColumnNames, PayloadForm},
     },
     lsn::{CommitLsn, Lsn},
@@ -87,10 +87,11 @@ impl Outbox {
             source,
             outboxes: vec![self.settings.clone()],
             messages: Vec::new(),
+            tables: Vec::new(),
             routes: Vec::new(),
         };
         let mut mapping = Mapping::new(settings, database());
-        mapping.observe_relation(&self.relation());
+        mapping.observe_relation(&self.relation(), Vec::new());
         let (mut frame, mut slots) = (Vec::new(), Vec::new());
         for (_, _, value) in &self.columns {
             slots.push(match value {
@@ -103,7 +104,12 @@ impl Outbox {
             });
         }
         let tuple = Tuple::new(&frame, &slots);
-        let event = mapping.insert(RelationId(1), tuple, &transaction())?;
+        let change = RowChange::Insert { new: tuple };
+        let happening = Happening::Row { relation: RelationId(1), change };
+        let (transaction, place) =
+            (transaction(), Place { ordinal: 0, lsn: None, ordinal_at_lsn: 0 });
+        let mut events = mapping.events(happening, &transaction, place);
+        let event = events.next()?;
         Ok(take(event.expect("the table is configured")))
     }
 

@@ -7,6 +7,10 @@
 //!
 //! - A key of an outbox row: `tailwater outbox key`, system id (decimal), database, schema, table,
 //!   and the text of the key as PostgreSQL writes it. The first 16 bytes are the UUID.
+//! - A change of a domain table: `tailwater change`, system id (decimal), the positions of its
+//!   transaction's commit record and of itself, its ordinal among the changes with that position (of
+//!   a truncate the table's OID), each a 64-bit big-endian number, the event's type, and the condition
+//!   of the rule that made it, empty where none did. Time and hash as for a message.
 //! - A message without an id: `tailwater message`, system id (decimal), and the positions of its
 //!   transaction's commit record and of itself, each a 64-bit big-endian number. The first 10 bytes
 //!   follow 6 bytes that hold the commit time in milliseconds since 1970, so that ids sort by time.
@@ -14,7 +18,7 @@
 use sha2::{Digest as _, Sha256};
 use uuid::{Builder, Uuid};
 
-use crate::{change::Transaction, lsn::Lsn};
+use crate::{change::Transaction, event::table::At, lsn::Lsn};
 
 /// The database that rows and messages come from. A cluster's databases may have tables of the same
 /// names, so the system id alone would not do.
@@ -116,6 +120,41 @@ pub(super) fn of_message<'a>(
     for position in [Some(transaction.commit_lsn.lsn()), message_lsn] {
         take_in(&mut hash, &position.map_or(0, Lsn::to_wire).to_be_bytes());
     }
+    sorted_by_time(transaction, hash, scratch)
+}
+
+/// What an event of a domain table is made of.
+pub(super) struct Happened<'h> {
+    pub(super) system_id: &'h str,
+    pub(super) at: At<'h>,
+    pub(super) is_truncate: bool,
+    pub(super) event_type: &'h str,
+    pub(super) condition: &'h str,
+}
+
+/// The id of an event of a domain table.
+pub(super) fn of_change<'a>(happened: Happened<'_>, scratch: &'a mut [u8; ID_BYTES]) -> &'a str {
+    let Happened { system_id, at, is_truncate, event_type, condition } = happened;
+    let At { relation, transaction, place } = at;
+    let ordinal = if is_truncate { u64::from(relation.0) } else { place.ordinal_at_lsn };
+    let commit_lsn = transaction.commit_lsn.lsn().to_wire();
+    let mut hash = Sha256::new();
+    take_in(&mut hash, b"tailwater change");
+    take_in(&mut hash, system_id.as_bytes());
+    for number in [commit_lsn, place.lsn.map_or(0, Lsn::to_wire), ordinal] {
+        take_in(&mut hash, &number.to_be_bytes());
+    }
+    take_in(&mut hash, event_type.as_bytes());
+    take_in(&mut hash, condition.as_bytes());
+    sorted_by_time(transaction, hash, scratch)
+}
+
+/// A UUID of the commit time and a hash.
+fn sorted_by_time<'a>(
+    transaction: &Transaction,
+    hash: Sha256,
+    scratch: &'a mut [u8; ID_BYTES],
+) -> &'a str {
     let digest: [u8; 32] = hash.finalize().into();
     // Of the 64 bits the lower 48 are milliseconds up to the year 10889.
     let [_, _, time @ ..] = transaction.committed_at.unix_milliseconds().to_be_bytes();

@@ -1,18 +1,20 @@
 //! Which tables are configured, how they stand in the stream, and what their rows become.
 
+use std::sync::Arc;
+
 use tracing::warn;
 
 use crate::{
-    change::{Oid, Relation, RelationId, Transaction, Tuple},
+    change::{Oid, Place, Relation, RelationId, Transaction},
     event::{
-        CONTEXT_PREFIX, DatabaseIdentity, DomainEvent, EventError, MessagePlace, Raw, Reason,
-        Route, Unmapped,
+        CONTEXT_PREFIX, DatabaseIdentity, EventError, Events, Happening, MessagePlace, Reason,
+        Route,
         context::Context,
-        outbox::{self, Scratch, Shared, Table, Withheld},
-        route,
-        unmapped::type_and_key,
+        outbox::{self, Withheld},
+        table::{self, DescribedColumn, Description, Questions},
     },
     lsn::Lsn,
+    value::{Type, Types},
 };
 
 /// What the events are made of.
@@ -24,6 +26,8 @@ pub struct Settings {
     pub outboxes: Vec<outbox::Settings>,
     /// The outboxes without a table.
     pub messages: Vec<outbox::MessageSettings>,
+    /// The domain tables.
+    pub tables: Vec<table::Settings>,
     /// Where events of some types go instead; the first one that matches counts.
     pub routes: Vec<Route>,
 }
@@ -35,6 +39,23 @@ impl Settings {
             outbox.table.0.as_str() == schema && outbox.table.1.as_str() == name
         };
         self.outboxes.iter().find(is_table)
+    }
+
+    /// What is said of that domain table: by its name, else by the first pattern that matches. None
+    /// where it is not configured, or is an outbox.
+    pub fn table(&self, schema: &str, name: &str) -> Option<&table::Settings> {
+        if self.outbox(schema, name).is_some() {
+            return None;
+        }
+        let by_name = |table: &&table::Settings| table.name.exact() == Some((schema, name));
+        let by_pattern = |table: &&table::Settings| table.name.matches(schema, name);
+        let tables = || self.tables.iter();
+        tables().find(by_name).or_else(|| tables().find(by_pattern))
+    }
+
+    /// Whether rows of that table become events.
+    pub fn is_configured(&self, schema: &str, name: &str) -> bool {
+        self.outbox(schema, name).is_some() || self.table(schema, name).is_some()
     }
 }
 
@@ -51,7 +72,7 @@ pub struct LogicalMessage<'a> {
 
 impl LogicalMessage<'_> {
     /// The error of this message.
-    fn locate(&self, transaction: &Transaction, reason: Reason) -> EventError {
+    pub(super) fn locate(&self, transaction: &Transaction, reason: Reason) -> EventError {
         let Transaction { commit_lsn, xid, .. } = *transaction;
         let (prefix, message_lsn) = (self.prefix.to_owned(), self.message_lsn);
         let message = Box::new(MessagePlace { prefix, message_lsn, commit_lsn, xid });
@@ -61,9 +82,19 @@ impl LogicalMessage<'_> {
 
 /// What is warned of once for a prefix, not once for a message.
 #[derive(Clone, Copy, Default, Debug)]
-struct Warned {
-    of_null_key: bool,
+pub(super) struct Warned {
+    pub(super) of_null_key: bool,
     of_non_transactional: bool,
+}
+
+/// A configured table as the stream described it last.
+///
+/// One that cannot serve is refused by its next row, not by its description: a restart reads the
+/// descriptions of transactions that are published already, under shapes of then.
+#[derive(Debug)]
+pub(super) enum Known {
+    Outbox(Result<outbox::Table, EventError>),
+    Table(Result<table::Table, EventError>),
 }
 
 /// From rows and messages to events.
@@ -72,22 +103,23 @@ struct Warned {
 /// column positions of the latest description always are those of the row at hand.
 #[derive(Debug)]
 pub struct Mapping {
-    settings: Settings,
-    identity: DatabaseIdentity,
+    pub(super) settings: Settings,
+    pub(super) identity: DatabaseIdentity,
     /// Configured tables that the stream has described. A handful: a search through them is faster
     /// than a hash.
-    ///
-    /// One that cannot serve is refused by its next row, not by its description: a restart reads the
-    /// descriptions of transactions that are published already, under shapes of then.
-    tables: Vec<(RelationId, Result<Table, EventError>)>,
+    pub(super) tables: Vec<(RelationId, Known)>,
+    types: Types,
     /// What was warned of, for each prefix of the settings.
-    warned: Vec<Warned>,
+    pub(super) warned: Vec<Warned>,
+    /// Domain tables without a key, which were warned of.
+    keyless: Vec<RelationId>,
     warned_of_lone_context: bool,
     /// What the open transaction says of the events that follow.
-    context: Context,
-    scratch: Scratch,
+    pub(super) context: Context,
+    pub(super) outbox_scratch: outbox::Scratch,
+    pub(super) table_scratch: table::Scratch,
     /// The key of a message that cannot be an event.
-    unmapped_key: Option<String>,
+    pub(super) unmapped_key: Option<String>,
 }
 
 impl Mapping {
@@ -98,25 +130,28 @@ impl Mapping {
             settings,
             identity,
             tables: Vec::new(),
+            types: Types::default(),
+            keyless: Vec::new(),
             warned_of_lone_context: false,
             context: Context::default(),
-            scratch: Scratch::new(),
+            outbox_scratch: outbox::Scratch::new(),
+            table_scratch: table::Scratch::new(),
             unmapped_key: None,
         }
     }
 
-    /// Whether rows of that table become events.
-    pub fn is_configured(&self, schema: &str, name: &str) -> bool {
-        self.settings.outbox(schema, name).is_some()
+    /// What is configured.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
-    /// Checks a table as the catalog describes it: the columns that the publication delivers, by
-    /// name and type (of a domain: its base type), and those that it does not. Warns of columns
-    /// that events do without for that reason. A table that is not configured passes.
+    /// Checks an outbox table as the catalog describes it: the columns that the publication delivers,
+    /// by name and type (of a domain: its base type), and those that it does not. Warns of columns
+    /// that events do without for that reason. A table that is no outbox passes.
     ///
     /// # Errors
     /// [`EventError::Column`] for the first column that is missing or can never do.
-    pub fn check_table(
+    pub fn check_outbox(
         &self,
         schema: &str,
         name: &str,
@@ -124,24 +159,101 @@ impl Mapping {
         withheld: &Withheld<'_>,
     ) -> Result<(), EventError> {
         let Some(outbox) = self.settings.outbox(schema, name) else { return Ok(()) };
-        Table::compile(outbox, &self.identity, columns).map_err(|error| withheld.explain(error))?;
+        outbox::Table::compile(outbox, &self.identity, columns)
+            .map_err(|error| withheld.explain(error))?;
         withheld.warn_of_unused(outbox);
         Ok(())
     }
 
-    /// Takes note of a table's shape, in place of any earlier one.
-    pub fn observe_relation(&mut self, relation: &Relation) {
+    /// Checks a domain table as the catalog describes it. One that is not configured passes.
+    ///
+    /// # Errors
+    /// [`EventError::Table`] for the first thing that does not fit.
+    pub fn check_table(&self, description: &Description) -> Result<(), EventError> {
+        let Description { schema, name, .. } = description;
+        let Some(settings) = self.settings.table(schema, name) else { return Ok(()) };
+        let checked = table::Table::compile(settings, &self.settings.routes, description)
+            .and_then(|table| table.check_old_rows(description));
+        checked.map_err(|problem| EventError::Table {
+            table: format!("{schema}.{name}"),
+            problem: Box::new(problem),
+        })
+    }
+
+    /// What must be asked of the catalog before that table's rows can be mapped.
+    pub fn questions(&self, relation: &Relation) -> Questions {
+        let Some(settings) = self.settings.table(&relation.schema, &relation.name) else {
+            return Questions::default();
+        };
+        Questions {
+            types: self.types.missing(relation.columns.iter().map(|column| column.type_oid)),
+            primary_key: settings.key.is_none() && Questions::needs_primary_key(relation),
+        }
+    }
+
+    /// Takes note of types.
+    pub fn learn(&mut self, types: impl IntoIterator<Item = Arc<Type>>) {
+        types.into_iter().for_each(|learnt| self.types.insert(learnt));
+    }
+
+    /// Takes note of a table's shape, in place of any earlier one. `primary_key` has the names of its
+    /// columns, where [`Mapping::questions`] asks for them.
+    pub fn observe_relation(&mut self, relation: &Relation, primary_key: Vec<String>) {
         // A table may have been renamed: what its OID meant before counts no more.
         let former = self.tables.iter().position(|(id, _)| *id == relation.id);
         let former = former.map(|index| self.tables.swap_remove(index));
-        let Some(outbox) = self.settings.outbox(&relation.schema, &relation.name) else { return };
-        let columns: Vec<_> =
-            relation.columns.iter().map(|column| (column.name.as_str(), column.type_oid)).collect();
-        let mut table = Table::compile(outbox, &self.identity, &columns);
-        if let (Ok(table), Some((_, Ok(former)))) = (&mut table, &former) {
-            table.succeed(former);
+        let Relation { schema, name, .. } = relation;
+        let known = if let Some(outbox) = self.settings.outbox(schema, name) {
+            let columns = relation.columns.iter();
+            let columns: Vec<_> =
+                columns.map(|column| (column.name.as_str(), column.type_oid)).collect();
+            let mut table = outbox::Table::compile(outbox, &self.identity, &columns);
+            if let (Ok(table), Some((_, Known::Outbox(Ok(former))))) = (&mut table, &former) {
+                table.succeed(former);
+            }
+            Known::Outbox(table)
+        } else if let Some(settings) = self.settings.table(schema, name) {
+            let description = self.describe(relation, primary_key);
+            let table = table::Table::compile(settings, &self.settings.routes, &description);
+            let table = table.map_err(|problem| EventError::Table {
+                table: relation.to_string(),
+                problem: Box::new(problem),
+            });
+            if let Ok(table) = &table {
+                self.warn_of_null_keys(relation.id, table);
+            }
+            Known::Table(table)
+        } else {
+            return;
+        };
+        self.tables.push((relation.id, known));
+    }
+
+    fn describe(&self, relation: &Relation, primary_key: Vec<String>) -> Description {
+        let columns = relation.columns.iter();
+        let columns = columns.map(|column| DescribedColumn {
+            name: column.name.clone(),
+            column_type: self.types.get(column.type_oid),
+            is_replica_identity: column.is_replica_identity,
+        });
+        Description {
+            schema: relation.schema.clone(),
+            name: relation.name.clone(),
+            replica_identity: relation.replica_identity,
+            columns: columns.collect(),
+            primary_key,
         }
-        self.tables.push((relation.id, table));
+    }
+
+    fn warn_of_null_keys(&mut self, relation: RelationId, table: &table::Table) {
+        if table.is_keyless() && !self.keyless.contains(&relation) {
+            self.keyless.push(relation);
+            warn!(
+                table = table.name(),
+                "the table has no key: its events get null keys, and no order with others; name \
+                 columns under key of its [[table]]"
+            );
+        }
     }
 
     /// A transaction begins, of which nothing is known.
@@ -156,66 +268,6 @@ impl Mapping {
             let locate = |reason| message.locate(transaction, reason);
             self.context.replace(message.content, locate);
         }
-    }
-
-    /// The event of a message; none where its prefix is not configured.
-    ///
-    /// # Errors
-    /// [`EventError::UnmappableMessage`] where it cannot be an event, or its transaction's context
-    /// cannot be read.
-    pub fn message<'a>(
-        &'a mut self,
-        message: LogicalMessage<'a>,
-        transaction: &Transaction,
-    ) -> Result<Option<DomainEvent<'a>>, EventError> {
-        let Self { settings, identity, warned, context, scratch, .. } = self;
-        let mut configured = settings.messages.iter().zip(warned);
-        let found = configured.find(|(settings, _)| settings.prefix == message.prefix);
-        let Some((outbox, warned)) = found else { return Ok(None) };
-        context.check()?;
-        let shared = Shared { source: &settings.source, routes: &settings.routes, context };
-        let event =
-            outbox::map_message((&outbox.topic, identity), shared, message, transaction, scratch)
-                .map_err(|reason| message.locate(transaction, reason))?;
-        if event.key.is_none() && !std::mem::replace(&mut warned.of_null_key, true) {
-            warn!(
-                prefix = message.prefix,
-                "a message has no aggregateId: its event gets a null key, and no order with others"
-            );
-        }
-        Ok(Some(event))
-    }
-
-    /// What is known of a row that [`Mapping::insert`] makes no event of, for a reason that other
-    /// rows of its table need not have.
-    pub fn unmapped_row<'a>(
-        &'a mut self,
-        relation: RelationId,
-        tuple: Tuple<'a>,
-    ) -> Option<Unmapped<'a>> {
-        let Self { settings, tables, scratch, .. } = self;
-        let (_, table) = tables.iter().find(|(id, _)| *id == relation)?;
-        let table = table.as_ref().ok()?;
-        Some(table.unmapped(&settings.routes, tuple, &mut scratch.topic))
-    }
-
-    /// What is known of a message that [`Mapping::message`] makes no event of.
-    pub fn unmapped_message<'a>(&'a mut self, message: LogicalMessage<'a>) -> Option<Unmapped<'a>> {
-        let Self { settings, scratch, unmapped_key, .. } = self;
-        let LogicalMessage { prefix, content, .. } = message;
-        let outbox = settings.messages.iter().find(|outbox| outbox.prefix == prefix)?;
-        let (event_type, key) = type_and_key(content);
-        *unmapped_key = key;
-        let topic = match event_type {
-            None => outbox.topic.literal(),
-            Some(event_type) => {
-                let route = route::find(&settings.routes, &event_type);
-                let topic = route.map_or(&outbox.topic, |route| &route.topic);
-                topic.resolve(&event_type, &mut scratch.topic).ok()
-            }
-        };
-        let key = unmapped_key.as_deref().map(str::as_bytes);
-        Some(Unmapped { topic, key, raw: Raw::Message { prefix, content } })
     }
 
     /// A message outside of transactions, which is no event. Says whether one was expected of it.
@@ -236,30 +288,13 @@ impl Mapping {
         true
     }
 
-    /// The event of an inserted row; none where its table is not configured.
-    ///
-    /// # Errors
-    /// [`EventError::Unmappable`] where the row cannot be an event, [`EventError::UnmappableMessage`]
-    /// where its transaction's context cannot be read, [`EventError::Column`] where no
-    /// row of its table's present shape can.
-    pub fn insert<'a>(
+    /// The events of a change, one after the other; none where what it is of is not configured.
+    pub fn events<'a>(
         &'a mut self,
-        relation: RelationId,
-        tuple: Tuple<'a>,
-        transaction: &Transaction,
-    ) -> Result<Option<DomainEvent<'a>>, EventError> {
-        let Some(index) = self.tables.iter().position(|(id, _)| *id == relation) else {
-            return Ok(None);
-        };
-        let Self { settings, tables, context, scratch, .. } = self;
-        let Some((_, table)) = tables.get_mut(index) else { return Ok(None) };
-        let table = table.as_mut().map_err(|error| error.clone())?;
-        context.check()?;
-        table.observe_key(tuple);
-        let table = &*table;
-        let shared = Shared { source: &settings.source, routes: &settings.routes, context };
-        table.map(shared, tuple, transaction, scratch).map(Some).map_err(|reason| {
-            EventError::Unmappable { row: table.locate(tuple, transaction), reason }
-        })
+        happening: Happening<'a>,
+        transaction: &'a Transaction,
+        place: Place,
+    ) -> Events<'a> {
+        Events::of(self, happening, transaction, place)
     }
 }

@@ -10,9 +10,11 @@
 //! Tuple ────► Mapping::insert ───────────► DomainEvent, or why it cannot be one
 //! ```
 
+mod column_at;
 mod context;
 mod domain_event;
 mod error;
+mod events;
 mod header;
 mod id;
 mod json;
@@ -21,6 +23,7 @@ mod mapping;
 mod route;
 mod timestamp;
 mod topic;
+mod topic_name;
 mod unmapped;
 
 #[cfg(test)]
@@ -32,12 +35,14 @@ pub mod outbox;
 // Domain tables: what happens to their rows becomes events.
 pub mod table;
 
+pub use column_at::ColumnAt;
 pub use context::CONTEXT_PREFIX;
 pub use domain_event::{DomainEvent, ExtraHeaders, Field, FieldSet, Payload};
 pub use error::{
     ColumnProblem, EventError, FieldProblem, HeaderProblem, MessagePlace, MessageProblem, Reason,
     Row,
 };
+pub use events::{Events, Happening};
 pub use header::{CONFIGURED_HEADERS_MAX, EXTRA_HEADERS_MAX, HEADER_NAME_BYTES_MAX, OwnHeader};
 pub use id::DatabaseIdentity;
 pub use mapping::{LogicalMessage, Mapping, Settings};

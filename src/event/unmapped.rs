@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::change::Tuple;
+use crate::{change::Tuple, event::table::RowView};
 
 /// A row or a message that cannot be an event.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +27,15 @@ pub enum Raw<'a> {
         columns: &'a [String],
         /// Their values.
         tuple: Tuple<'a>,
+    },
+    /// A change of a domain table.
+    Change {
+        /// `schema.table`.
+        table: &'a str,
+        /// What the server sent of the old row.
+        old: Option<RowView<'a>>,
+        /// The new row.
+        new: Option<RowView<'a>>,
     },
     /// A message.
     Message {

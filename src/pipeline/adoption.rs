@@ -64,7 +64,7 @@ pub(super) async fn adopt(
         held.release().await;
         return Ok(Adoption::Nothing(Box::new(checkpoint)));
     }
-    let fingerprint = continuity::describe(settings, &held.ground.sql, &settings.tables).await??;
+    let fingerprint = continuity::describe(settings, &held.ground.sql).await??;
     check_tables(&held.ground).await?;
     let (act, record) = match &held.look.checkpoint {
         Some(checkpoint) => (Act::RenameSource, renamed(&held, checkpoint, fingerprint).await?),

@@ -20,19 +20,20 @@ use std::collections::VecDeque;
 
 use super::{
     checkpoint_writer::CheckpointWriter,
+    lookup::Answers,
     on_error::{Failed, OnError, Written},
     resume::{Admission, HistoryError, Resume},
     table_identity::TableIdentities,
 };
 use crate::{
-    change::{Relation, RelationId, Transaction, Tuple},
+    change::{Place, Relation, RelationId, Transaction},
     checkpoint::{CheckpointRecord, InProgress, LastTransaction, Tracker},
     encode::Encoder,
-    event::{DomainEvent, EventError, LogicalMessage, Mapping},
+    event::{Happening, LogicalMessage, Mapping, table::Questions},
     failure::Failure,
     lsn::{CommitLsn, EndLsn, Lsn},
-    postgres::transaction::{ChangeDigest, ChangeKind, Place},
-    sink::{Batch, Cut, Urgency},
+    postgres::transaction::{Change, ChangeDigest, ChangeKind},
+    sink::{Batch, Cut, Record, Urgency},
 };
 
 /// A batch is handed over when it holds this many bytes: large enough to make the hand-over free,
@@ -232,9 +233,16 @@ impl Assembler {
         &mut self.checkpoint
     }
 
-    /// A table as the changes that follow know it; also while skipping.
-    pub(super) fn relation(&mut self, relation: &Relation) {
-        self.mapping.observe_relation(relation);
+    /// What must be asked of the catalog before [`Assembler::relation`].
+    pub(super) fn questions(&self, relation: &Relation) -> Questions {
+        self.mapping.questions(relation)
+    }
+
+    /// A table as the changes that follow know it, with what the catalog answered; also while
+    /// skipping.
+    pub(super) fn relation(&mut self, relation: &Relation, answers: Answers) {
+        self.mapping.learn(answers.types);
+        self.mapping.observe_relation(relation, answers.primary_key);
         self.identities.observe(relation);
     }
 
@@ -260,83 +268,67 @@ impl Assembler {
         Ok(())
     }
 
-    /// A change of rows that is no insert: it only counts.
-    pub(super) fn pass_over(
+    /// A change of the open transaction. What a message says of the events that follow counts also
+    /// where it is skipped: they may not be.
+    pub(super) fn change(
         &mut self,
         place: Place,
-        kind: ChangeKind,
-        relation: Option<RelationId>,
-    ) -> Result<(), Trouble> {
-        let Some(Open { transaction, published: Some(published) }) = &mut self.open else {
-            return Ok(());
-        };
-        published.is_due(place, transaction.commit_lsn)?;
-        published.pass(place, kind, relation);
-        Ok(())
-    }
-
-    /// A row was inserted.
-    pub(super) fn insert(
-        &mut self,
-        place: Place,
-        relation: RelationId,
-        row: Tuple<'_>,
+        change: &Change<'_>,
         tracker: &mut Tracker,
     ) -> Result<(), Trouble> {
         let Some(Open { transaction, published: Some(published) }) = &mut self.open else {
             return Ok(());
         };
-        if published.is_due(place, transaction.commit_lsn)? {
-            let before = transaction.commit_lsn;
-            self.identities
-                .judge_row(relation)
-                .map_err(|refusal| Trouble::Halt { before, failure: refusal.into() })?;
-            let place = (&*transaction, published.events);
-            let (encoder, batch) = (&mut self.encoder, &mut self.current);
-            let mapped = self.mapping.insert(relation, row, transaction);
-            let written = match encode(encoder, batch, mapped, place) {
-                Ok(written) => written,
-                Err(failed) => {
-                    let failed = (failed, self.mapping.unmapped_row(relation, row));
-                    let settled = self.on_error.settle(encoder, batch, failed, place);
-                    settled.map_err(|failure| Trouble::Halt { before, failure })?
-                }
-            };
-            self.take_in(written, tracker);
+        let happening = happening(change);
+        if let Happening::Message(message) = happening {
+            self.mapping.observe_message(message, transaction);
         }
-        self.pass(place, ChangeKind::Insert, Some(relation));
+        if published.is_due(place, transaction.commit_lsn)? {
+            let first_record = self.current.records().len();
+            let before = transaction.commit_lsn;
+            self.write_events(happening, place)
+                .map_err(|failure| Trouble::Halt { before, failure })?;
+            self.take_in(first_record, tracker);
+        }
+        if let Some(Open { published: Some(published), .. }) = &mut self.open {
+            published.pass(place, change.kind(), change.relation());
+        }
         Ok(())
     }
 
-    /// A transactional message. What it says of the events that follow counts also where it is
-    /// skipped: they may not be.
-    pub(super) fn message(
+    /// Writes what a change becomes behind the records of the current batch.
+    fn write_events(
         &mut self,
+        happening: Happening<'_>,
         place: Place,
-        message: LogicalMessage<'_>,
-        tracker: &mut Tracker,
-    ) -> Result<(), Trouble> {
-        let Some(Open { transaction, published: Some(published) }) = &mut self.open else {
+    ) -> Result<(), Box<dyn Failure>> {
+        let Some(Open { transaction, published: Some(published) }) = &self.open else {
             return Ok(());
         };
-        self.mapping.observe_message(message, transaction);
-        if published.is_due(place, transaction.commit_lsn)? {
-            let before = transaction.commit_lsn;
-            let place = (&*transaction, published.events);
-            let (encoder, batch) = (&mut self.encoder, &mut self.current);
-            let mapped = self.mapping.message(message, transaction);
-            let written = match encode(encoder, batch, mapped, place) {
-                Ok(written) => written,
-                Err(failed) => {
-                    let failed = (failed, self.mapping.unmapped_message(message));
-                    let settled = self.on_error.settle(encoder, batch, failed, place);
-                    settled.map_err(|failure| Trouble::Halt { before, failure })?
+        let (encoder, batch) = (&mut self.encoder, &mut self.current);
+        let mut events = self.mapping.events(happening, transaction, place);
+        let mut sequence = published.events;
+        loop {
+            let encoded = match events.next() {
+                Ok(None) => return Ok(()),
+                Ok(Some(event)) => {
+                    let encoded = encoder.encode(&event, transaction, sequence, batch);
+                    encoded.map(|()| Written::Record).map_err(Failed::Encode)
                 }
+                Err(error) => Err(Failed::Map(error)),
             };
-            self.take_in(written, tracker);
+            if let Some(relation) = events.relation() {
+                self.identities.judge_row(relation)?;
+            }
+            let written = encoded.or_else(|failed| {
+                let failed = (failed, events.unmapped());
+                self.on_error.settle(encoder, batch, failed, (transaction, sequence))
+            })?;
+            match written {
+                Written::Record => sequence += 1,
+                Written::Nothing => {}
+            }
         }
-        self.pass(place, ChangeKind::Message, None);
-        Ok(())
     }
 
     /// A message outside of transactions: never an event.
@@ -411,37 +403,32 @@ impl Assembler {
         self.cut(end, rest, Urgency::Group, tracker);
     }
 
-    /// A change of the open transaction came by.
-    fn pass(&mut self, place: Place, kind: ChangeKind, relation: Option<RelationId>) {
-        if let Some(Open { published: Some(published), .. }) = &mut self.open {
-            published.pass(place, kind, relation);
-        }
-    }
-
-    /// The record that was just encoded belongs to the open transaction: splits that where it
-    /// outgrew its bound, and hands over what is full.
-    fn take_in(&mut self, written: Written, tracker: &mut Tracker) {
-        if written == Written::Nothing {
+    /// The records from `first_record` on are those of one change of the open transaction: splits
+    /// that before them where it outgrew its bound, and hands over what is full.
+    fn take_in(&mut self, first_record: usize, tracker: &mut Tracker) {
+        let records = self.current.records().get(first_record..).unwrap_or_default();
+        let (count, bytes) =
+            (records.len() as u64, records.iter().map(Record::bytes).sum::<usize>());
+        if count == 0 {
             return;
         }
         let Some(Open { published: Some(published), .. }) = &mut self.open else { return };
-        let bytes = self.current.records().last().map_or(0, |record| record.bytes());
         let outgrown = published.bytes > 0 && published.bytes + bytes > self.transaction_bytes;
         published.bytes = if outgrown { bytes } else { published.bytes + bytes };
-        self.counters.events += 1;
+        self.counters.events += count;
         if outgrown {
-            self.split_transaction(tracker);
+            self.split_transaction(first_record, tracker);
         }
         if let Some(Open { published: Some(published), .. }) = &mut self.open {
-            published.events += 1;
+            published.events += count;
         }
         if self.current.bytes() >= BATCH_BYTES {
             self.hand_over_full(tracker);
         }
     }
 
-    /// Cuts between the change whose record is the current batch's last and the one before it.
-    fn split_transaction(&mut self, tracker: &mut Tracker) {
+    /// Cuts between the change whose records begin there and the one before it.
+    fn split_transaction(&mut self, first_record: usize, tracker: &mut Tracker) {
         let Some(mut rest) = self.free.pop() else { return };
         let Some(Open { transaction, published: Some(published) }) = &mut self.open else { return };
         published.is_handed_over = false;
@@ -451,8 +438,7 @@ impl Assembler {
             events: published.events,
             digest: published.digest.value(),
         });
-        let before_last = self.current.records().len().saturating_sub(1);
-        self.current.split_into(before_last, &mut rest);
+        self.current.split_into(first_record, &mut rest);
         self.cut(tracker.received(), rest, Urgency::Now, tracker);
     }
 
@@ -478,16 +464,14 @@ impl Assembler {
     }
 }
 
-/// Encodes what a change became, behind the records of `batch`.
-fn encode(
-    encoder: &mut Encoder,
-    batch: &mut Batch,
-    mapped: Result<Option<DomainEvent<'_>>, EventError>,
-    (transaction, sequence): (&Transaction, u64),
-) -> Result<Written, Failed> {
-    let Some(event) = mapped.map_err(Failed::Map)? else { return Ok(Written::Nothing) };
-    encoder.encode(&event, transaction, sequence, batch).map_err(Failed::Encode)?;
-    Ok(Written::Record)
+fn happening<'a>(change: &Change<'a>) -> Happening<'a> {
+    match *change {
+        Change::Row { relation, change } => Happening::Row { relation, change },
+        Change::Truncate { relations } => Happening::Truncate { relations },
+        Change::Message { prefix, content, message_lsn } => {
+            Happening::Message(LogicalMessage { prefix, content, message_lsn })
+        }
+    }
 }
 
 impl Published {

@@ -13,12 +13,13 @@ use tracing::warn;
 use super::{
     refusal::{AFTER_RESET, Refusal, not_published},
     settings::Settings,
+    tables,
 };
 use crate::{
     checkpoint::{Fingerprint, TableFingerprint},
     postgres::{
         PostgresError, TableName, catalog,
-        publication::{self, Member, Publication},
+        publication::{self, Absence, Member, Publication},
         sql::Sql,
     },
 };
@@ -26,19 +27,27 @@ use crate::{
 /// A judgement; the outer error is the connection's.
 pub(super) type Judged<T> = Result<Result<T, Refusal>, PostgresError>;
 
-/// The publication as it is; refused where it does not exist, lacks one of `tables` or publishes no
-/// inserts.
+/// The publication as it is, with all configured tables; refused where it does not exist, lacks one
+/// that is configured by its name, or does not publish what they need.
 ///
 /// # Errors
 /// Where the server does not answer.
-pub(super) async fn describe(
+pub(super) async fn describe(settings: &Settings, sql: &Sql) -> Judged<Fingerprint> {
+    describe_for(settings, sql, &tables::published(settings, sql).await?).await
+}
+
+/// The same for some tables.
+///
+/// # Errors
+/// Where the server does not answer.
+pub(super) async fn describe_for(
     settings: &Settings,
     sql: &Sql,
     tables: &[TableName],
 ) -> Judged<Fingerprint> {
     let name = &settings.publication;
     let Some(found) = publication::describe(sql, name, tables).await? else {
-        let create_sql = publication::create_sql(name, &settings.tables);
+        let create_sql = tables::create_sql(settings, sql).await?;
         return Ok(Err(Refusal::PublicationMissing { publication: name.clone(), create_sql }));
     };
     Ok(judge_presence(settings, tables, &found).map(|()| fingerprint(settings, &found)))
@@ -50,27 +59,30 @@ fn judge_presence(
     found: &Publication,
 ) -> Result<(), Refusal> {
     let name = &settings.publication;
-    judge_operations(settings, found)?;
+    judge_operations(settings, tables, found)?;
     match tables.iter().find_map(|table| found.absent.get_key_value(table)) {
         Some((table, absence)) => Err(not_published(name, table, absence)),
         None => Ok(()),
     }
 }
 
-/// Whether inserts are published, where there are tables; messages come in any case.
+/// Whether everything is published that these tables need; messages come in any case.
 ///
 /// # Errors
-/// [`Refusal::PublicationGap`] where they are not.
-pub(super) fn judge_operations(settings: &Settings, found: &Publication) -> Result<(), Refusal> {
+/// [`Refusal::PublicationGap`] where it is not.
+pub(super) fn judge_operations(
+    settings: &Settings,
+    tables: &[TableName],
+    found: &Publication,
+) -> Result<(), Refusal> {
     let name = &settings.publication;
-    let Some(alter_sql) = found.add_inserts_sql(name) else { return Ok(()) };
-    if settings.tables.is_empty() {
-        return Ok(());
-    }
-    let tables = settings.tables.iter().map(TableName::to_string).collect::<Vec<_>>().join(", ");
+    let lacking = found.lacking(settings.operations(tables));
+    let Some(first) = lacking.first() else { return Ok(()) };
+    let alter_sql = found.add_operations_sql(name, &lacking);
+    let tables = tables.iter().map(TableName::to_string).collect::<Vec<_>>().join(", ");
     Err(Refusal::PublicationGap {
         publication: name.to_string(),
-        what: "it publishes no inserts".to_owned(),
+        what: format!("it publishes no {first}s"),
         mend: format!("Run {alter_sql}. {}", missing_rows_hint(&tables)),
     })
 }
@@ -101,7 +113,7 @@ pub(super) async fn judge_before_change(
 ) -> Judged<()> {
     let is_held = |table: &&TableName| before.tables.contains_key(&table.to_string());
     let held: Vec<TableName> = settings.tables.iter().filter(is_held).cloned().collect();
-    match describe(settings, sql, &held).await? {
+    match describe_for(settings, sql, &held).await? {
         Ok(now) => judge(settings, sql, before, &now).await,
         Err(refusal) => Ok(Err(refusal)),
     }
@@ -120,6 +132,9 @@ pub(super) async fn judge(
     if let Err(refusal) = judge_identities(before, now) {
         return Ok(Err(refusal));
     }
+    if let Err(refusal) = judge_departed(settings, sql, before, now).await? {
+        return Ok(Err(refusal));
+    }
     if before.oid == now.oid {
         return Ok(Ok(()));
     }
@@ -132,6 +147,32 @@ pub(super) async fn judge(
         let name = &settings.publication;
         if !publication::is_settled(sql, name, member, &settings.slot).await? {
             return Ok(Err(unproven(before, now, table)));
+        }
+    }
+    Ok(Ok(()))
+}
+
+/// A table that was configured by a pattern and is not published any more. One that is gone, or that
+/// has a name which is not configured, is nobody's loss.
+async fn judge_departed(
+    settings: &Settings,
+    sql: &Sql,
+    before: &Fingerprint,
+    now: &Fingerprint,
+) -> Judged<()> {
+    let is_here = |oid| now.tables.values().any(|table| table.oid == oid);
+    for (name, then) in before.tables.iter().filter(|(_, then)| !is_here(then.oid)) {
+        let Ok(name) = TableName::try_from(name.clone()) else { continue };
+        let by_pattern = settings.is_configured(&name) && !settings.tables.contains(&name);
+        if !by_pattern {
+            continue;
+        }
+        match catalog::name_of(sql, then.oid).await? {
+            Some(present) if settings.is_configured(&present) => {
+                let publication = &settings.publication;
+                return Ok(Err(not_published(publication, &present, &Absence::NotMember)));
+            }
+            Some(_) | None => {}
         }
     }
     Ok(Ok(()))

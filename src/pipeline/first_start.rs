@@ -19,11 +19,13 @@ use super::{
     settings::Settings,
     slot_creation::await_slot,
     start::{Failed, Ground, blocking},
+    tables,
 };
 use crate::{
     checkpoint::{CheckpointRecord, Fingerprint, Intent, TakeOver, store::Store},
     lsn::{EndLsn, Lsn},
     postgres::{
+        TableName,
         publication::{self, Absence},
         replication::{Connection, CreatedSlot, SlotSnapshot, SystemIdentity},
         slot,
@@ -32,16 +34,30 @@ use crate::{
     sink::kafka::KafkaError,
 };
 
-/// Creates the publication, or adds the tables that it lacks.
+/// Creates the publication, or adds the tables and operations that it lacks.
 pub(super) async fn ensure_publication(settings: &Settings, sql: &Sql) -> Result<(), Failed> {
     let name = &settings.publication;
-    match publication::describe(sql, name, &settings.tables).await? {
+    let tables = tables::to_publish(settings, sql).await?;
+    match publication::describe(sql, name, &tables).await? {
         None => {
-            publication::create(sql, name, &settings.tables).await?;
+            check_identities(settings, sql, &tables).await?;
+            let operations = settings.operations(&tables);
+            let statement = publication::create_sql(name, &tables, operations);
+            publication::change(sql, name, &statement).await?;
             info!(publication = %name, "created the publication");
         }
         Some(found) => {
-            judge_operations(settings, &found)?;
+            let lacking = found.lacking(settings.operations(&tables));
+            if lacking.contains(&"insert") {
+                judge_operations(settings, &tables, &found)?;
+            }
+            if !lacking.is_empty() {
+                let all = publication::table_names(sql, name).await?;
+                check_identities(settings, sql, &[all, tables.clone()].concat()).await?;
+                let statement = found.add_operations_sql(name, &lacking);
+                publication::change(sql, name, &statement).await?;
+                info!(publication = %name, operations = lacking.join(", "), "publishing more");
+            }
             for (table, absence) in &found.absent {
                 if *absence != Absence::NotMember {
                     return Err(not_published(name, table, absence).into());
@@ -52,6 +68,18 @@ pub(super) async fn ensure_publication(settings: &Settings, sql: &Sql) -> Result
         }
     }
     Ok(())
+}
+
+/// Refuses before the application's own UPDATE and DELETE would fail.
+async fn check_identities(
+    settings: &Settings,
+    sql: &Sql,
+    tables: &[TableName],
+) -> Result<(), Failed> {
+    match tables::first_without_identity(settings, sql, tables).await? {
+        Some(table) => Err(Refusal::NoRowIdentity { table }.into()),
+        None => Ok(()),
+    }
 }
 
 /// Where there is no slot: intent and slot.

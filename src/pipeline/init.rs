@@ -14,12 +14,13 @@ use super::{
     amendment::Amendment,
     former_primary,
     from_poller::{self, TakenOverTable},
-    outbox_tables, refusal,
+    refusal::{self, Refusal},
     reset::{self, Reset},
     settings::Settings,
     shutdown::Shutdown,
     standby,
     start::{self, Failed, Purpose, TakenOver},
+    tables,
     writing_by_hand::WritingByHand,
 };
 use crate::{
@@ -118,7 +119,7 @@ pub async fn publication_sql(
 ) -> Result<Option<Vec<String>>, Failed> {
     patiently(shutdown, async || {
         let sql = Sql::connect(&settings.postgres).await?;
-        outbox_tables::check(settings, &sql).await??;
+        tables::check(settings, &sql).await??;
         lacking_sql(settings, &sql).await
     })
     .await
@@ -127,10 +128,19 @@ pub async fn publication_sql(
 /// The SQL of what the publication lacks.
 pub(super) async fn lacking_sql(settings: &Settings, sql: &Sql) -> Result<Vec<String>, Failed> {
     let name = &settings.publication;
-    let Some(found) = publication::describe(sql, name, &settings.tables).await? else {
-        return Ok(vec![publication::create_sql(name, &settings.tables)]);
+    let tables = tables::to_publish(settings, sql).await?;
+    if let Some(table) = tables::first_without_identity(settings, sql, &tables).await? {
+        return Err(Refusal::NoRowIdentity { table }.into());
+    }
+    let operations = settings.operations(&tables);
+    let Some(found) = publication::describe(sql, name, &tables).await? else {
+        return Ok(vec![publication::create_sql(name, &tables, operations)]);
     };
     let mut statements = Vec::new();
+    let lacking = found.lacking(operations);
+    if !lacking.is_empty() {
+        statements.push(found.add_operations_sql(name, &lacking));
+    }
     for (table, absence) in &found.absent {
         statements.push(match absence {
             Absence::NotMember => publication::add_table_sql(name, table),

@@ -6,8 +6,9 @@
 //!   │            └─ assembler (records, cuts), resume (what is published already),
 //!   │               on_error (what becomes of events that cannot be published)
 //!   │            ├─ outage (how long the slot is held while Kafka takes nothing)
+//!   │            ├─ lookup (what the stream does not say of a table)
 //!   ├─ judgement (checkpoint, slot, server), continuity (the publication), refusal (their words)
-//!   ├─ outbox_tables (whether there are such), retention (how long rows stay in them)
+//!   ├─ tables (whether there are such), retention (how long rows stay in them)
 //!   ├─ first_start (publication, intent, slot, slot_creation), init
 //!   ├─ from_poller (rows that waited for a poller, before the stream)
 //!   └─ held_slot ──► adoption, reset (checkpoints that are written by hand), amendment (their words),
@@ -31,9 +32,9 @@ mod from_poller;
 mod held_slot;
 mod init;
 mod judgement;
+mod lookup;
 mod on_error;
 mod outage;
-mod outbox_tables;
 mod progress;
 mod publication_watch;
 mod refusal;
@@ -50,6 +51,7 @@ mod status;
 mod stream_loop;
 mod supervisor;
 mod table_identity;
+mod tables;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -59,7 +61,6 @@ pub use adoption::Adoption;
 pub use amendment::{Act, Amendment, NotConfirmed};
 pub use from_poller::{TakeOverError, TakenOverTable};
 pub use init::{NotConnected, adopt_slot, init, publication_sql, reset, take_over};
-pub use outbox_tables::TableMistake;
 pub use refusal::Refusal;
 pub use reset::Reset;
 pub use resume::HistoryError;
@@ -68,6 +69,7 @@ pub use settings::{KafkaSettings, LargeTransactions, Retention, Settings};
 pub use shutdown::{Shutdown, ShutdownTrigger};
 pub use status::{State, Status, status};
 pub use supervisor::run;
+pub use tables::TableMistake;
 pub use tail::tail;
 pub use writing_by_hand::CutShort;
 

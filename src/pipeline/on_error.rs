@@ -30,7 +30,7 @@ impl Failed {
     /// the settings, and each of its rows would become a dead letter.
     fn is_of_one_event(&self) -> bool {
         match self {
-            Self::Map(EventError::Column { .. }) => false,
+            Self::Map(EventError::Column { .. } | EventError::Table { .. }) => false,
             Self::Map(EventError::Unmappable { .. } | EventError::UnmappableMessage { .. })
             | Self::Encode(_) => true,
         }

@@ -208,7 +208,7 @@ impl Watching {
     async fn look(&mut self) -> Judged<Fingerprint> {
         self.reconnect().await?;
         let Self { settings, sql, known, .. } = self;
-        let now = match continuity::describe(settings, sql, &settings.tables).await? {
+        let now = match continuity::describe(settings, sql).await? {
             Ok(now) => now,
             Err(refusal) => return Ok(Err(refusal)),
         };

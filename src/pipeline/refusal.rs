@@ -184,6 +184,15 @@ pub enum Refusal {
         /// The SQL that mends it.
         mend_sql: String,
     },
+    /// With its updates published, the server would let nobody update a table's rows.
+    #[error(
+        "table \"{table}\" has neither a primary key nor another replica identity: were its updates \
+         published, the application's own UPDATE and DELETE would fail"
+    )]
+    NoRowIdentity {
+        /// The table.
+        table: TableName,
+    },
     /// Changes of a table were not, or will not be, delivered.
     #[error("publication \"{publication}\": {what}")]
     PublicationGap {
@@ -269,6 +278,7 @@ impl Failure for Refusal {
             Self::PublicationMissing { .. } | Self::NothingToShow { .. } => {
                 Some(Code::PublicationMissing)
             }
+            Self::NoRowIdentity { .. } => Some(Code::ReplicaIdentity),
             Self::PublicationGap { .. } => Some(Code::PublicationGap),
         }
     }
@@ -295,6 +305,7 @@ impl Failure for Refusal {
             | Self::IdentityChanged { .. }
             | Self::PublicationMissing { .. }
             | Self::NothingToShow { .. }
+            | Self::NoRowIdentity { .. }
             | Self::PublicationGap { .. } => Recovery::Stop,
         }
     }
@@ -389,6 +400,12 @@ impl Failure for Refusal {
             Self::NothingToShow { mend_sql, .. } => format!(
                 "Run {mend_sql} as the owner of the tables, or tailwater init; then events that \
                  are committed from then on are shown."
+            ),
+            Self::NoRowIdentity { table } => format!(
+                "Give the table a primary key, or run ALTER TABLE {} REPLICA IDENTITY FULL. A \
+                 publication that holds a [[table]] publishes the updates of all its tables: an \
+                 outbox without a key can have a pipeline of its own.",
+                table.quoted()
             ),
             Self::PublicationGap { mend, .. } => mend.clone(),
         })

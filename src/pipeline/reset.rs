@@ -135,7 +135,7 @@ async fn moved(
     given_up_from: Option<Lsn>,
 ) -> Result<CheckpointRecord, Failed> {
     let (ground, settings) = (&held.ground, held.ground.settings);
-    let publication = continuity::describe(settings, &ground.sql, &settings.tables).await??;
+    let publication = continuity::describe(settings, &ground.sql).await??;
     let publication = publication.continuing(&before.publication);
     let is_there = before.commit_end_lsn.lsn() == position;
     Ok(CheckpointRecord {

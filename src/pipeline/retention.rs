@@ -188,7 +188,7 @@ impl Deleting {
         if let Some(horizon) = self.horizon.clone() {
             let settings = &self.settings;
             // A refusal is the watch's to tell; it ends the stream.
-            let Ok(now) = continuity::describe(settings, sql, &settings.tables).await? else {
+            let Ok(now) = continuity::describe(settings, sql).await? else {
                 return Ok(());
             };
             self.publication = continuity::date(sql, &self.publication, now).await?;

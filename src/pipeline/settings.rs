@@ -8,7 +8,7 @@ use std::{
 use crate::{
     checkpoint::CheckpointKey,
     event, postgres,
-    postgres::{PublicationName, SlotName, TableName},
+    postgres::{PublicationName, SlotName, TableName, publication::Operations},
     sink::{
         DeadLetterTopics,
         kafka::{self, Administration, Delivery, Partitioner, TopicSettings},
@@ -30,7 +30,7 @@ pub struct Settings {
     pub failover: bool,
     /// How much WAL the slot may hold before that is warned of.
     pub retained_wal_bytes_max: Option<u64>,
-    /// The outbox tables.
+    /// The tables that are configured by their names: outboxes and domain tables.
     pub tables: Vec<TableName>,
     /// How long rows stay in some of them.
     pub retentions: Vec<Retention>,
@@ -95,6 +95,22 @@ pub enum LargeTransactions {
 }
 
 impl Settings {
+    /// Whether rows of that table become events.
+    pub(super) fn is_configured(&self, table: &TableName) -> bool {
+        self.event.is_configured(&table.schema, &table.name)
+    }
+
+    /// What the publication has to publish for these tables.
+    pub(super) fn operations(&self, tables: &[TableName]) -> Operations {
+        let is_domain_table =
+            |table: &TableName| self.event.table(&table.schema, &table.name).is_some();
+        match tables {
+            [] => Operations::None,
+            tables if tables.iter().any(is_domain_table) => Operations::All,
+            [..] => Operations::Inserts,
+        }
+    }
+
     /// The key of the checkpoint on one cluster.
     pub(super) fn checkpoint_key(&self, system_id: &str) -> CheckpointKey {
         CheckpointKey {
@@ -131,7 +147,11 @@ impl Settings {
         });
         let routes = self.event.routes.iter().filter_map(|route| route.topic.literal());
         let messages = self.event.messages.iter().filter_map(|message| message.topic.literal());
-        known.chain(messages.chain(routes).map(str::to_owned)).collect()
+        let tables = self.event.tables.iter().filter_map(|table| {
+            let (schema, name) = table.name.exact()?;
+            table.topic.for_table(schema, name).ok()?.literal().map(str::to_owned)
+        });
+        known.chain(tables).chain(messages.chain(routes).map(str::to_owned)).collect()
     }
 
     /// The topics of dead letters that are known before any event.

@@ -24,16 +24,17 @@ use super::{
     assembler::{Assembler, Bounds, PART_BYTES_AT_LEAST_ONCE},
     continuity, first_start,
     judgement::{judge_checkpoint, judge_look, judge_slot, judge_source, judge_take_over},
+    lookup::Lookup,
     on_error::OnError,
     outage::Outage,
-    outbox_tables,
     publication_watch::PublicationWatch,
     refusal::Refusal,
     resume::Resume,
     retention::{self, RetentionTask},
     settings::{LargeTransactions, Settings},
     shutdown::Shutdown,
-    stream_loop::{Limits, StreamLoop},
+    stream_loop::{Catalog, Limits, StreamLoop},
+    tables,
 };
 use crate::{
     checkpoint::{
@@ -180,7 +181,8 @@ pub(super) async fn start(
     let assembler = Assembler::new(mapping, resume, checkpoint, bounds, on_error);
     let limits = Limits { halt_before, outage_grace: settings.kafka.outage_grace };
     let sink = kafka.into_sink()?;
-    let stream_loop = StreamLoop::new(stream, assembler, tracker, sink, watch, limits);
+    let catalog = Catalog { watch, lookup: Lookup::new(settings.postgres.clone()) };
+    let stream_loop = StreamLoop::new(stream, assembler, tracker, sink, catalog, limits);
     Ok((stream_loop, retention))
 }
 
@@ -200,13 +202,13 @@ pub(super) async fn take_over(
     if let Some(before) = &known {
         continuity::judge_before_change(settings, &ground.sql, before).await??;
     }
-    outbox_tables::check(settings, &ground.sql).await??;
+    tables::check(settings, &ground.sql).await??;
     retention::check(settings, &ground.sql).await?;
     if slot.is_none() || purpose == Purpose::Init {
         check_tables(&ground).await?;
         first_start::ensure_publication(settings, &ground.sql).await?;
     }
-    let fingerprint = continuity::describe(settings, &ground.sql, &settings.tables).await??;
+    let fingerprint = continuity::describe(settings, &ground.sql).await??;
     // What a publication that was just made delivers is known only by now.
     let mapping = check_tables(&ground).await?;
     if slot.is_none() {
@@ -346,8 +348,8 @@ pub(super) async fn look(ground: &Ground<'_>, must_be_sure: bool) -> Result<(Kaf
 pub(super) async fn check_tables(ground: &Ground<'_>) -> Result<Mapping, Failed> {
     let settings = ground.settings;
     let mapping = mapping(settings, &ground.server.identity.system_id);
-    for name in &settings.tables {
-        check_table(settings, &ground.sql, &mapping, name).await?;
+    for name in tables::published(settings, &ground.sql).await? {
+        check_table(settings, &ground.sql, &mapping, &name).await?;
     }
     Ok(mapping)
 }
@@ -370,12 +372,18 @@ pub(super) async fn check_table(
     let Some(table) = catalog::published_table(sql, publication, name).await? else {
         return Ok(Vec::new());
     };
+    if settings.event.table(&name.schema, &name.name).is_some()
+        && let Some(identity) = catalog::row_identity(sql, name).await?
+    {
+        mapping.check_table(&tables::description(sql, name, &table, identity).await?)?;
+        return Ok(table.withheld);
+    }
     let columns: Vec<_> =
         table.columns.iter().map(|column| (column.name.as_str(), column.type_oid)).collect();
     let withheld: Vec<_> =
         table.withheld.iter().map(|column| (column.name.as_str(), column.mend.as_str())).collect();
     let withheld = Withheld { publication: publication.as_str(), columns: &withheld };
-    mapping.check_table(&name.schema, &name.name, &columns, &withheld)?;
+    mapping.check_outbox(&name.schema, &name.name, &columns, &withheld)?;
     Ok(table.withheld)
 }
 

@@ -7,6 +7,7 @@ use tracing::{debug, warn};
 
 use super::{
     assembler::{Assembler, Trouble},
+    lookup::{Answers, Lookup},
     outage::{Outage, Patience},
     progress::Progress,
     publication_watch::PublicationWatch,
@@ -15,14 +16,13 @@ use super::{
 };
 use crate::{
     checkpoint::{Fingerprint, Tracker},
-    event::LogicalMessage,
     failure::{Code, Failure},
     lsn::CommitLsn,
     postgres::{
         PostgresError,
         pgoutput::Decoder,
         replication::{ReplicationStream, StreamMessage},
-        transaction::{Change, Step, TransactionReader},
+        transaction::{Step, TransactionReader},
     },
     sink::{Report, Sink},
 };
@@ -127,6 +127,13 @@ pub(super) struct Limits {
     pub(super) outage_grace: Duration,
 }
 
+/// What is asked of the catalog beside the stream.
+#[derive(Debug)]
+pub(super) struct Catalog {
+    pub(super) watch: PublicationWatch,
+    pub(super) lookup: Lookup,
+}
+
 /// A stream that publishes: holds the slot, knows its checkpoint.
 pub(super) struct StreamLoop<S: Sink> {
     stream: ReplicationStream,
@@ -136,6 +143,7 @@ pub(super) struct StreamLoop<S: Sink> {
     tracker: Tracker,
     sink: S,
     watch: PublicationWatch,
+    lookup: Lookup,
     /// Everything before this transaction is published, then the loop ends.
     halt_before: Option<CommitLsn>,
     /// The stream's buffer holds messages that there was no room for.
@@ -158,9 +166,10 @@ impl<S: Sink> StreamLoop<S> {
         assembler: Assembler,
         tracker: Tracker,
         sink: S,
-        watch: PublicationWatch,
+        catalog: Catalog,
         limits: Limits,
     ) -> Self {
+        let Catalog { watch, lookup } = catalog;
         let now = Instant::now();
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -173,6 +182,7 @@ impl<S: Sink> StreamLoop<S> {
             sink,
             progress: Progress::new(watch.wal_end()),
             watch,
+            lookup,
             halt_before: limits.halt_before,
             has_unread: false,
             is_called: false,
@@ -231,8 +241,8 @@ impl<S: Sink> StreamLoop<S> {
     /// Whatever it waits for is cancel-safe.
     async fn publish(&mut self) -> Result<Infallible, End> {
         loop {
-            let has_room = self.assembler.has_room();
-            if self.has_unread && has_room {
+            let may_read = self.assembler.has_room() && !self.lookup.is_under_way();
+            if self.has_unread && may_read {
                 self.take_messages()?;
                 continue;
             }
@@ -245,8 +255,13 @@ impl<S: Sink> StreamLoop<S> {
                 _ = self.ticks.tick() => self.on_tick().await?,
                 // A table that left the publication has a gap that no position shows.
                 change = self.watch.changed() => self.on_publication(change)?,
+                // What follows its description can only be read with what the catalog says.
+                answer = self.lookup.answered(), if self.lookup.is_under_way() => {
+                    let (relation, answers) = answer?;
+                    self.assembler.relation(&relation, answers);
+                }
                 // Read only what there is room for: this is the back-pressure.
-                read = read(&mut self.stream, is_held), if has_room => {
+                read = read(&mut self.stream, is_held), if may_read => {
                     read?;
                     self.take_messages()?;
                 }
@@ -261,7 +276,7 @@ impl<S: Sink> StreamLoop<S> {
     fn take_messages(&mut self) -> Result<(), End> {
         let flush_before = self.tracker.flush_lsn();
         let outcome = loop {
-            if !self.assembler.has_room() {
+            if !self.assembler.has_room() || self.lookup.is_under_way() {
                 self.has_unread = true;
                 break Ok(());
             }
@@ -305,26 +320,19 @@ impl<S: Sink> StreamLoop<S> {
                         self.tracker.begin();
                         self.assembler.begin(transaction)?;
                     }
-                    Step::Change { place, kind, relation, change } => match (change, relation) {
-                        (Change::Insert { new }, Some(relation)) => {
-                            self.assembler.insert(place, relation, new, &mut self.tracker)?;
-                        }
-                        (Change::Message { prefix, content, message_lsn }, _) => {
-                            let message = LogicalMessage { prefix, content, message_lsn };
-                            self.assembler.message(place, message, &mut self.tracker)?;
-                        }
-                        (
-                            Change::Insert { .. }
-                            | Change::Update { .. }
-                            | Change::Delete { .. }
-                            | Change::Truncate,
-                            _,
-                        ) => self.assembler.pass_over(place, kind, relation)?,
-                    },
+                    Step::Change { place, change } => {
+                        self.assembler.change(place, &change, &mut self.tracker)?;
+                    }
                     Step::Commit { end_lsn, .. } => {
                         self.assembler.commit(end_lsn, &mut self.tracker)?;
                     }
-                    Step::Relation(relation) => self.assembler.relation(&relation),
+                    Step::Relation(relation) => {
+                        let questions = self.assembler.questions(&relation);
+                        match questions.is_empty() {
+                            true => self.assembler.relation(&relation, Answers::default()),
+                            false => self.lookup.ask(relation, questions),
+                        }
+                    }
                     Step::NonTransactionalMessage { prefix } => {
                         self.assembler.non_transactional_message(prefix);
                     }

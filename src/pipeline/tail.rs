@@ -12,8 +12,8 @@ use super::{
     assembler::{Assembler, Bounds},
     continuity, first_start,
     init::{lacking_sql, patiently},
+    lookup::Lookup,
     on_error::OnError,
-    outbox_tables,
     publication_watch::PublicationWatch,
     refusal::Refusal,
     resume::Resume,
@@ -21,12 +21,13 @@ use super::{
     shutdown::Shutdown,
     slot_creation::await_slot,
     start::{Failed, Ground, check_server, check_tables},
-    stream_loop::{End, Limits, StreamLoop},
+    stream_loop::{Catalog, End, Limits, StreamLoop},
+    tables,
 };
 use crate::{
     checkpoint::Tracker,
     event::outbox::PayloadForm,
-    postgres::{SlotName, catalog, publication},
+    postgres::{SlotName, catalog},
     sink::stdout::{StdoutError, StdoutSink, Style},
 };
 
@@ -79,9 +80,9 @@ async fn start(
 ) -> Result<StreamLoop<StdoutSink>, Failed> {
     let (ground, mut replication) = Ground::enter(settings, shutdown).await?;
     check_server(&ground).await?;
-    outbox_tables::check(settings, &ground.sql).await??;
+    tables::check(settings, &ground.sql).await??;
     check_publication(&ground).await?;
-    let fingerprint = continuity::describe(settings, &ground.sql, &settings.tables).await??;
+    let fingerprint = continuity::describe(settings, &ground.sql).await??;
     let mapping = check_tables(&ground).await?;
     let creating = replication.create_temporary_slot(&settings.slot);
     let position = await_slot(&settings.slot, &ground.sql, creating).await?.lsn();
@@ -96,7 +97,8 @@ async fn start(
     let tracker = Tracker::new(&from);
     let assembler = Assembler::new(mapping, resume, from, BOUNDS, OnError::Tell);
     let sink = StdoutSink::start(stdout(), style)?;
-    Ok(StreamLoop::new(stream, assembler, tracker, sink, watch, LIMITS))
+    let catalog = Catalog { watch, lookup: Lookup::new(settings.postgres.clone()) };
+    Ok(StreamLoop::new(stream, assembler, tracker, sink, catalog, LIMITS))
 }
 
 /// Before a slot waits for anything: without the publication nothing would ever come.
@@ -106,9 +108,7 @@ async fn check_publication(ground: &Ground<'_>) -> Result<(), Failed> {
     let publication = settings.publication.clone();
     let lack = match statements.as_slice() {
         [] => return Ok(()),
-        [one] if *one == publication::create_sql(&publication, &settings.tables) => {
-            "does not exist"
-        }
+        [one] if one.starts_with("CREATE ") => "does not exist",
         [..] => "lacks tables",
     };
     Err(Refusal::NothingToShow { publication, lack, mend_sql: statements.join("; ") }.into())

@@ -3,7 +3,10 @@
 use tokio_postgres::{Row, types::ToSql};
 
 use super::{PostgresError, PublicationName, TableName, name::quote_identifier, sql::Sql};
-use crate::{change::Oid, lsn::Lsn};
+use crate::{
+    change::{Oid, RelationId, ReplicaIdentity},
+    lsn::Lsn,
+};
 
 /// Facts about the server and our role in it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -30,8 +33,32 @@ pub struct Table {
 pub struct TableColumn {
     /// Its name.
     pub name: String,
-    /// The OID of its type; of the base type where that is a domain.
+    /// The OID of its type, as the stream has it.
+    pub own_type_oid: Oid,
+    /// The same; of the base type where that is a domain.
     pub type_oid: Oid,
+}
+
+/// What updates and deletes say of the row that they are of.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RowIdentity {
+    /// `pg_class.relreplident`
+    pub replica_identity: ReplicaIdentity,
+    /// The names of the columns that they carry; none of them all under FULL.
+    pub columns: Vec<String>,
+    /// The names of the primary key's columns.
+    pub primary_key: Vec<String>,
+}
+
+impl RowIdentity {
+    /// Whether the server lets nobody update or delete rows while that is published.
+    pub fn is_missing(&self) -> bool {
+        match self.replica_identity {
+            ReplicaIdentity::Full => false,
+            ReplicaIdentity::Nothing => true,
+            ReplicaIdentity::Default | ReplicaIdentity::Index => self.columns.is_empty(),
+        }
+    }
 }
 
 /// A column that is not delivered.
@@ -102,6 +129,78 @@ pub async fn partition_columns(sql: &Sql, table: &TableName) -> Result<Vec<Strin
     let action = format!("look up the partition key of table {table}");
     let rows = sql.rows(&action, SQL, &[&table.schema, &table.name]).await?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// The names of the primary key's columns, in the table's order; empty where there is none.
+///
+/// # Errors
+/// Where the connection breaks.
+pub async fn primary_key(sql: &Sql, table: RelationId) -> Result<Vec<String>, PostgresError> {
+    // Columns that INCLUDE adds to the index are not of the key.
+    const SQL: &str = "SELECT a.attname::text FROM pg_index i \
+        JOIN pg_attribute a ON a.attrelid = i.indrelid \
+            AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]) \
+        WHERE i.indrelid = $1 AND i.indisprimary ORDER BY a.attnum";
+    let action = format!("look up the primary key of table {table}");
+    let rows = sql.rows(&action, SQL, &[&table.0]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// What updates and deletes of a table say of its rows; none where it does not exist.
+///
+/// # Errors
+/// Where the connection breaks.
+pub async fn row_identity(
+    sql: &Sql,
+    table: &TableName,
+) -> Result<Option<RowIdentity>, PostgresError> {
+    const SQL: &str = "SELECT c.relreplident::text, \
+        ARRAY(SELECT a.attname::text FROM pg_index i \
+            JOIN pg_attribute a ON a.attrelid = i.indrelid \
+                AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]) \
+            WHERE i.indrelid = c.oid AND CASE c.relreplident \
+                WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END \
+            ORDER BY a.attnum), \
+        ARRAY(SELECT a.attname::text FROM pg_index i \
+            JOIN pg_attribute a ON a.attrelid = i.indrelid \
+                AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]) \
+            WHERE i.indrelid = c.oid AND i.indisprimary ORDER BY a.attnum) \
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+        WHERE n.nspname = $1 AND c.relname = $2";
+    let action = format!("look up the replica identity of table {table}");
+    let rows = sql.rows(&action, SQL, &[&table.schema, &table.name]).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let replica_identity = match row.get(0) {
+        "f" => ReplicaIdentity::Full,
+        "i" => ReplicaIdentity::Index,
+        "n" => ReplicaIdentity::Nothing,
+        _ => ReplicaIdentity::Default,
+    };
+    Ok(Some(RowIdentity { replica_identity, columns: row.get(1), primary_key: row.get(2) }))
+}
+
+/// Whether a table is a partition of another one.
+///
+/// # Errors
+/// Where the connection breaks.
+pub async fn is_partition(sql: &Sql, table: &TableName) -> Result<bool, PostgresError> {
+    const SQL: &str = "SELECT c.relispartition \
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+        WHERE n.nspname = $1 AND c.relname = $2";
+    let action = format!("ask whether table {table} is a partition");
+    let rows = sql.rows(&action, SQL, &[&table.schema, &table.name]).await?;
+    Ok(rows.first().is_some_and(|row| row.get(0)))
+}
+
+/// The present name of a table; none where it is gone.
+///
+/// # Errors
+/// Where the connection breaks.
+pub async fn name_of(sql: &Sql, table: RelationId) -> Result<Option<TableName>, PostgresError> {
+    const SQL: &str = "SELECT n.nspname::text, c.relname::text \
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1";
+    let rows = sql.rows(&format!("look up table {table}"), SQL, &[&table.0]).await?;
+    Ok(rows.first().map(|row| TableName { schema: row.get(0), name: row.get(1) }))
 }
 
 /// The type of a column, of the base type where that is a domain; none where there is no such
@@ -181,7 +280,8 @@ pub async fn published_table(
             SELECT FROM pg_publication_rel r \
             JOIN pg_publication q ON q.oid = r.prpubid AND q.pubname = $3 \
             WHERE r.prrelid = a.relation AND jsonb_typeof(to_jsonb(r) -> 'prattrs') <> 'null' \
-        ), p.member ->> 'rowfilter', current_setting('server_version_num')::int >= 180000 \
+        ), p.member ->> 'rowfilter', current_setting('server_version_num')::int >= 180000, \
+        a.type \
         FROM attribute a LEFT JOIN published p ON true ORDER BY a.attnum";
     let action = format!("look up table {name} in publication \"{publication}\"");
     let parameters: [&(dyn ToSql + Sync); 3] = [&name.schema, &name.name, &publication.as_str()];
@@ -195,6 +295,7 @@ pub async fn published_table(
     let listed: Vec<&str> = delivered().map(|attribute| attribute.name.as_str()).collect();
     let columns = delivered().map(|attribute| TableColumn {
         name: attribute.name.clone(),
+        own_type_oid: attribute.own_type_oid,
         type_oid: attribute.type_oid,
     });
     let withheld = attributes.iter().filter(|attribute| !attribute.is_delivered);
@@ -211,6 +312,7 @@ struct Attribute {
     name: String,
     type_name: String,
     type_oid: Oid,
+    own_type_oid: Oid,
     generation: Generation,
     is_delivered: bool,
     /// The publication has a list of columns for this table.
@@ -241,6 +343,7 @@ impl Attribute {
             name: row.get::<_, Option<String>>(0)?,
             type_name: row.get(1),
             type_oid: Oid(row.get::<_, Option<u32>>(4)?),
+            own_type_oid: Oid(row.get::<_, Option<u32>>(9)?),
             generation,
             is_delivered: row.get(5),
             has_list: row.get(6),

@@ -30,6 +30,8 @@ pub mod snapshot;
 pub mod sql;
 // Begin … Commit: every change gets its transaction and ordinal.
 pub mod transaction;
+// Types, as the catalog describes them.
+pub mod types;
 // Bytes ↔ messages of the frontend/backend protocol; knows nothing of replication.
 pub mod wire;
 

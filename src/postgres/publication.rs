@@ -60,15 +60,44 @@ impl Publication {
         )
     }
 
-    /// The SQL after which inserts are published too; none where they are.
-    pub fn add_inserts_sql(&self, publication: &PublicationName) -> Option<String> {
-        if self.operations.contains(&"insert") {
-            return None;
-        }
+    /// What it lacks of `needed`, in SQL's words.
+    pub fn lacking(&self, needed: Operations) -> Vec<&'static str> {
+        let is_lacking = |operation: &&str| !self.operations.contains(operation);
+        needed.words().iter().copied().filter(is_lacking).collect()
+    }
+
+    /// The SQL after which these operations are published too.
+    pub fn add_operations_sql(&self, publication: &PublicationName, lacking: &[&str]) -> String {
+        let is_published = |operation: &&&str| {
+            self.operations.contains(*operation) || lacking.contains(*operation)
+        };
         let operations: Vec<&str> =
-            std::iter::once("insert").chain(self.operations.iter().copied()).collect();
+            Operations::All.words().iter().filter(is_published).copied().collect();
         let publication = quote_identifier(publication.as_str());
-        Some(format!("ALTER PUBLICATION {publication} SET (publish = '{}')", operations.join(", ")))
+        format!("ALTER PUBLICATION {publication} SET (publish = '{}')", operations.join(", "))
+    }
+}
+
+/// What a publication has to publish.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Operations {
+    /// Nothing: messages come in any case.
+    None,
+    /// What is inserted. An outbox needs no more, and a table without a key in a publication with
+    /// updates makes the application's own UPDATE fail.
+    Inserts,
+    /// All of them.
+    All,
+}
+
+impl Operations {
+    /// As `publish` has them.
+    pub fn words(self) -> &'static [&'static str] {
+        match self {
+            Self::None => &[],
+            Self::Inserts => &["insert"],
+            Self::All => &["insert", "update", "delete", "truncate"],
+        }
     }
 }
 
@@ -95,54 +124,75 @@ pub async fn describe(
     let operations = ["insert", "update", "delete", "truncate"].into_iter().enumerate();
     let operations = operations.filter(|(column, _)| row.get(column + 2)).map(|(_, name)| name);
     let has_schemas = row.get(7);
-    let (mut found, mut absent) = (BTreeMap::new(), BTreeMap::new());
-    for table in tables {
-        match member(sql, oid, table, has_schemas).await? {
-            Some(member) => _ = found.insert(table.clone(), member),
-            None => _ = absent.insert(table.clone(), absence(sql, oid, publication, table).await?),
-        }
+    let members = members(sql, oid, tables, has_schemas).await?;
+    let mut absent = BTreeMap::new();
+    for table in tables.iter().filter(|table| !members.contains_key(table)) {
+        absent.insert(table.clone(), absence(sql, oid, publication, table).await?);
     }
     Ok(Some(Publication {
         oid,
         altered_by: Xid(altered_by),
         operations: operations.collect(),
         via_partition_root: row.get(6),
-        tables: found,
+        tables: members,
         absent,
     }))
 }
 
-async fn member(
+async fn members(
     sql: &Sql,
     publication: Oid,
-    table: &TableName,
+    tables: &[TableName],
     has_schemas: bool,
-) -> Result<Option<Member>, PostgresError> {
+) -> Result<BTreeMap<TableName, Member>, PostgresError> {
     // pg_publication_tables is the truth about membership, ALL TABLES and IN SCHEMA included.
-    const SQL: &str = "SELECT c.oid, r.oid, n.oid \
+    const SQL: &str = "SELECT p.schemaname::text, p.tablename::text, c.oid, r.oid, n.oid \
         FROM pg_publication b \
         JOIN pg_publication_tables p ON p.pubname = b.pubname \
+        JOIN unnest($2::text[], $3::text[]) AS asked (schema, name) \
+            ON asked.schema = p.schemaname AND asked.name = p.tablename \
         JOIN pg_namespace n ON n.nspname = p.schemaname \
         JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename \
         LEFT JOIN pg_publication_rel r ON r.prrelid = c.oid AND r.prpubid = b.oid \
-        WHERE b.oid = $1 AND p.schemaname = $2 AND p.tablename = $3";
+        WHERE b.oid = $1";
     // IN SCHEMA, and with it this catalog, exists from 15 on.
-    const SCHEMA_SQL: &str = "SELECT oid FROM pg_publication_namespace \
-        WHERE pnpubid = $1 AND pnnspid = $2";
-    let action = format!("look up table {table} in its publication");
-    let parameters: [&(dyn ToSql + Sync); 3] = [&publication.0, &table.schema, &table.name];
-    let rows = sql.rows(&action, SQL, &parameters).await?;
-    let Some(row) = rows.first() else { return Ok(None) };
-    let namespace: u32 = row.get(2);
-    let schemas = match has_schemas {
-        true => sql.rows(&action, SCHEMA_SQL, &[&publication.0, &namespace]).await?,
+    const SCHEMA_SQL: &str = "SELECT pnnspid, oid FROM pg_publication_namespace WHERE pnpubid = $1";
+    const ACTION: &str = "look up tables in their publication";
+    let schemas: Vec<&str> = tables.iter().map(|table| table.schema.as_str()).collect();
+    let names: Vec<&str> = tables.iter().map(|table| table.name.as_str()).collect();
+    let rows = sql.rows(ACTION, SQL, &[&publication.0, &schemas, &names]).await?;
+    let by_schema = match has_schemas {
+        true => sql.rows(ACTION, SCHEMA_SQL, &[&publication.0]).await?,
         false => Vec::new(),
     };
-    Ok(Some(Member {
-        oid: RelationId(row.get(0)),
-        member: row.get::<_, Option<u32>>(1).map(Oid),
-        schema_member: schemas.first().map(|row| Oid(row.get(0))),
-    }))
+    let by_schema: BTreeMap<u32, u32> =
+        by_schema.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let member = |row: &tokio_postgres::Row| {
+        let (schema, name, namespace) = (row.get(0), row.get(1), row.get::<_, u32>(4));
+        let member = Member {
+            oid: RelationId(row.get(2)),
+            member: row.get::<_, Option<u32>>(3).map(Oid),
+            schema_member: by_schema.get(&namespace).copied().map(Oid),
+        };
+        (TableName { schema, name }, member)
+    };
+    Ok(rows.iter().map(member).collect())
+}
+
+/// The names of all tables whose rows a publication has come under them.
+///
+/// # Errors
+/// Where the connection breaks.
+pub async fn table_names(
+    sql: &Sql,
+    publication: &PublicationName,
+) -> Result<Vec<TableName>, PostgresError> {
+    const SQL: &str = "SELECT schemaname::text, tablename::text FROM pg_publication_tables \
+        WHERE pubname = $1 ORDER BY 1, 2";
+    let action = format!("list the tables of publication \"{publication}\"");
+    let rows = sql.rows(&action, SQL, &[&publication.as_str()]).await?;
+    let name = |row: &tokio_postgres::Row| TableName { schema: row.get(0), name: row.get(1) };
+    Ok(rows.iter().map(name).collect())
 }
 
 async fn absence(
@@ -230,18 +280,26 @@ pub fn via_root_sql(publication: &PublicationName) -> String {
     format!("ALTER PUBLICATION {publication} SET (publish_via_partition_root = true)")
 }
 
-/// The SQL that makes a publication. Inserts alone are published: an outbox needs no more, and a
-/// table without a key in a publication with updates makes the application's own UPDATE fail. Where
-/// there are only messages it has no tables: those come whatever it holds, but it must be there.
-pub fn create_sql(publication: &PublicationName, tables: &[TableName]) -> String {
+/// The SQL that makes a publication. Where there are only messages it has no tables: those come
+/// whatever it holds, but it must be there.
+pub fn create_sql(
+    publication: &PublicationName,
+    tables: &[TableName],
+    operations: Operations,
+) -> String {
     let tables: Vec<String> = tables.iter().map(TableName::quoted).collect();
     let tables = match tables.as_slice() {
         [] => String::new(),
         tables => format!(" FOR TABLE {}", tables.join(", ")),
     };
+    let words = match operations {
+        Operations::None | Operations::Inserts => Operations::Inserts.words(),
+        Operations::All => Operations::All.words(),
+    };
     format!(
-        "CREATE PUBLICATION {}{tables} WITH (publish = 'insert', publish_via_partition_root = true)",
+        "CREATE PUBLICATION {}{tables} WITH (publish = '{}', publish_via_partition_root = true)",
         quote_identifier(publication.as_str()),
+        words.join(", "),
     )
 }
 
@@ -251,17 +309,16 @@ pub fn add_table_sql(publication: &PublicationName, table: &TableName) -> String
     format!("ALTER PUBLICATION {publication} ADD TABLE {}", table.quoted())
 }
 
-/// Makes a publication.
+/// Makes or alters a publication, by SQL of this module.
 ///
 /// # Errors
 /// Where a table is missing or not ours, or the connection breaks.
-pub async fn create(
+pub async fn change(
     sql: &Sql,
     publication: &PublicationName,
-    tables: &[TableName],
+    statement: &str,
 ) -> Result<(), PostgresError> {
-    let action = format!("create publication \"{publication}\"");
-    sql.execute(&action, &create_sql(publication, tables)).await
+    sql.execute(&format!("make or alter publication \"{publication}\""), statement).await
 }
 
 /// Adds a table.

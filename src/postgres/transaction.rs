@@ -7,7 +7,7 @@
 
 use super::pgoutput::Message;
 use crate::{
-    change::{OldTuple, Relation, RelationId, Transaction, Tuple},
+    change::{Place, Relation, RelationId, RowChange, Transaction},
     failure::{Code, Failure, Recovery},
     lsn::{CommitLsn, EndLsn, Lsn},
 };
@@ -72,37 +72,21 @@ pub enum ChangeKind {
     Message,
 }
 
-/// Where a change stands.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Place {
-    /// Among the changes of its transaction, from 0.
-    pub ordinal: u64,
-    /// In the log; rows of one COPY share it.
-    pub lsn: Option<Lsn>,
-}
-
 /// A change, borrowing from its frame.
 #[derive(Debug)]
 pub enum Change<'a> {
-    /// A row was inserted.
-    Insert {
-        /// The row.
-        new: Tuple<'a>,
-    },
-    /// A row was updated.
-    Update {
-        /// The old row or key.
-        old: Option<OldTuple<'a>>,
-        /// The new row.
-        new: Tuple<'a>,
-    },
-    /// A row was deleted.
-    Delete {
-        /// The old row or key.
-        old: OldTuple<'a>,
+    /// Of a row.
+    Row {
+        /// Its table.
+        relation: RelationId,
+        /// What happened to it.
+        change: RowChange<'a>,
     },
     /// Tables were truncated.
-    Truncate,
+    Truncate {
+        /// Which ones, at least one.
+        relations: &'a [RelationId],
+    },
     /// A transactional message.
     Message {
         /// The prefix.
@@ -112,6 +96,28 @@ pub enum Change<'a> {
         /// Where it stands in the log, as the message itself says.
         message_lsn: Option<Lsn>,
     },
+}
+
+impl Change<'_> {
+    /// What it does.
+    pub fn kind(&self) -> ChangeKind {
+        match self {
+            Self::Row { change: RowChange::Insert { .. }, .. } => ChangeKind::Insert,
+            Self::Row { change: RowChange::Update { .. }, .. } => ChangeKind::Update,
+            Self::Row { change: RowChange::Delete { .. }, .. } => ChangeKind::Delete,
+            Self::Truncate { .. } => ChangeKind::Truncate,
+            Self::Message { .. } => ChangeKind::Message,
+        }
+    }
+
+    /// The table, or the first one truncated; none for a message.
+    pub fn relation(&self) -> Option<RelationId> {
+        match self {
+            Self::Row { relation, .. } => Some(*relation),
+            Self::Truncate { relations } => relations.first().copied(),
+            Self::Message { .. } => None,
+        }
+    }
 }
 
 /// What a message means for the one who follows the stream.
@@ -124,10 +130,6 @@ pub enum Step<'a> {
         /// Where it stands.
         place: Place,
         /// What it does.
-        kind: ChangeKind,
-        /// The table, or the first one truncated; none for a message.
-        relation: Option<RelationId>,
-        /// Its rows.
         change: Change<'a>,
     },
     /// The open transaction ends.
@@ -151,7 +153,7 @@ pub enum Step<'a> {
 #[derive(Clone, Copy, Debug)]
 enum State {
     Outside,
-    Inside { commit_lsn: CommitLsn, next_ordinal: u64 },
+    Inside { commit_lsn: CommitLsn, next: Place },
 }
 
 /// Follows one stream from its start.
@@ -181,21 +183,19 @@ impl TransactionReader {
         wal_start: Option<Lsn>,
         message: Message<'a>,
     ) -> Result<Step<'a>, TransactionError> {
-        let (kind, relation, change) = match message {
+        let change = match message {
             Message::Insert { relation, new } => {
-                (ChangeKind::Insert, Some(relation), Change::Insert { new })
+                Change::Row { relation, change: RowChange::Insert { new } }
             }
             Message::Update { relation, old, new } => {
-                (ChangeKind::Update, Some(relation), Change::Update { old, new })
+                Change::Row { relation, change: RowChange::Update { old, new } }
             }
             Message::Delete { relation, old } => {
-                (ChangeKind::Delete, Some(relation), Change::Delete { old })
+                Change::Row { relation, change: RowChange::Delete { old } }
             }
-            Message::Truncate { relation, .. } => {
-                (ChangeKind::Truncate, Some(relation), Change::Truncate)
-            }
+            Message::Truncate { relations, .. } => Change::Truncate { relations },
             Message::Message { transactional: true, prefix, content, lsn: message_lsn } => {
-                (ChangeKind::Message, None, Change::Message { prefix, content, message_lsn })
+                Change::Message { prefix, content, message_lsn }
             }
             Message::Message { transactional: false, prefix, .. } => {
                 return Ok(Step::NonTransactionalMessage { prefix });
@@ -205,19 +205,22 @@ impl TransactionReader {
             Message::Relation(relation) => return Ok(Step::Relation(relation)),
             Message::Origin | Message::Type { .. } => return Ok(Step::Nothing),
         };
-        let State::Inside { next_ordinal, .. } = &mut self.state else {
-            return Err(TransactionError::ChangeOutside { kind });
+        let State::Inside { next, .. } = &mut self.state else {
+            return Err(TransactionError::ChangeOutside { kind: change.kind() });
         };
-        let place = Place { ordinal: *next_ordinal, lsn: wal_start };
-        *next_ordinal += 1;
-        Ok(Step::Change { place, kind, relation, change })
+        let ordinal_at_lsn = if next.lsn == wal_start { next.ordinal_at_lsn } else { 0 };
+        let place = Place { lsn: wal_start, ordinal_at_lsn, ..*next };
+        *next =
+            Place { ordinal: place.ordinal + 1, ordinal_at_lsn: place.ordinal_at_lsn + 1, ..place };
+        Ok(Step::Change { place, change })
     }
 
     fn begin<'a>(&mut self, transaction: Transaction) -> Result<Step<'a>, TransactionError> {
         if let State::Inside { commit_lsn: outer, .. } = self.state {
             return Err(TransactionError::Nested { outer, inner: transaction.commit_lsn });
         }
-        self.state = State::Inside { commit_lsn: transaction.commit_lsn, next_ordinal: 0 };
+        let next = Place { ordinal: 0, lsn: None, ordinal_at_lsn: 0 };
+        self.state = State::Inside { commit_lsn: transaction.commit_lsn, next };
         Ok(Step::Begin(transaction))
     }
 
@@ -307,8 +310,9 @@ mod tests {
     }
 
     fn truncate(relations: usize) -> Message<'static> {
-        let (cascade, restart_identity) = (false, false);
-        Message::Truncate { relation: RelationId(1), relations, cascade, restart_identity }
+        const RELATIONS: [RelationId; 3] = [RelationId(1), RelationId(2), RelationId(3)];
+        let relations = &RELATIONS[..relations];
+        Message::Truncate { relations, cascade: false, restart_identity: false }
     }
 
     fn emitted(transactional: bool) -> Message<'static> {
@@ -326,10 +330,24 @@ mod tests {
                 let Ok(Step::Change { place, .. }) = reader.accept(Some(lsn(90)), message) else {
                     panic!("a change")
                 };
-                assert_eq!(place, Place { ordinal: expected, lsn: Some(lsn(90)) });
+                let lsn = Some(lsn(90));
+                assert_eq!(place, Place { ordinal: expected, lsn, ordinal_at_lsn: expected });
             }
             assert!(matches!(reader.accept(None, commit(position)), Ok(Step::Commit { .. })));
         }
+    }
+
+    #[test]
+    fn changes_of_one_place_in_the_log_are_told_apart() {
+        let mut reader = TransactionReader::new();
+        reader.accept(None, begin(100)).expect("begun");
+        let ordinals = [90, 90, 91, 92, 92, 92].map(|position| {
+            match reader.accept(Some(lsn(position)), truncate(1)) {
+                Ok(Step::Change { place, .. }) => place.ordinal_at_lsn,
+                other => panic!("a change, not {other:?}"),
+            }
+        });
+        assert_eq!(ordinals, [0, 1, 0, 0, 1, 2]);
     }
 
     #[test]

@@ -49,6 +49,8 @@ pub struct Record {
     pub key: Option<Span>,
     /// The record's value; `None` is a null value.
     pub value: Option<Span>,
+    /// The partition, where neither key nor id decides it.
+    pub partition: Option<u32>,
     /// What the partitioner hashes where the key is null: the event's id as text.
     pub event_id: Span,
     /// Headers as [`Headers`] writes them.
@@ -283,6 +285,7 @@ mod tests {
             topic: TopicId(0),
             key: None,
             value: Some(value),
+            partition: None,
             event_id: value,
             headers,
             header_count: 1,

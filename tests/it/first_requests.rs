@@ -72,6 +72,7 @@ fn batch(values: &[&str], cut: Option<u64>) -> Batch {
             topic: TopicId(0),
             key: None,
             value: Some(value),
+            partition: None,
             event_id: value,
             headers,
             header_count: 1,

@@ -3,7 +3,7 @@
 use std::{fmt::Write, fs, path::Path};
 
 use tailwater::{
-    change::{OldTuple, Relation, Tuple, TupleValue},
+    change::{OldTuple, Relation, RowChange, Tuple, TupleValue},
     lsn::Lsn,
     postgres::{
         pgoutput::Decoder,
@@ -21,7 +21,8 @@ fn line(step: &Step<'_>) -> String {
         ),
         Step::Commit { end_lsn } => format!("commit, end {end_lsn}"),
         Step::Relation(relation) => describe(relation),
-        Step::Change { place, kind, relation, change } => {
+        Step::Change { place, change } => {
+            let (kind, relation) = (change.kind(), change.relation());
             let relation = relation.map_or("-".to_owned(), |relation| relation.to_string());
             format!("  {} {kind:?} {relation}{}", place.ordinal, rows(change))
         }
@@ -48,12 +49,12 @@ fn rows(change: &Change<'_>) -> String {
         OldTuple::Full(tuple) => format!(" old {}", row(*tuple)),
     };
     match change {
-        Change::Insert { new } => format!(" new {}", row(*new)),
-        Change::Update { old, new } => {
+        Change::Row { change: RowChange::Insert { new }, .. } => format!(" new {}", row(*new)),
+        Change::Row { change: RowChange::Update { old, new }, .. } => {
             format!("{} new {}", old.as_ref().map_or(String::new(), old_row), row(*new))
         }
-        Change::Delete { old } => old_row(old),
-        Change::Truncate => String::new(),
+        Change::Row { change: RowChange::Delete { old }, .. } => old_row(old),
+        Change::Truncate { .. } => String::new(),
         Change::Message { prefix, content, .. } => {
             format!(" {prefix:?} {:?}", String::from_utf8_lossy(content))
         }

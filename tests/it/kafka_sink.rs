@@ -183,6 +183,7 @@ fn push(batch: &mut Batch, key: Option<&str>, value: &str) {
         topic: TopicId(0),
         key,
         value,
+        partition: None,
         event_id,
         headers,
         header_count: 3,

@@ -1,9 +1,9 @@
 //! Where an outbox table's columns lie, and whether their types can do.
 
 use crate::{
-    change::{Oid, Tuple, TupleValue},
+    change::Oid,
     event::{
-        ColumnProblem, EventError, Reason,
+        ColumnAt, ColumnProblem, EventError,
         outbox::{ColumnName, ColumnNames, Settings},
     },
 };
@@ -22,53 +22,6 @@ const JSONBOID: Oid = Oid(3802);
 /// Types from here on (C name `FirstNormalObjectId`) were made by users: the stream names a domain
 /// by its own OID, and citext has another one in every database. Their values are judged instead.
 const FIRST_NORMAL_OBJECT_ID: u32 = 16_384;
-
-/// A column of a table, by its place in the tuple.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ColumnAt {
-    index: usize,
-    name: String,
-}
-
-impl ColumnAt {
-    /// Its place in the tuple.
-    pub fn index(&self) -> usize {
-        self.index
-    }
-
-    pub(super) fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// A copy of its name, for errors.
-    pub(super) fn owned_name(&self) -> String {
-        self.name.clone()
-    }
-
-    /// Its bytes; none for NULL.
-    pub(super) fn bytes<'a>(&self, tuple: Tuple<'a>) -> Result<Option<&'a [u8]>, Reason> {
-        match tuple.get(self.index) {
-            Some(TupleValue::Text(text)) => Ok(Some(text)),
-            Some(TupleValue::Null) => Ok(None),
-            Some(TupleValue::UnchangedToast) | None => {
-                Err(Reason::NotCarried { column: self.owned_name() })
-            }
-        }
-    }
-
-    /// Its text; none for NULL.
-    pub(super) fn text<'a>(&self, tuple: Tuple<'a>) -> Result<Option<&'a str>, Reason> {
-        let text = |bytes| {
-            std::str::from_utf8(bytes).map_err(|_| Reason::NotUtf8 { column: self.owned_name() })
-        };
-        self.bytes(tuple)?.map(text).transpose()
-    }
-
-    /// Its text, which must be there.
-    pub(super) fn needed_text<'a>(&self, tuple: Tuple<'a>) -> Result<&'a str, Reason> {
-        self.text(tuple)?.ok_or_else(|| Reason::Null { column: self.owned_name() })
-    }
-}
 
 /// What an id column's text is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -143,7 +96,7 @@ impl Listing<'_> {
     fn find(&self, name: &str) -> Option<(ColumnAt, Oid)> {
         let index = self.columns.iter().position(|(column, _)| *column == name)?;
         let (_, type_oid) = self.columns.get(index)?;
-        Some((ColumnAt { index, name: name.to_owned() }, *type_oid))
+        Some((ColumnAt::new(index, name), *type_oid))
     }
 
     /// The column, which must exist.
@@ -175,7 +128,7 @@ impl Listing<'_> {
         expected: &'static str,
     ) -> EventError {
         let problem = ColumnProblem::Type { type_oid: *type_oid, role: role.to_owned(), expected };
-        self.error(&column.name, problem)
+        self.error(column.name(), problem)
     }
 }
 

@@ -4,10 +4,9 @@
 //! written; what is missing is added at its end.
 
 use crate::{
-    change::{Transaction, Tuple},
+    change::Transaction,
     event::{
-        DatabaseIdentity, DomainEvent, ExtraHeaders, Field, FieldProblem, LogicalMessage, Reason,
-        TypeTemplate, id,
+        DomainEvent, ExtraHeaders, Field, FieldProblem, LogicalMessage, Reason, TypeTemplate, id,
         outbox::{
             Scratch, Shared, envelope, read_json,
             row::{VERSION, own_id, to_payload},
@@ -27,7 +26,7 @@ pub struct MessageSettings {
 
 /// The event of a message.
 pub(in crate::event) fn map<'a>(
-    (topic, identity): (&TypeTemplate, &DatabaseIdentity),
+    topic: &TypeTemplate,
     shared: Shared<'a>,
     message: LogicalMessage<'a>,
     transaction: &Transaction,
@@ -47,7 +46,7 @@ pub(in crate::event) fn map<'a>(
     let own_id = own_id(&envelope, envelope_id);
     let id = match own_id.map_err(|_| refuse(Field::Id, FieldProblem::NotUuid))? {
         Some(own) => own,
-        None => id::of_message(identity, transaction, message.message_lsn, id),
+        None => id::of_message(shared.identity, transaction, message.message_lsn, id),
     };
     let context = shared.context;
     let causation_id = envelope.text(Field::CausationId).or_else(|| context.causation_id());
@@ -71,6 +70,7 @@ pub(in crate::event) fn map<'a>(
             None => topic.resolve(event_type, topic_name)?,
         },
         payload: to_payload(text, &envelope, causation_id),
-        headers: ExtraHeaders::new(&[], Tuple::new(&[], &[]), &[]),
+        headers: ExtraHeaders::none(),
+        partition: None,
     })
 }

@@ -8,10 +8,8 @@ mod payload;
 mod row;
 mod settings;
 mod table;
-mod topic_name;
 mod withheld;
 
-pub use columns::ColumnAt;
 pub use message::MessageSettings;
 pub(super) use message::map as map_message;
 pub(super) use payload::read_json;

@@ -3,12 +3,13 @@
 use crate::{
     change::{Transaction, Tuple},
     event::{
-        DomainEvent, ExtraHeaders, Field, FieldProblem, OwnHeader, Payload, Reason, Route,
+        ColumnAt, DatabaseIdentity, DomainEvent, ExtraHeaders, Field, FieldProblem, OwnHeader,
+        Payload, Reason, Route,
         context::Context,
         id::{self, ID_BYTES, KeyIds, RowId},
         outbox::{
             PayloadForm,
-            columns::{ColumnAt, Columns, IdText},
+            columns::{Columns, IdText},
             envelope::{self, Envelope},
             header_object, payload,
             table::Table,
@@ -30,6 +31,7 @@ const DECODED_BYTES_KEPT: usize = 1 << 20;
 pub(crate) struct Shared<'a> {
     /// The envelope's `source`.
     pub(crate) source: &'a str,
+    pub(crate) identity: &'a DatabaseIdentity,
     pub(crate) routes: &'a [Route],
     pub(crate) context: &'a Context,
 }
@@ -147,7 +149,10 @@ impl Table {
             key: columns.aggregate_id.bytes(tuple)?,
             topic: match route::find(shared.routes, event_type) {
                 Some(route) => route.topic.resolve(event_type, topic)?,
-                None => self.topic.resolve(event_type, tuple, topic)?,
+                None => {
+                    let text = |column: &ColumnAt| column.needed_text(tuple);
+                    self.topic.resolve(event_type, text, topic)?
+                }
             },
             payload: match (self.form, envelope) {
                 (_, Some((text, envelope))) => to_payload(text, &envelope, causation_id),
@@ -157,6 +162,7 @@ impl Table {
                 }
             },
             headers: ExtraHeaders::new(&columns.headers, tuple, headers),
+            partition: None,
         })
     }
 }

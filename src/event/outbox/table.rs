@@ -5,14 +5,14 @@ use tracing::warn;
 use crate::{
     change::{Oid, Transaction, Tuple},
     event::{
-        DatabaseIdentity, EventError, Raw, Route, Row, Unmapped,
+        ColumnAt, DatabaseIdentity, EventError, Raw, Route, Row, Unmapped,
         id::KeyIds,
         outbox::{
             PayloadForm, Settings,
             columns::{self, Columns, Listing},
-            topic_name::TopicName,
         },
         route,
+        topic_name::{TopicName, Wanted},
     },
 };
 
@@ -44,8 +44,15 @@ impl Table {
         let listing = Listing { table: &name, columns };
         let columns = columns::read(listing, settings)?;
         let template = settings.topic.filled(schema, table);
-        let aggregate_type = settings.columns.aggregate_type.as_str();
-        let topic = TopicName::compile(&template, &columns, aggregate_type, listing)?;
+        let topic =
+            TopicName::compile(&template, |wanted| match (wanted, &columns.aggregate_type) {
+                (Wanted::AggregateType, Some(column)) => Ok(column.clone()),
+                (Wanted::AggregateType, None) => {
+                    let name = settings.columns.aggregate_type.as_str();
+                    Ok(listing.needed(name, "columns.aggregate_type")?.0)
+                }
+                (Wanted::Named(name), _) => Ok(listing.needed(name, "topic")?.0),
+            })?;
         let key_ids = KeyIds::new(identity, schema, table);
         let form = settings.payload;
         Ok(Self { form, columns, key_ids, topic, column_names, warned_of_null_key: false, name })
@@ -78,7 +85,10 @@ impl Table {
             None => self.topic.literal(),
             Some(event_type) => match route::find(routes, event_type) {
                 Some(route) => route.topic.resolve(event_type, topic_name).ok(),
-                None => self.topic.resolve(event_type, tuple, topic_name).ok(),
+                None => {
+                    let text = |column: &ColumnAt| column.needed_text(tuple);
+                    self.topic.resolve(event_type, text, topic_name).ok()
+                }
             },
         };
         let raw = Raw::Row { table: &self.name, columns: &self.column_names, tuple };

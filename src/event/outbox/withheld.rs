@@ -37,6 +37,7 @@ impl Withheld<'_> {
                 EventError::Column { table, column, problem }
             }
             EventError::Column { .. }
+            | EventError::Table { .. }
             | EventError::Unmappable { .. }
             | EventError::UnmappableMessage { .. } => error,
         }
@@ -99,10 +100,11 @@ mod tests {
             source,
             outboxes: vec![settings()],
             messages: Vec::new(),
+            tables: Vec::new(),
             routes: Vec::new(),
         };
         let mapping = Mapping::new(settings, database());
-        mapping.check_table("public", "outbox_events", columns, &WITHHELD)
+        mapping.check_outbox("public", "outbox_events", columns, &WITHHELD)
     }
 
     #[test]

@@ -1,7 +1,26 @@
 //! Domain tables: what happens to a row is an event, or several, or none.
+//!
+//! ```text
+//! Description ─► Table::compile ─► columns, forms, key, kinds of events; once per shape
+//! TableChange ─► Table::steps ───► which events ─► Table::event ─► DomainEvent, one after the other
+//! ```
 
+mod description;
+mod error;
+mod key;
+mod kind;
+mod row_view;
+mod scratch;
 mod settings;
+mod steps;
+mod table;
 
+pub use description::{DescribedColumn, Description, Questions};
+pub use error::TableProblem;
+pub use row_view::{ColumnView, Held, RowView};
+pub(super) use scratch::Scratch;
 pub use settings::{
     DataForm, Mask, Otherwise, PatternError, RuleSettings, Salt, Settings, TablePattern,
 };
+pub(super) use steps::{Step, TableChange};
+pub(super) use table::{At, Table};

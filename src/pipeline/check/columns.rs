@@ -3,7 +3,7 @@
 use super::finding::Finding;
 use crate::{
     event::{ColumnProblem, EventError, Mapping},
-    pipeline::{outbox_tables::LIKENESS_MIN, settings::Settings, start::check_table},
+    pipeline::{settings::Settings, start::check_table, tables::LIKENESS_MIN},
     postgres::{TableName, catalog, quote_identifier, sql::Sql},
 };
 

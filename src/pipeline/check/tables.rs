@@ -8,9 +8,9 @@ use crate::{
     failure::Code,
     pipeline::{
         continuity::{self, judge_operations},
-        outbox_tables::{self, TableMistake},
         refusal::not_published,
         settings::Settings,
+        tables::{self, Kind, TableMistake, kind_of},
     },
     postgres::{
         PostgresError, TableName, catalog, diagnosis,
@@ -44,15 +44,16 @@ pub(super) async fn examine(
     known: Known<'_>,
     findings: &mut Vec<Finding>,
 ) -> Result<(), PostgresError> {
-    if let Err(mistake) = outbox_tables::check_encoding(settings, sql).await? {
+    if let Err(mistake) = tables::check_encoding(settings, sql).await? {
         findings.push(Finding::of("encoding", &mistake));
     }
     let mut fit = Vec::new();
     for table in &settings.tables {
-        match outbox_tables::check_table(settings, sql, table).await? {
+        match tables::check_table(settings, sql, table).await? {
             Ok(()) => fit.push(table.clone()),
             Err(mistake) => {
-                findings.push(Finding::refused("outbox", &mistake, mend(settings, &mistake)));
+                let name = kind_of(settings, table).section();
+                findings.push(Finding::refused(name, &mistake, mend(settings, &mistake)));
             }
         }
     }
@@ -75,11 +76,10 @@ async fn movable(
     sql: &Sql,
     table: &TableName,
 ) -> Result<Option<Finding>, PostgresError> {
+    let Some(outbox) = settings.event.outbox(&table.schema, &table.name) else { return Ok(None) };
     let mut columns = catalog::partition_columns(sql, table).await?;
-    if let Some(outbox) = settings.event.outbox(&table.schema, &table.name) {
-        let fixed = [outbox.columns.id.as_str(), outbox.columns.created_at.as_str()];
-        columns.retain(|column| !fixed.contains(&column.as_str()));
-    }
+    let fixed = [outbox.columns.id.as_str(), outbox.columns.created_at.as_str()];
+    columns.retain(|column| !fixed.contains(&column.as_str()));
     if columns.is_empty() {
         return Ok(None);
     }
@@ -97,16 +97,22 @@ async fn movable(
 /// What makes a table that is missing, or what was probably meant.
 fn mend(settings: &Settings, mistake: &TableMistake) -> String {
     match mistake {
-        TableMistake::Missing { nearest: Some(nearest), .. } => {
-            format!("write table = \"{nearest}\" under [[outbox]] in the settings file")
+        TableMistake::Missing { kind, nearest: Some(nearest), .. } => {
+            format!("write {} in the settings file", kind.naming(nearest))
         }
-        TableMistake::Missing { table, nearest: None, .. } => create_table_sql(settings, table),
-        TableMistake::Unfit { table, what: "an unlogged table" } => {
+        TableMistake::Missing { kind: Kind::Outbox, table, nearest: None, .. } => {
+            create_table_sql(settings, table)
+        }
+        TableMistake::Missing { kind: Kind::Domain, nearest: None, .. } => {
+            "create the table, or name another one under [[table]] in the settings file".to_owned()
+        }
+        TableMistake::Unfit { table, what: "an unlogged table", .. } => {
             format!("ALTER TABLE {} SET LOGGED;", table.quoted())
         }
-        TableMistake::Unfit { .. } => {
-            "name an ordinary or partitioned table under [[outbox]] in the settings file".to_owned()
-        }
+        TableMistake::Unfit { kind, .. } => format!(
+            "name an ordinary or partitioned table under [[{}]] in the settings file",
+            kind.section()
+        ),
         TableMistake::Encoding { .. } => {
             "use an outbox table in the place of [[message]]".to_owned()
         }
@@ -148,7 +154,7 @@ async fn absent(
 ) -> Result<(), PostgresError> {
     const NAME: &str = "publication";
     if known.has_slot {
-        if let Err(refusal) = continuity::describe(settings, sql, &[]).await? {
+        if let Err(refusal) = continuity::describe_for(settings, sql, &[]).await? {
             findings.push(Finding::of(NAME, &refusal));
         }
         return Ok(());
@@ -167,7 +173,10 @@ async fn absent(
                 "there is no publication \"{name}\" yet, and role {} cannot make it: {lack}",
                 settings.postgres.user
             ),
-            format!("{}; -- as a role that may", publication::create_sql(name, fit)),
+            format!(
+                "{}; -- as a role that may",
+                publication::create_sql(name, fit, settings.operations(fit))
+            ),
         ),
     });
     Ok(())
@@ -200,8 +209,10 @@ async fn present(
 ) -> Result<(), PostgresError> {
     const NAME: &str = "publication";
     let (name, so_far) = (&settings.publication, findings.len());
-    if let Err(refusal) = judge_operations(settings, found) {
-        let alter_sql = found.add_inserts_sql(name).unwrap_or_default();
+    let tables: Vec<TableName> = found.tables.keys().chain(found.absent.keys()).cloned().collect();
+    if let Err(refusal) = judge_operations(settings, &tables, found) {
+        let lacking = found.lacking(settings.operations(&tables));
+        let alter_sql = found.add_operations_sql(name, &lacking);
         findings.push(Finding::refused(NAME, &refusal, format!("{alter_sql};")));
     }
     for (table, absence) in &found.absent {
@@ -268,7 +279,7 @@ async fn outside(
         Absence::AsAncestor(ancestor) => Finding::refused(
             NAME,
             &refusal,
-            format!("write table = \"{ancestor}\" under [[outbox]] in the settings file"),
+            format!("write {} in the settings file", kind_of(settings, table).naming(ancestor)),
         ),
     })
 }

@@ -60,7 +60,6 @@ use super::{
     continuity, first_start,
     judgement::{judge_checkpoint, judge_identity, judge_source},
     on_error::OnError,
-    outbox_tables,
     refusal::Refusal,
     retention,
     settings::Settings,
@@ -69,6 +68,7 @@ use super::{
         Failed, Ground, await_kafka, blocking, check_server, check_tables, look, stay_alive,
         take_slot,
     },
+    tables,
 };
 use crate::{
     change::{Column, PgTimestamp, Relation, RelationId, ReplicaIdentity, Transaction, Xid},
@@ -159,14 +159,14 @@ async fn begin_or_go_on(
             return Err(TakeOverError::TooLate { slot: settings.slot.clone() }.into());
         }
     }
-    outbox_tables::check(settings, &ground.sql).await??;
+    tables::check(settings, &ground.sql).await??;
     retention::check(settings, &ground.sql).await?;
     check_tables(&ground).await?;
     check_query(&ground, &table, condition).await?;
     if slot.is_none() {
         first_start::ensure_publication(settings, &ground.sql).await?;
     }
-    let fingerprint = continuity::describe(settings, &ground.sql, &settings.tables).await??;
+    let fingerprint = continuity::describe(settings, &ground.sql).await??;
     let mapping = check_tables(&ground).await?;
     let Waiting { query, columns } = waiting(&ground, &table, condition).await?;
     let is_resumed = slot.is_some();
@@ -386,13 +386,16 @@ impl Attempt<'_> {
         // The number is only what the mapping knows the table by.
         let id = fingerprint.tables.get(&name).map_or(RelationId(0), |found| found.oid);
         let count = columns.len();
-        mapping.observe_relation(&Relation {
-            id,
-            schema: table.schema.clone(),
-            name: table.name.clone(),
-            replica_identity: ReplicaIdentity::Nothing,
-            columns,
-        });
+        mapping.observe_relation(
+            &Relation {
+                id,
+                schema: table.schema.clone(),
+                name: table.name.clone(),
+                replica_identity: ReplicaIdentity::Nothing,
+                columns,
+            },
+            Vec::new(),
+        );
         let place = Transaction {
             commit_lsn: CommitLsn(first.commit_end_lsn.lsn()),
             xid: Xid(0),

@@ -19,10 +19,10 @@ use super::{
     waiting::refused,
 };
 use crate::{
-    change::{PgTimestamp, RelationId, Transaction, Tuple, ValueSlot},
+    change::{PgTimestamp, Place, RelationId, RowChange, Transaction, Tuple, ValueSlot},
     checkpoint::{Published, RowPlace, TakeOver},
     encode::Encoder,
-    event::{EventError, Mapping},
+    event::{EventError, Happening, Mapping},
     postgres::{
         TableName,
         replication::ReplicationStream,
@@ -30,6 +30,9 @@ use crate::{
     },
     sink::{Batch, Checkpoint, Cut, CutSequence, Report, Sink as _, Urgency, kafka::KafkaSink},
 };
+
+/// A row that waited is no change of a transaction.
+const NO_PLACE: Place = Place { ordinal: 0, lsn: None, ordinal_at_lsn: 0 };
 
 /// A batch is handed over, and may be committed, when it holds this many bytes.
 const BATCH_BYTES: usize = 512 << 10;
@@ -172,7 +175,10 @@ impl Publisher {
         target.mapping.begin();
         target.place.committed_at = PgTimestamp::now();
         let tuple = Tuple::new(frame, slots);
-        let outcome = match target.mapping.insert(target.relation, tuple, &target.place) {
+        let (relation, change) = (target.relation, RowChange::Insert { new: tuple });
+        let happening = Happening::Row { relation, change };
+        let mut events = target.mapping.events(happening, &target.place, NO_PLACE);
+        let outcome = match events.next() {
             Ok(Some(event)) => encoder
                 .encode_snapshot(&event, &target.place, current)
                 .map_err(on_error::Failed::Encode),
@@ -180,7 +186,7 @@ impl Publisher {
             Err(error) => Err(on_error::Failed::Map(error)),
         };
         if let Err(failed) = outcome {
-            let failure = (&failed, target.mapping.unmapped_row(target.relation, tuple));
+            let failure = (&failed, events.unmapped());
             // A row without an id has no place that a later attempt could go on behind.
             let is_settled = id.is_some()
                 && target.on_error.settle_snapshot(encoder, current, failure, &target.place)?;

@@ -14,7 +14,7 @@ use tracing::info;
 
 use super::super::start::Failed;
 use crate::{
-    change::{RelationId, Tuple, TupleValue},
+    change::{RelationId, RowChange, Tuple, TupleValue},
     lsn::{CommitLsn, Lsn},
     postgres::{
         PostgresError, TableName,
@@ -134,7 +134,10 @@ impl Reading<'_> {
                     self.described.push((relation.id, index));
                 }
             }
-            Step::Change { relation: Some(relation), change: Change::Insert { new }, .. } => {
+            Step::Change {
+                change: Change::Row { relation, change: RowChange::Insert { new } },
+                ..
+            } => {
                 let described = self.described.iter().find(|(id, _)| *id == relation);
                 if let Some((_, index)) = described {
                     self.found.0.insert(digest(id_of(new, *index)?));

@@ -2,19 +2,20 @@
 
 use crate::{
     change::{
-        Column, Oid, PgTimestamp, Relation, RelationId, ReplicaIdentity, Transaction, Tuple,
-        ValueSlot, Xid,
+        Column, Oid, PgTimestamp, Place, Relation, RelationId, ReplicaIdentity, RowChange,
+        Transaction, Tuple, ValueSlot, Xid,
     },
     checkpoint::{CheckpointRecord, InProgress, Tracker},
-    event::{CONTEXT_PREFIX, LogicalMessage},
+    event::CONTEXT_PREFIX,
     lsn::{CommitLsn, EndLsn, Lsn},
     pipeline::{
         assembler::{Assembler, Bounds},
+        lookup::Answers,
         on_error::OnError,
         resume::Resume,
         tests::rig::{MESSAGE_PREFIX, mapping},
     },
-    postgres::transaction::{ChangeDigest, ChangeKind, Place},
+    postgres::transaction::{Change, ChangeDigest, ChangeKind},
     sink::Headers,
 };
 
@@ -25,7 +26,7 @@ fn lsn(position: u64) -> Lsn {
 }
 
 fn place(ordinal: u64) -> Place {
-    Place { ordinal, lsn: Some(lsn(500 + ordinal)) }
+    Place { ordinal, lsn: Some(lsn(500 + ordinal)), ordinal_at_lsn: 0 }
 }
 
 fn relation() -> Relation {
@@ -45,9 +46,9 @@ fn relation() -> Relation {
     }
 }
 
-fn context(content: &str) -> LogicalMessage<'_> {
+fn context(content: &str) -> Change<'_> {
     let content = content.as_bytes();
-    LogicalMessage { prefix: CONTEXT_PREFIX, content, message_lsn: None }
+    Change::Message { prefix: CONTEXT_PREFIX, content, message_lsn: None }
 }
 
 fn insert(assembler: &mut Assembler, ordinal: u64, tracker: &mut Tracker) -> Result<(), String> {
@@ -60,7 +61,8 @@ fn insert(assembler: &mut Assembler, ordinal: u64, tracker: &mut Tracker) -> Res
         ValueSlot::Text { start: start - length, length }
     });
     let row = Tuple::new(frame.as_bytes(), &slots);
-    let inserted = assembler.insert(place(ordinal), TABLE, row, tracker);
+    let change = Change::Row { relation: TABLE, change: RowChange::Insert { new: row } };
+    let inserted = assembler.change(place(ordinal), &change, tracker);
     inserted.map_err(|trouble| format!("{trouble:?}"))
 }
 
@@ -88,7 +90,7 @@ fn correlations(
     let mut tracker = Tracker::new(&checkpoint);
     let bounds = Bounds { transaction_bytes: 1 << 20, record_bytes: 1 << 24 };
     let mut assembler = Assembler::new(mapping(), resume, checkpoint, bounds, OnError::Halt);
-    assembler.relation(&relation());
+    assembler.relation(&relation(), Answers::default());
     tracker.begin();
     let transaction = Transaction { commit_lsn, xid: Xid(7), committed_at: PgTimestamp(0) };
     assembler.begin(transaction).map_err(|trouble| format!("{trouble:?}"))?;
@@ -114,7 +116,7 @@ fn message(
     content: &str,
     tracker: &mut Tracker,
 ) -> Result<(), String> {
-    let taken = assembler.message(place(ordinal), context(content), tracker);
+    let taken = assembler.change(place(ordinal), &context(content), tracker);
     taken.map_err(|trouble| format!("{trouble:?}"))
 }
 
@@ -141,8 +143,8 @@ fn messages_that_are_out_are_skipped() {
                 "{{\"type\": \"a.b\", \"data\": 1, \"correlationId\": \"message {ordinal}\"}}"
             );
             let content = content.as_bytes();
-            let message = LogicalMessage { prefix: MESSAGE_PREFIX, content, message_lsn: None };
-            let taken = assembler.message(place(ordinal), message, tracker);
+            let message = Change::Message { prefix: MESSAGE_PREFIX, content, message_lsn: None };
+            let taken = assembler.change(place(ordinal), &message, tracker);
             taken.map_err(|trouble| format!("{trouble:?}"))?;
         }
         Ok(())

@@ -15,12 +15,16 @@ use crate::{
     pipeline::{
         assembler::{Assembler, Bounds},
         judgement::{judge_history, judge_position},
+        lookup::Lookup,
         on_error::OnError,
         publication_watch::PublicationWatch,
         resume::Resume,
-        stream_loop::{Limits, StreamLoop},
+        stream_loop::{Catalog, Limits, StreamLoop},
     },
-    postgres::replication::{TimelineHistory, scripted},
+    postgres::{
+        self, Encryption, Host,
+        replication::{TimelineHistory, scripted},
+    },
 };
 
 /// The prefix of messages that are events.
@@ -69,8 +73,10 @@ impl Rig {
         let assembler = Assembler::new(mapping(), resume, checkpoint, bounds, OnError::Halt);
         let sink = RecordingSink::new(self.topic.clone(), pace, seed);
         let (stream, socket) = scripted::stream().await;
+        let lookup = Lookup::new(unreachable_server());
         let watch = PublicationWatch::unchanging();
-        let stream_loop = StreamLoop::new(stream, assembler, tracker, sink, watch, LIMITS);
+        let catalog = Catalog { watch, lookup };
+        let stream_loop = StreamLoop::new(stream, assembler, tracker, sink, catalog, LIMITS);
         let walsender = Walsender::new(self.server.clone(), self.topic.clone());
         Ok((stream_loop, walsender, socket))
     }
@@ -83,6 +89,19 @@ impl Rig {
         let timeline = u32::try_from(self.switch_points.len() + 1).expect("few");
         let history = TimelineHistory::parse(&lines).expect("well formed");
         (timeline, (!self.switch_points.is_empty()).then_some(history))
+    }
+}
+
+/// Nobody asks there: an outbox raises no questions.
+fn unreachable_server() -> postgres::Settings {
+    postgres::Settings {
+        host: Host::Tcp { host: "127.0.0.1".to_owned(), port: 1 },
+        other_hosts: Vec::new(),
+        user: "nobody".to_owned(),
+        password: None,
+        database: "shop".to_owned(),
+        application_name: "tailwater".to_owned(),
+        encryption: Encryption::NONE,
     }
 }
 
@@ -104,6 +123,7 @@ pub(super) fn mapping() -> Mapping {
             prefix: MESSAGE_PREFIX.to_owned(),
             topic: TypeTemplate::parse("{domain}.events").expect("a template"),
         }],
+        tables: Vec::new(),
         routes: Vec::new(),
     };
     let (system_id, database) = ("7".to_owned(), "shop".to_owned());

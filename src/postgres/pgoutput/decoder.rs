@@ -63,10 +63,8 @@ pub enum Message<'a> {
     },
     /// Tables were truncated.
     Truncate {
-        /// The first table named; more may follow in one message.
-        relation: RelationId,
-        /// How many.
-        relations: usize,
+        /// The tables, at least one.
+        relations: &'a [RelationId],
         /// With CASCADE.
         cascade: bool,
         /// With RESTART IDENTITY.
@@ -85,11 +83,12 @@ pub enum Message<'a> {
     },
 }
 
-/// Decodes messages one by one; its two scratches are all the memory that rows need.
+/// Decodes messages one by one; its scratches are all the memory that rows need.
 #[derive(Debug, Default)]
 pub struct Decoder {
     new: Vec<ValueSlot>,
     old: Vec<ValueSlot>,
+    truncated: Vec<RelationId>,
 }
 
 impl Decoder {
@@ -120,7 +119,7 @@ impl Decoder {
                 reader.text("origin's name")?;
                 reader.finish("Origin").map(|()| Message::Origin)
             }
-            b'T' => truncate(reader),
+            b'T' => self.truncate(reader),
             b'M' => message(reader),
             tag => Err(DecodeError::Tag { tag }),
         }
@@ -158,6 +157,22 @@ impl Decoder {
         reader.finish("Delete")?;
         let old = old_tuple(kind, Tuple::new(reader.frame(), &self.old))?;
         Ok(Message::Delete { relation, old })
+    }
+
+    fn truncate<'a>(&'a mut self, mut reader: Reader<'a>) -> Result<Message<'a>, DecodeError> {
+        let count = reader.length("truncate's relation count")?;
+        let options = reader.u8("truncate's options")?;
+        if count == 0 {
+            return Err(DecodeError::Field { field: "truncate's relation count", value: 0 });
+        }
+        self.truncated.clear();
+        for _ in 0..count {
+            self.truncated.push(RelationId(reader.u32("truncate's relation")?));
+        }
+        reader.finish("Truncate")?;
+        let cascade = options & TRUNCATE_CASCADE != 0;
+        let restart_identity = options & TRUNCATE_RESTART_IDENTITY != 0;
+        Ok(Message::Truncate { relations: &self.truncated, cascade, restart_identity })
     }
 }
 
@@ -205,22 +220,6 @@ fn type_name(mut reader: Reader<'_>) -> Result<Message<'_>, DecodeError> {
     reader.text("type's schema")?;
     reader.text("type's name")?;
     reader.finish("Type").map(|()| Message::Type { id })
-}
-
-fn truncate(mut reader: Reader<'_>) -> Result<Message<'_>, DecodeError> {
-    let relations = reader.length("truncate's relation count")?;
-    let options = reader.u8("truncate's options")?;
-    if relations == 0 {
-        return Err(DecodeError::Field { field: "truncate's relation count", value: 0 });
-    }
-    let relation = RelationId(reader.u32("truncate's relation")?);
-    for _ in 1..relations {
-        reader.u32("truncate's relation")?;
-    }
-    reader.finish("Truncate")?;
-    let cascade = options & TRUNCATE_CASCADE != 0;
-    let restart_identity = options & TRUNCATE_RESTART_IDENTITY != 0;
-    Ok(Message::Truncate { relation, relations, cascade, restart_identity })
 }
 
 fn message(mut reader: Reader<'_>) -> Result<Message<'_>, DecodeError> {

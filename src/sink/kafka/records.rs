@@ -191,6 +191,7 @@ struct Letter<'a> {
     headers: &'a [u8],
     header_count: u16,
     event_id: &'a [u8],
+    partition: Option<u32>,
     timestamp_ms: i64,
     commit_lsn: CommitLsn,
 }
@@ -203,6 +204,7 @@ impl<'a> Letter<'a> {
             headers: batch.slice(record.headers),
             header_count: record.header_count,
             event_id: batch.slice(record.event_id),
+            partition: record.partition,
             timestamp_ms: record.timestamp_ms,
             commit_lsn: record.commit_lsn,
         }
@@ -276,7 +278,10 @@ impl By<'_> {
         let producer = outlet.producer();
         let bytes = letter.fit(topics.at(place), limits)?;
         let hashed = letter.key.unwrap_or(letter.event_id);
-        let partition = settings.partitioner.partition(hashed, topics.at(place).partitions);
+        let partition = match letter.partition {
+            Some(partition) => i32::try_from(partition).unwrap_or_default(),
+            None => settings.partitioner.partition(hashed, topics.at(place).partitions),
+        };
         if !topics.at(place).may_follow(outlet.index, partition, now) {
             producer.flush(0, cancel)?;
             producer.poll(Duration::ZERO, 0)?;

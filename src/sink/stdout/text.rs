@@ -199,6 +199,7 @@ pub(super) mod tests {
                 topic: TopicId(0),
                 key,
                 value: Some(value),
+                partition: None,
                 event_id,
                 headers,
                 header_count: 1,

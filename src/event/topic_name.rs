@@ -1,12 +1,8 @@
 //! The topic of a row: a template, its columns found.
 
-use crate::{
-    change::Tuple,
-    event::{
-        EventError, Reason, TopicTemplate,
-        outbox::columns::{ColumnAt, Columns, Listing},
-        topic::{self, Part},
-    },
+use crate::event::{
+    ColumnAt, Reason, TopicTemplate,
+    topic::{self, Part},
 };
 
 /// A template compiled for one table.
@@ -24,30 +20,37 @@ enum Piece {
     Column(ColumnAt),
 }
 
+/// A column that a template needs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Wanted<'t> {
+    /// The one of that purpose.
+    AggregateType,
+    /// The one of that name.
+    Named(&'t str),
+}
+
 impl TopicName {
-    /// `aggregate_type` is the column of that purpose, should the template need it.
-    pub(super) fn compile(
+    /// Compiles a template whose `{schema}` and `{table}` are filled.
+    ///
+    /// # Errors
+    /// Where `find` finds no column.
+    pub(super) fn compile<E>(
         template: &TopicTemplate,
-        columns: &Columns,
-        aggregate_type: &str,
-        listing: Listing<'_>,
-    ) -> Result<Self, EventError> {
+        find: impl Fn(Wanted<'_>) -> Result<ColumnAt, E>,
+    ) -> Result<Self, E> {
         let piece = |part: &Part| {
             Ok(match part {
                 Part::Literal(literal) => Piece::Literal(literal.clone()),
                 Part::Type => Piece::Type,
                 Part::Domain => Piece::Domain,
-                Part::AggregateType => Piece::Column(match &columns.aggregate_type {
-                    Some(column) => column.clone(),
-                    None => listing.needed(aggregate_type, "columns.aggregate_type")?.0,
-                }),
-                Part::Column(name) => Piece::Column(listing.needed(name, "topic")?.0),
+                Part::AggregateType => Piece::Column(find(Wanted::AggregateType)?),
+                Part::Column(name) => Piece::Column(find(Wanted::Named(name))?),
                 Part::Schema | Part::Table => {
                     unreachable!("a table's own places are filled before")
                 }
             })
         };
-        let parts = template.parts().iter().map(piece).collect::<Result<_, EventError>>()?;
+        let parts = template.parts().iter().map(piece).collect::<Result<_, E>>()?;
         Ok(Self { template: template.clone(), parts })
     }
 
@@ -59,20 +62,28 @@ impl TopicName {
         }
     }
 
-    /// Writes the row's topic into `name`.
-    pub(super) fn resolve<'a>(
+    /// The columns that it needs.
+    pub(super) fn columns(&self) -> impl Iterator<Item = &ColumnAt> {
+        self.parts.iter().filter_map(|piece| match piece {
+            Piece::Column(column) => Some(column),
+            Piece::Literal(_) | Piece::Type | Piece::Domain => None,
+        })
+    }
+
+    /// Writes the row's topic into `name`. `text` is a column's.
+    pub(super) fn resolve<'n, 't>(
         &self,
         event_type: &str,
-        tuple: Tuple<'_>,
-        name: &'a mut String,
-    ) -> Result<&'a str, Reason> {
+        text: impl Fn(&ColumnAt) -> Result<&'t str, Reason>,
+        name: &'n mut String,
+    ) -> Result<&'n str, Reason> {
         name.clear();
         for piece in &self.parts {
             name.push_str(match piece {
                 Piece::Literal(literal) => literal,
                 Piece::Type => event_type,
                 Piece::Domain => topic::domain(event_type),
-                Piece::Column(column) => column.needed_text(tuple)?,
+                Piece::Column(column) => text(column)?,
             });
         }
         match topic::check_name(name) {

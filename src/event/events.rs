@@ -1,0 +1,275 @@
+//! The events of one change, one after the other.
+
+use tracing::warn;
+
+use crate::{
+    change::{Place, RelationId, RowChange, Transaction, Tuple},
+    event::{
+        DomainEvent, EventError, LogicalMessage, Mapping, Raw, Unmapped,
+        mapping::Known,
+        outbox::{self, Shared},
+        route,
+        table::{At, Step, TableChange},
+        unmapped::type_and_key,
+    },
+};
+
+/// A change, and what it is of.
+#[derive(Clone, Copy, Debug)]
+pub enum Happening<'a> {
+    /// Of a row.
+    Row {
+        /// Its table.
+        relation: RelationId,
+        /// What happened to it.
+        change: RowChange<'a>,
+    },
+    /// Tables were emptied.
+    Truncate {
+        /// Which ones.
+        relations: &'a [RelationId],
+    },
+    /// A transactional message.
+    Message(LogicalMessage<'a>),
+}
+
+/// The events of a change. Each one borrows from here until the next one is asked for.
+#[derive(Debug)]
+pub struct Events<'a> {
+    mapping: &'a mut Mapping,
+    transaction: &'a Transaction,
+    place: Place,
+    next: Next<'a>,
+    /// What the latest event was made of, or should have been.
+    latest: Latest<'a>,
+    /// Tables of a truncate that are still to come.
+    truncated: &'a [RelationId],
+}
+
+/// What comes next. Tables go by their places in the mapping.
+#[derive(Clone, Copy, Debug)]
+enum Next<'a> {
+    Nothing,
+    Outbox {
+        index: usize,
+        row: Tuple<'a>,
+    },
+    Message(LogicalMessage<'a>),
+    Table {
+        index: usize,
+        change: TableChange<'a>,
+        steps: &'a [Step],
+    },
+    /// It is said once.
+    Unfit {
+        index: usize,
+    },
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Latest<'a> {
+    Nothing,
+    Outbox { index: usize, row: Tuple<'a> },
+    Message(LogicalMessage<'a>),
+    Table { index: usize, change: TableChange<'a>, step: Step },
+}
+
+impl<'a> Events<'a> {
+    pub(super) fn of(
+        mapping: &'a mut Mapping,
+        happening: Happening<'a>,
+        transaction: &'a Transaction,
+        place: Place,
+    ) -> Self {
+        let (next, truncated): (_, &[RelationId]) = match happening {
+            Happening::Row { relation, change } => (Next::of_row(mapping, relation, change), &[]),
+            Happening::Truncate { relations } => (Next::Nothing, relations),
+            Happening::Message(message) => (Next::Message(message), &[]),
+        };
+        Self { mapping, transaction, place, next, latest: Latest::Nothing, truncated }
+    }
+
+    /// The next event; none after the last one. After an error the next call goes on behind the event
+    /// that could not be made.
+    ///
+    /// # Errors
+    /// [`EventError::Unmappable`] where the row cannot be an event, [`EventError::UnmappableMessage`]
+    /// where a message or its transaction's context cannot be read, [`EventError::Column`] and
+    /// [`EventError::Table`] where no row of the table's present shape can.
+    #[allow(clippy::should_implement_trait, reason = "an event borrows from the one who makes it")]
+    pub fn next(&mut self) -> Result<Option<DomainEvent<'_>>, EventError> {
+        while let (Next::Nothing, [relation, rest @ ..]) = (self.next, self.truncated) {
+            self.truncated = rest;
+            self.next = Next::of_truncate(self.mapping, *relation);
+        }
+        match self.next {
+            Next::Nothing => Ok(None),
+            Next::Outbox { index, row } => {
+                (self.next, self.latest) = (Next::Nothing, Latest::Outbox { index, row });
+                self.of_outbox(index, row).map(Some)
+            }
+            Next::Message(message) => {
+                (self.next, self.latest) = (Next::Nothing, Latest::Message(message));
+                self.of_message(message)
+            }
+            Next::Table { index, change, steps } => {
+                let Some((step, rest)) = steps.split_first() else { return Ok(None) };
+                self.latest = Latest::Table { index, change, step: *step };
+                self.next = match rest {
+                    [] => Next::Nothing,
+                    steps => Next::Table { index, change, steps },
+                };
+                self.of_table(index, change, *step).map(Some)
+            }
+            Next::Unfit { index } => {
+                (self.next, self.latest) = (Next::Nothing, Latest::Nothing);
+                match self.mapping.tables.get(index) {
+                    Some((_, Known::Outbox(Err(error)) | Known::Table(Err(error)))) => {
+                        Err(error.clone())
+                    }
+                    Some(_) | None => Ok(None),
+                }
+            }
+        }
+    }
+
+    fn of_outbox(&mut self, index: usize, row: Tuple<'a>) -> Result<DomainEvent<'_>, EventError> {
+        let Mapping { settings, identity, tables, context, outbox_scratch, .. } =
+            &mut *self.mapping;
+        let Some((_, Known::Outbox(Ok(table)))) = tables.get_mut(index) else {
+            unreachable!("its place was just found")
+        };
+        context.check()?;
+        table.observe_key(row);
+        let table = &*table;
+        let (source, routes) = (&settings.source, &settings.routes);
+        let shared = Shared { source, identity, routes, context };
+        table.map(shared, row, self.transaction, outbox_scratch).map_err(|reason| {
+            EventError::Unmappable { row: table.locate(row, self.transaction), reason }
+        })
+    }
+
+    fn of_message(
+        &mut self,
+        message: LogicalMessage<'a>,
+    ) -> Result<Option<DomainEvent<'_>>, EventError> {
+        let Mapping { settings, identity, warned, context, outbox_scratch, .. } =
+            &mut *self.mapping;
+        let mut configured = settings.messages.iter().zip(warned);
+        let found = configured.find(|(settings, _)| settings.prefix == message.prefix);
+        let Some((outbox, warned)) = found else { return Ok(None) };
+        context.check()?;
+        let (source, routes) = (&settings.source, &settings.routes);
+        let shared = Shared { source, identity, routes, context };
+        let event =
+            outbox::map_message(&outbox.topic, shared, message, self.transaction, outbox_scratch)
+                .map_err(|reason| message.locate(self.transaction, reason))?;
+        if event.key.is_none() && !std::mem::replace(&mut warned.of_null_key, true) {
+            warn!(
+                prefix = message.prefix,
+                "a message has no aggregateId: its event gets a null key, and no order with others"
+            );
+        }
+        Ok(Some(event))
+    }
+
+    fn of_table(
+        &mut self,
+        index: usize,
+        change: TableChange<'a>,
+        step: Step,
+    ) -> Result<DomainEvent<'_>, EventError> {
+        let Mapping { settings, identity, tables, context, table_scratch, .. } = &mut *self.mapping;
+        let Some((relation, Known::Table(Ok(table)))) = tables.get(index) else {
+            unreachable!("its place was just found")
+        };
+        context.check()?;
+        let (source, routes) = (&settings.source, &settings.routes);
+        let shared = Shared { source, identity, routes, context };
+        let at = At { relation: *relation, transaction: self.transaction, place: self.place };
+        table.event(step, change, shared, at, table_scratch).map_err(|reason| {
+            EventError::Unmappable { row: table.locate(change, self.transaction), reason }
+        })
+    }
+
+    /// The table that the latest event is of.
+    pub fn relation(&self) -> Option<RelationId> {
+        match self.latest {
+            Latest::Nothing | Latest::Message(_) => None,
+            Latest::Outbox { index, .. } | Latest::Table { index, .. } => {
+                self.mapping.tables.get(index).map(|(relation, _)| *relation)
+            }
+        }
+    }
+
+    /// What is known of the event that the latest call made, or could not make, for a reason that
+    /// other rows of its table need not have.
+    pub fn unmapped(&mut self) -> Option<Unmapped<'_>> {
+        let Mapping { settings, tables, outbox_scratch, table_scratch, unmapped_key, .. } =
+            &mut *self.mapping;
+        match self.latest {
+            Latest::Nothing => None,
+            Latest::Outbox { index, row } => {
+                let Some((_, Known::Outbox(Ok(table)))) = tables.get(index) else { return None };
+                Some(table.unmapped(&settings.routes, row, &mut outbox_scratch.topic))
+            }
+            Latest::Table { index, change, step } => {
+                let Some((_, Known::Table(Ok(table)))) = tables.get(index) else { return None };
+                Some(table.unmapped(step, change, table_scratch))
+            }
+            Latest::Message(LogicalMessage { prefix, content, .. }) => {
+                let outbox = settings.messages.iter().find(|outbox| outbox.prefix == prefix)?;
+                let (event_type, key) = type_and_key(content);
+                *unmapped_key = key;
+                let topic = match event_type {
+                    None => outbox.topic.literal(),
+                    Some(event_type) => {
+                        let route = route::find(&settings.routes, &event_type);
+                        let topic = route.map_or(&outbox.topic, |route| &route.topic);
+                        topic.resolve(&event_type, &mut outbox_scratch.topic).ok()
+                    }
+                };
+                let key = unmapped_key.as_deref().map(str::as_bytes);
+                Some(Unmapped { topic, key, raw: Raw::Message { prefix, content } })
+            }
+        }
+    }
+}
+
+impl<'a> Next<'a> {
+    fn of_row(mapping: &Mapping, relation: RelationId, change: RowChange<'a>) -> Self {
+        let Some(index) = place_of(mapping, relation) else { return Self::Nothing };
+        match (mapping.tables.get(index), change) {
+            (Some((_, Known::Outbox(Ok(_)))), RowChange::Insert { new: row }) => {
+                Self::Outbox { index, row }
+            }
+            (Some((_, Known::Outbox(Err(_)))), RowChange::Insert { .. }) => Self::Unfit { index },
+            // An application may update and delete the rows of its outbox as it likes.
+            (Some((_, Known::Outbox(_))) | None, _) => Self::Nothing,
+            (Some((_, Known::Table(_))), change) => {
+                Self::of_table(mapping, index, TableChange::Row(change))
+            }
+        }
+    }
+
+    fn of_truncate(mapping: &Mapping, relation: RelationId) -> Self {
+        match place_of(mapping, relation) {
+            Some(index) => Self::of_table(mapping, index, TableChange::Truncate),
+            None => Self::Nothing,
+        }
+    }
+
+    fn of_table(mapping: &Mapping, index: usize, change: TableChange<'a>) -> Self {
+        match mapping.tables.get(index) {
+            Some((_, Known::Table(Ok(table)))) => {
+                Self::Table { index, change, steps: table.steps(change) }
+            }
+            Some((_, Known::Table(Err(_)))) => Self::Unfit { index },
+            Some((_, Known::Outbox(_))) | None => Self::Nothing,
+        }
+    }
+}
+
+fn place_of(mapping: &Mapping, relation: RelationId) -> Option<usize> {
+    mapping.tables.iter().position(|(id, _)| *id == relation)
+}

@@ -1,0 +1,88 @@
+//! Why a domain table does not fit its settings.
+
+use crate::{event::Reason, failure::Code, value::Unfit};
+
+/// What is wrong with a domain table, or with what is configured for it.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum TableProblem {
+    /// There is no such column among those that are published.
+    #[error("column \"{column}\" does not exist or is not published, but is named under {role}")]
+    Missing {
+        /// The column.
+        column: String,
+        /// Which setting names it.
+        role: String,
+        /// The column whose name is most like it.
+        nearest: Option<String>,
+    },
+    /// The type cannot be written so.
+    #[error("column \"{column}\" {problem}, as types.columns has it")]
+    Form {
+        /// The column.
+        column: String,
+        /// Why.
+        problem: Unfit,
+    },
+    /// A delete would not say whose it is.
+    #[error(
+        "column \"{column}\" is needed for {role}, and an UPDATE or DELETE does not carry its old \
+         value"
+    )]
+    NotInIdentity {
+        /// `schema.table`, quoted.
+        quoted_table: String,
+        /// The column.
+        column: String,
+        /// Which setting needs it.
+        role: String,
+    },
+    /// The record's key shows what is to be hidden.
+    #[error(
+        "column \"{column}\" is masked or excluded, and part of the key, which every record shows"
+    )]
+    ShownByKey {
+        /// The column.
+        column: String,
+    },
+    /// The table's name makes it nothing that Kafka allows.
+    #[error("{0}")]
+    Topic(Reason),
+}
+
+impl TableProblem {
+    pub(in crate::event) fn code(&self) -> Code {
+        match self {
+            Self::Missing { .. } => Code::ColumnMissing,
+            Self::NotInIdentity { .. } => Code::ReplicaIdentity,
+            Self::Form { .. } | Self::ShownByKey { .. } | Self::Topic(_) => Code::Settings,
+        }
+    }
+
+    pub(in crate::event) fn hint(&self, table: &str) -> String {
+        match self {
+            Self::Missing { role, nearest, .. } => {
+                let nearest = nearest.as_ref().map_or(String::new(), |nearest| {
+                    format!(" The nearest name among the published ones is \"{nearest}\".")
+                });
+                format!(
+                    "Correct {role} of the [[table]] of \"{table}\", or add the column to the \
+                     table. A publication with a column list must hold it too.{nearest}"
+                )
+            }
+            Self::Form { column, .. } => {
+                format!("Correct or remove types.columns.{column} of the [[table]] of \"{table}\".")
+            }
+            Self::NotInIdentity { quoted_table, role, .. } => format!(
+                "Run ALTER TABLE {quoted_table} REPLICA IDENTITY FULL. Or name other columns under \
+                 {role} of the [[table]] of \"{table}\"."
+            ),
+            Self::ShownByKey { .. } => format!(
+                "Name other columns under key of the [[table]] of \"{table}\", or show the column."
+            ),
+            Self::Topic(_) => format!(
+                "Set a topic for the [[table]] of \"{table}\" that is made of what Kafka allows: \
+                 a-z, A-Z, 0-9, '.', '_' and '-', at most 249 of them."
+            ),
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Memory for the texts that do not lie in a row's frame as they are needed.
+
+use std::fmt::Write as _;
+
+use crate::{
+    change::Transaction,
+    event::{Reason, id::ID_BYTES, timestamp, timestamp::INSTANT_BYTES},
+    lsn::CommitLsn,
+};
+
+/// What is kept of the memory for keys between rows, in bytes: typical ones fit many times.
+const KEY_BYTES_KEPT: usize = 64 << 10;
+
+/// Reused by every row.
+#[derive(Debug)]
+pub(crate) struct Scratch {
+    pub(super) id: [u8; ID_BYTES],
+    pub(super) topic: String,
+    pub(super) key: Vec<u8>,
+    pub(super) of_transaction: OfTransaction,
+}
+
+/// What all events of a transaction share.
+#[derive(Debug)]
+pub(super) struct OfTransaction {
+    /// Of which one.
+    commit_lsn: Option<CommitLsn>,
+    /// `tx-<commit LSN>`
+    correlation_id: String,
+    occurred_at: [u8; INSTANT_BYTES],
+    has_instant: bool,
+}
+
+impl Scratch {
+    pub(crate) fn new() -> Self {
+        Self {
+            id: [0; ID_BYTES],
+            topic: String::new(),
+            key: Vec::new(),
+            of_transaction: OfTransaction {
+                commit_lsn: None,
+                correlation_id: String::new(),
+                occurred_at: [0; INSTANT_BYTES],
+                has_instant: false,
+            },
+        }
+    }
+
+    /// One large key must not hold its room for ever.
+    pub(super) fn shrink(&mut self) {
+        self.key.clear();
+        self.key.shrink_to(KEY_BYTES_KEPT);
+    }
+}
+
+impl OfTransaction {
+    /// Makes what is said of that transaction; for the same one again it is there already.
+    pub(super) fn enter(&mut self, transaction: &Transaction) {
+        if self.commit_lsn == Some(transaction.commit_lsn) {
+            return;
+        }
+        self.commit_lsn = Some(transaction.commit_lsn);
+        self.correlation_id.clear();
+        // Writing to a String never fails.
+        let _ = write!(self.correlation_id, "tx-{}", transaction.commit_lsn);
+        let instant = timestamp::from_timestamp(transaction.committed_at, &mut self.occurred_at);
+        self.has_instant = instant.is_some();
+    }
+
+    pub(super) fn correlation_id(&self) -> &str {
+        &self.correlation_id
+    }
+
+    pub(super) fn occurred_at(&self) -> Result<&str, Reason> {
+        let instant = std::str::from_utf8(&self.occurred_at);
+        match (self.has_instant, instant) {
+            (true, Ok(instant)) => Ok(instant),
+            (false, _) | (_, Err(_)) => Err(Reason::CommitTimeOutOfRange),
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! What the stream does not say of a table, asked of the catalog when the stream describes it: types
+//! that are not built in, and the primary key where the replica identity does not show it.
+//!
+//! The catalog answers as of now, and the stream may be at an earlier place. A type that is gone, or
+//! that was altered since, has its values as PostgreSQL's text.
+
+use std::sync::Arc;
+
+use tokio::task::JoinHandle;
+
+use crate::{
+    change::{Relation, RelationId},
+    event::table::Questions,
+    postgres::{self, PostgresError, catalog, sql::Sql, types},
+    value::Type,
+};
+
+/// What the catalog answered.
+#[derive(Debug, Default)]
+pub(super) struct Answers {
+    pub(super) types: Vec<Arc<Type>>,
+    /// The names of its columns.
+    pub(super) primary_key: Vec<String>,
+}
+
+/// Asks about one table at a time, by a connection that is made when it is needed.
+#[derive(Debug)]
+pub(super) struct Lookup {
+    settings: postgres::Settings,
+    sql: Option<Sql>,
+    asked: Option<Asked>,
+}
+
+/// A question that is under way.
+#[derive(Debug)]
+struct Asked {
+    relation: Relation,
+    task: JoinHandle<Result<(Sql, Answers), PostgresError>>,
+}
+
+impl Lookup {
+    pub(super) fn new(settings: postgres::Settings) -> Self {
+        Self { settings, sql: None, asked: None }
+    }
+
+    /// Asks about a table. Must be called within a tokio runtime.
+    pub(super) fn ask(&mut self, relation: Relation, questions: Questions) {
+        let (settings, id) = (self.settings.clone(), relation.id);
+        // One that broke is taken for closed, and another one is made.
+        let sql = self.sql.take().filter(|sql| !sql.is_closed());
+        let task = tokio::spawn(async move {
+            let sql = match sql {
+                Some(sql) => sql,
+                None => Sql::connect(&settings).await?,
+            };
+            let answers = answer(&sql, id, &questions).await?;
+            Ok((sql, answers))
+        });
+        self.asked = Some(Asked { relation, task });
+    }
+
+    /// Whether nothing can be read until the catalog has answered.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.asked.is_some()
+    }
+
+    /// The table and what the catalog says of it; never where nothing is asked.
+    ///
+    /// # Cancel safety
+    /// An answer is returned once, or is still to come.
+    ///
+    /// # Errors
+    /// Where the server does not answer.
+    pub(super) async fn answered(&mut self) -> Result<(Relation, Answers), PostgresError> {
+        let Some(asked) = &mut self.asked else { return std::future::pending().await };
+        let outcome = (&mut asked.task).await.unwrap_or(Err(PostgresError::Ended));
+        let Some(Asked { relation, .. }) = self.asked.take() else {
+            unreachable!("it was there before the wait")
+        };
+        let (sql, answers) = outcome?;
+        self.sql = Some(sql);
+        Ok((relation, answers))
+    }
+}
+
+impl Drop for Lookup {
+    fn drop(&mut self) {
+        if let Some(Asked { task, .. }) = &self.asked {
+            task.abort();
+        }
+    }
+}
+
+async fn answer(
+    sql: &Sql,
+    relation: RelationId,
+    questions: &Questions,
+) -> Result<Answers, PostgresError> {
+    let types = match questions.types.as_slice() {
+        [] => Vec::new(),
+        oids => types::look_up(sql, oids).await?,
+    };
+    let primary_key = match questions.primary_key {
+        true => catalog::primary_key(sql, relation).await?,
+        false => Vec::new(),
+    };
+    Ok(Answers { types, primary_key })
+}
