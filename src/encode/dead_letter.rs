@@ -93,8 +93,7 @@ fn write_row(target: &mut Vec<u8>, row: Option<RowView<'_>>) {
         };
         target.extend_from_slice(separator);
         separator = b",";
-        string::write(target, column.name());
-        target.push(b':');
+        target.extend_from_slice(column.label());
         match (text, column.is_plain()) {
             (Some(text), true) => write_text(target, text),
             (Some(text), false) => column.write_masked(text, target),

@@ -19,8 +19,7 @@ pub(super) fn write(target: &mut Vec<u8>, row: RowView<'_>) -> Result<(), Reason
         };
         target.push(separator);
         separator = b',';
-        string::write(target, column.name());
-        target.push(b':');
+        target.extend_from_slice(column.label());
         match value {
             Some(text) => column.write(text, target)?,
             None => target.extend_from_slice(b"null"),

@@ -13,6 +13,8 @@ use crate::{
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ColumnView {
     pub(super) name: String,
+    /// `"name":`
+    label: Vec<u8>,
     pub(super) form: Form,
     pub(super) shown: Shown,
     /// Part of the replica identity: what updates and deletes carry of the old row holds it.
@@ -28,6 +30,18 @@ pub(super) enum Shown {
 }
 
 impl ColumnView {
+    pub(super) fn new(name: String, form: Form, shown: Shown, is_identity: bool) -> Self {
+        let mut label = Vec::new();
+        string::write(&mut label, &name);
+        label.push(b':');
+        Self { name, label, form, shown, is_identity }
+    }
+
+    /// `"name":`, as JSON has it before a value.
+    pub fn label(&self) -> &[u8] {
+        &self.label
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name

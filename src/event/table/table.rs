@@ -304,7 +304,7 @@ fn columns(settings: &Settings, table: &Description) -> Result<Vec<ColumnView>, 
             Some((_, mask)) => Shown::Masked(Mask::clone(mask)),
             None => Shown::Plainly,
         };
-        Ok(ColumnView { name, form, shown, is_identity: column.is_replica_identity })
+        Ok(ColumnView::new(name, form, shown, column.is_replica_identity))
     };
     let columns: Vec<ColumnView> = table.columns.iter().map(view).collect::<Result<_, _>>()?;
     // Of a pattern's tables not each one has each column.

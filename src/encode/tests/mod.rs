@@ -1,5 +1,7 @@
 //! From a row to the bytes of its record.
 
+mod domain_table;
+
 use super::Encoder;
 use crate::{
     event::{

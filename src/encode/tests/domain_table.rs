@@ -1,0 +1,327 @@
+//! From changes of a domain table to the bytes of their records.
+
+use super::{RECORD_BYTES_MAX, Written};
+use crate::{
+    change::ReplicaIdentity,
+    encode::Encoder,
+    event::{
+        EventError, Route, TopicTemplate, TypeGlob, TypeTemplate,
+        fixture::{
+            INT8, NUMERIC, TEXT,
+            domain_table::{
+                Cell::{self, Null, Text, Unchanged},
+                DomainTable, Happens, take_events,
+            },
+            transaction,
+        },
+        table::{DataForm, Mask, Salt},
+    },
+    sink::{Batch, Headers},
+    value::ColumnForm,
+};
+
+/// A record, and where it goes.
+#[derive(Debug)]
+struct Sent {
+    topic: String,
+    key: Option<String>,
+    partition: Option<u32>,
+    written: Written,
+}
+
+impl Sent {
+    fn event_type(&self) -> &str {
+        self.written.headers_of("event-type")[0]
+    }
+
+    fn id(&self) -> &str {
+        self.written.headers_of("event-id")[0]
+    }
+
+    /// The envelope from `data` on.
+    fn data(&self) -> &str {
+        let value = self.written.value.as_deref().expect("a value");
+        value.split_once("\"data\":").expect("data").1.strip_suffix('}').expect("a brace")
+    }
+}
+
+/// The records of a change.
+fn send(table: &DomainTable, happens: &Happens<'_>) -> Result<Vec<Sent>, EventError> {
+    let (mut batch, mut encoder) = (Batch::default(), Encoder::new(RECORD_BYTES_MAX));
+    let mut mapping = table.mapping();
+    take_events(&mut mapping, happens, |mut events| {
+        for sequence in 5.. {
+            let Some(event) = events.next()? else { break };
+            let encoded = encoder.encode(&event, &transaction(), sequence, &mut batch);
+            encoded.expect("it has a JSON form");
+        }
+        Ok(())
+    })?;
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("text");
+    let sent = |record: &crate::sink::Record| {
+        let name = &batch.new_topics()[record.topic.0 as usize].name;
+        let headers = Headers::new(batch.slice(record.headers));
+        Sent {
+            topic: name.to_string(),
+            key: record.key.map(|span| text(batch.slice(span))),
+            partition: record.partition,
+            written: Written {
+                value: record.value.map(|span| text(batch.slice(span))),
+                headers: headers.map(|(name, value)| (text(name), text(value))).collect(),
+            },
+        }
+    };
+    Ok(batch.records().iter().map(sent).collect())
+}
+
+#[track_caller]
+fn send_one(table: &DomainTable, happens: &Happens<'_>) -> Sent {
+    let mut sent = send(table, happens).expect("events");
+    assert_eq!(sent.len(), 1, "{sent:#?}");
+    sent.remove(0)
+}
+
+const ROW: [Cell<'static>; 3] = [Text("7"), Text("placed"), Null];
+const KEY: [Cell<'static>; 3] = [Text("7"), Null, Null];
+
+#[test]
+fn an_insert_is_created_with_the_row_under_its_key() {
+    let sent = send_one(&DomainTable::orders(), &Happens::Insert(&ROW));
+    assert_eq!((sent.topic.as_str(), sent.key.as_deref()), ("orders.events", Some("7")));
+    let id = sent.id();
+    assert_eq!(
+        sent.written.value.as_deref().expect("a value"),
+        format!(
+            "{{\"id\":\"{id}\",\"type\":\"orders.created\",\"version\":\"1.0\",\"source\":\
+             \"order-service\",\"correlationId\":\"tx-16/B374D848\",\"occurredAt\":\
+             \"2026-03-01T12:00:00.123456Z\",\"data\":{{\"id\":7,\"status\":\"placed\",\"note\":\
+             null}}}}"
+        )
+    );
+    let of = |name| sent.written.headers_of(name);
+    assert_eq!(of("event-type"), ["orders.created"]);
+    assert_eq!(
+        (of("pg-lsn"), of("pg-seq"), of("pg-xid")),
+        (vec!["16/B374D848"], vec!["5"], vec!["742"])
+    );
+    assert_eq!(sent.partition, None);
+}
+
+#[test]
+fn an_update_is_updated_with_the_new_row() {
+    let new = [Text("7"), Text("shipped"), Text("fast")];
+    let sent = send_one(&DomainTable::orders(), &Happens::Update { key: None, new: &new });
+    assert_eq!(sent.event_type(), "orders.updated");
+    assert_eq!(sent.data(), r#"{"id":7,"status":"shipped","note":"fast"}"#);
+}
+
+#[test]
+fn a_delete_is_deleted_with_what_the_identity_delivers() {
+    let sent = send_one(&DomainTable::orders(), &Happens::Delete { key: &KEY });
+    assert_eq!((sent.event_type(), sent.key.as_deref()), ("orders.deleted", Some("7")));
+    assert_eq!(sent.data(), r#"{"id":7}"#);
+    let sent = send_one(&DomainTable::orders().full(), &Happens::DeleteOf { whole: &ROW });
+    assert_eq!(sent.data(), r#"{"id":7,"status":"placed","note":null}"#);
+    assert_eq!(sent.key.as_deref(), Some("7"));
+}
+
+#[test]
+fn a_truncate_is_one_record_without_key_and_data_in_the_first_partition() {
+    let sent = send_one(&DomainTable::orders(), &Happens::Truncate);
+    assert_eq!((sent.event_type(), sent.data()), ("orders.truncated", "null"));
+    assert_eq!((sent.key, sent.partition), (None, Some(0)));
+}
+
+#[test]
+fn a_key_that_changes_is_deleted_and_created() {
+    let new = [Text("8"), Text("placed"), Null];
+    for (table, happens) in [
+        (DomainTable::orders(), Happens::Update { key: Some(&KEY), new: &new }),
+        (DomainTable::orders().full(), Happens::UpdateOf { whole: &ROW, new: &new }),
+    ] {
+        let sent = send(&table, &happens).expect("events");
+        let [deleted, created] = &sent[..] else { panic!("{sent:#?}") };
+        assert_eq!((deleted.event_type(), deleted.key.as_deref()), ("orders.deleted", Some("7")));
+        assert_eq!((created.event_type(), created.key.as_deref()), ("orders.created", Some("8")));
+        assert_eq!(created.data(), r#"{"id":8,"status":"placed","note":null}"#);
+        assert_ne!(deleted.id(), created.id());
+        let sequences = sent.iter().map(|sent| sent.written.headers_of("pg-seq")[0]);
+        assert_eq!(sequences.collect::<Vec<_>>(), ["5", "6"]);
+    }
+}
+
+#[test]
+fn the_same_key_sent_again_is_no_move() {
+    let happens = Happens::Update { key: Some(&KEY), new: &ROW };
+    assert_eq!(send_one(&DomainTable::orders(), &happens).event_type(), "orders.updated");
+}
+
+#[test]
+fn a_tombstone_follows_each_delete() {
+    let table = DomainTable::orders().with(|table| table.settings.tombstone = true);
+    let new = [Text("8"), Text("placed"), Null];
+    let moves = Happens::Update { key: Some(&KEY), new: &new };
+    let sent = send(&table, &moves).expect("events");
+    let [deleted, tombstone, created] = &sent[..] else { panic!("{sent:#?}") };
+    assert_eq!((tombstone.key.as_deref(), tombstone.written.value.as_deref()), (Some("7"), None));
+    assert_eq!(tombstone.id(), deleted.id());
+    assert_eq!(created.key.as_deref(), Some("8"));
+    assert_eq!(send(&table, &Happens::Delete { key: &KEY }).expect("events").len(), 2);
+    assert_eq!(send(&table, &Happens::Truncate).expect("events").len(), 1);
+}
+
+#[test]
+fn an_unchanged_large_value_is_named_and_never_null() {
+    let new = [Text("7"), Text("paid"), Unchanged];
+    let sent = send_one(&DomainTable::orders(), &Happens::Update { key: None, new: &new });
+    assert_eq!(sent.data(), r#"{"id":7,"status":"paid"},"unavailable":["note"]"#);
+}
+
+#[test]
+fn an_unchanged_large_value_is_taken_from_the_whole_old_row() {
+    let whole = [Text("7"), Text("placed"), Text("large")];
+    let new = [Text("7"), Text("paid"), Unchanged];
+    let happens = Happens::UpdateOf { whole: &whole, new: &new };
+    let sent = send_one(&DomainTable::orders().full(), &happens);
+    assert_eq!(sent.data(), r#"{"id":7,"status":"paid","note":"large"}"#);
+    let table = DomainTable::orders().full().with(|table| table.settings.data = DataForm::Change);
+    let sent = send_one(&table, &happens);
+    assert!(sent.data().ends_with(r#","changed":["status"]}"#), "{}", sent.data());
+}
+
+#[test]
+fn a_change_says_what_was_before_as_far_as_it_was_sent() {
+    let of = |table: DomainTable| table.with(|table| table.settings.data = DataForm::Change);
+    let (small, full) = (of(DomainTable::orders()), of(DomainTable::orders().full()));
+    let new = [Text("7"), Text("paid"), Text("n")];
+    for (table, happens, data) in [
+        (
+            &small,
+            Happens::Insert(&ROW),
+            r#"{"before":null,"after":{"id":7,"status":"placed","note":null}}"#,
+        ),
+        (
+            &small,
+            Happens::Update { key: None, new: &new },
+            r#"{"before":null,"after":{"id":7,"status":"paid","note":"n"}}"#,
+        ),
+        (
+            &full,
+            Happens::UpdateOf { whole: &ROW, new: &new },
+            r#"{"before":{"id":7,"status":"placed","note":null},"after":{"id":7,"status":"paid","note":"n"},"changed":["status","note"]}"#,
+        ),
+        (&small, Happens::Delete { key: &KEY }, r#"{"before":{"id":7},"after":null}"#),
+        (
+            &full,
+            Happens::DeleteOf { whole: &ROW },
+            r#"{"before":{"id":7,"status":"placed","note":null},"after":null}"#,
+        ),
+        (&full, Happens::Truncate, "null"),
+    ] {
+        assert_eq!(send_one(table, &happens).data(), data);
+    }
+}
+
+#[test]
+fn hidden_columns_are_left_out_and_masked_ones_replaced() {
+    let salt = Salt::new("a salt of sixteen");
+    let table = DomainTable::orders().full().with(|table| {
+        table.settings.data = DataForm::Change;
+        table.settings.excluded = vec!["note".to_owned()];
+        table.settings.masks = vec![("status".to_owned(), Mask::Sha256(salt))];
+    });
+    let new = [Text("7"), Text("paid"), Text("secret")];
+    let sent = send_one(&table, &Happens::UpdateOf { whole: &ROW, new: &new });
+    let data: serde_json::Value = serde_json::from_str(sent.data()).expect("JSON");
+    assert!(!sent.data().contains("note") && !sent.data().contains("paid"), "{data}");
+    let of = |side: &str| data[side]["status"].as_str().expect("a hash").to_owned();
+    assert_eq!((of("before").len(), of("after").len()), (64, 64));
+    assert_ne!(of("before"), of("after"));
+    let table = table.with(|table| {
+        table.settings.masks = vec![("status".to_owned(), Mask::Redact)];
+        table.settings.data = DataForm::Row;
+    });
+    let null = [Text("7"), Null, Null];
+    assert_eq!(send_one(&table, &Happens::Insert(&new)).data(), r#"{"id":7,"status":"***"}"#);
+    assert_eq!(send_one(&table, &Happens::Insert(&null)).data(), r#"{"id":7,"status":null}"#);
+}
+
+#[test]
+fn a_key_of_several_columns_is_an_array_of_their_forms() {
+    let table = DomainTable::orders().full();
+    let table = table.with(|table| {
+        table.settings.key = Some(vec!["status".to_owned(), "id".to_owned(), "note".to_owned()]);
+    });
+    let sent = send_one(&table, &Happens::Insert(&ROW));
+    assert_eq!(sent.key.as_deref(), Some(r#"["placed",7,null]"#));
+}
+
+#[test]
+fn a_table_without_a_key_has_null_keys() {
+    let table = DomainTable::orders().with(|table| {
+        table.identity = ReplicaIdentity::Nothing;
+        table.columns[0].2 = false;
+    });
+    assert_eq!(send_one(&table, &Happens::Insert(&ROW)).key, None);
+}
+
+#[test]
+fn a_unique_index_is_the_key_where_deletes_carry_only_it() {
+    let table = DomainTable::orders().with(|table| {
+        table.identity = ReplicaIdentity::Index;
+        table.columns = vec![("id", INT8, false), ("status", TEXT, true), ("note", TEXT, false)];
+    });
+    assert_eq!(send_one(&table, &Happens::Insert(&ROW)).key.as_deref(), Some("placed"));
+    let key = [Null, Text("placed"), Null];
+    let sent = send_one(&table, &Happens::Delete { key: &key });
+    assert_eq!((sent.key.as_deref(), sent.data()), (Some("placed"), r#"{"status":"placed"}"#));
+}
+
+#[test]
+fn a_topic_may_be_made_of_a_column_and_a_route_goes_before_it() {
+    let template = TopicTemplate::parse("{column:status}.{domain}").expect("a template");
+    let table = DomainTable::orders().full().with(|table| table.settings.topic = template);
+    assert_eq!(send_one(&table, &Happens::Insert(&ROW)).topic, "placed.orders");
+    let unnamed = [Text("7"), Null, Null];
+    let error = send(&table, &Happens::Insert(&unnamed)).expect_err("no topic").to_string();
+    assert!(error.contains("public.orders") && error.contains("\"status\" is NULL"), "{error}");
+    let route = Route {
+        event_type: TypeGlob::parse("*.created").expect("a pattern"),
+        topic: TypeTemplate::parse("new.{domain}").expect("a template"),
+    };
+    let table = table.with(|table| table.routes = vec![route]);
+    assert_eq!(send_one(&table, &Happens::Insert(&ROW)).topic, "new.orders");
+}
+
+#[test]
+fn a_column_may_be_written_otherwise_than_its_type() {
+    let table = DomainTable::orders().with(|table| {
+        table.columns[1] = ("total", NUMERIC, false);
+        table.settings.column_types =
+            vec![("total".to_owned(), ColumnForm::Number), ("id".to_owned(), ColumnForm::String)];
+    });
+    let row = [Text("7"), Text("12.50"), Null];
+    let sent = send_one(&table, &Happens::Insert(&row));
+    assert_eq!(sent.data(), r#"{"id":"7","total":12.50,"note":null}"#);
+    assert_eq!(sent.key.as_deref(), Some("7"));
+}
+
+#[test]
+fn a_table_that_does_not_fit_is_refused_by_its_next_row() {
+    let wrong = |change: fn(&mut DomainTable)| {
+        let error = send(&DomainTable::orders().with(change), &Happens::Insert(&ROW));
+        error.expect_err("refused").to_string()
+    };
+    let error = wrong(|table| table.settings.excluded = vec!["notes".to_owned()]);
+    assert!(error.contains("\"notes\" does not exist"), "{error}");
+    let error = wrong(|table| table.settings.key = Some(vec!["nr".to_owned()]));
+    assert!(error.contains("\"nr\"") && error.contains("under key"), "{error}");
+    let error = wrong(|table| table.settings.masks = vec![("id".to_owned(), Mask::Redact)]);
+    assert!(error.contains("part of the key"), "{error}");
+}
+
+#[test]
+fn ids_are_the_same_for_ever() {
+    let sent = send_one(&DomainTable::orders(), &Happens::Insert(&ROW));
+    assert_eq!(sent.id(), "019ca945-0a7b-8aad-9e0c-24578433d99d");
+}
