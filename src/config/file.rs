@@ -3,10 +3,8 @@
 use super::{
     database_url::DatabaseUrl,
     names::{Names, Properties},
-    scalar::{
-        Count, DeadLetterTopic, Located, LogFilter, OnError, OutageGrace, RetentionAge, SecretFile,
-        TopicName, TransactionBytes, TransactionInterval, WalSize,
-    },
+    quantity::{OutageGrace, RetentionAge, TransactionBytes, TransactionInterval, WalSize},
+    scalar::{Count, DeadLetterTopic, Located, LogFilter, OnError, SecretFile, TopicName},
     section::section,
 };
 use crate::{

@@ -17,13 +17,16 @@ mod file;
 mod load;
 mod mistake;
 mod names;
+mod outboxes;
+mod quantity;
 mod scalar;
 mod schema;
 mod section;
 #[cfg(test)]
 mod tests;
+mod words;
 
 pub use load::{Config, Environment, LoadError};
 pub use mistake::{Mistake, SettingsError};
-pub use scalar::parse_interval;
+pub use quantity::parse_interval;
 pub use schema::json_schema;
