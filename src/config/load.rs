@@ -10,12 +10,14 @@ use std::{
 use super::{
     database_url::DatabaseUrl,
     document::{self, Node, Value, join},
-    file::{File, KafkaSection, MessageSection, OutboxSection, RouteSection},
+    file::{File, KafkaSection, MessageSection, OutboxSection, RouteSection, TableSection},
     mistake::{Mistakes, Origin, SettingsError},
     outboxes::{outboxes, retentions},
     quantity::{TransactionInterval, WalSize},
     scalar::{Count, DeadLetterTopic, Located, OnError, SecretFile, TopicName},
     section::Read,
+    table_topics,
+    tables::{Surroundings, tables},
 };
 use crate::{
     event,
@@ -126,17 +128,28 @@ impl Config {
             source,
             on_error,
             dead_letter_topic,
+            mask_salt,
+            types,
             postgres,
             kafka,
             outbox,
             message,
+            table,
             route,
             log,
         } = file;
         let outboxes = outboxes(&outbox, &kafka.checkpoint_topic, mistakes);
         let messages = messages(message, &kafka.checkpoint_topic, mistakes);
         let routes = routes(route, &kafka.checkpoint_topic, mistakes);
-        let event = event::Settings { source, outboxes, messages, routes };
+        let file = Surroundings {
+            types: &types,
+            mask_salt: mask_salt.as_ref(),
+            outboxes: &outbox,
+            routes: &routes,
+            checkpoint_topic: &kafka.checkpoint_topic,
+        };
+        let tables = tables(&table, &file, mistakes);
+        let event = event::Settings { source, outboxes, messages, tables, routes };
         let dead_letters = match on_error {
             OnError::Halt => no_dead_letters(&dead_letter_topic, mistakes),
             OnError::DeadLetter => {
@@ -169,12 +182,14 @@ impl Config {
 /// A file without anything to publish.
 fn check_origins(root: &Node, mistakes: &mut Mistakes) {
     let Value::Table(table) = &root.value else { return };
-    if !table.contains_key("outbox") && !table.contains_key("message") {
-        let outbox = <Vec<OutboxSection>>::expected("outbox");
-        let message = <Vec<MessageSection>>::expected("message");
-        let problem = format!("is missing: {outbox}, or {message}");
-        mistakes.add(&Origin::Nowhere, "outbox", problem);
+    if ["outbox", "message", "table"].into_iter().any(|origin| table.contains_key(origin)) {
+        return;
     }
+    let outbox = <Vec<OutboxSection>>::expected("outbox");
+    let message = <Vec<MessageSection>>::expected("message");
+    let of_tables = <Vec<TableSection>>::expected("table");
+    let problem = format!("is missing: {outbox}, {message}, or {of_tables}");
+    mistakes.add(&Origin::Nowhere, "outbox", problem);
 }
 
 fn connection(url: DatabaseUrl, password_file: Option<SecretFile>) -> postgres::Settings {
@@ -289,8 +304,10 @@ fn dead_letters(
     check_topic((topics.literal(), origin), DEAD_LETTER_TOPIC, checkpoint_topic, mistakes);
     let literals = event.outboxes.iter().map(|outbox| outbox.topic.literal());
     let literals = literals.chain(event.messages.iter().map(|message| message.topic.literal()));
-    let mut literals = literals.chain(event.routes.iter().map(|route| route.topic.literal()));
-    if topics.literal().is_some() && literals.any(|literal| literal == topics.literal()) {
+    let literals = literals.chain(event.routes.iter().map(|route| route.topic.literal()));
+    let of_tables = event.tables.iter().flat_map(table_topics::topics);
+    let mut of_events = literals.flatten().map(str::to_owned).chain(of_tables);
+    if topics.literal().is_some_and(|topic| of_events.any(|other| other == topic)) {
         let problem = format!("must not be \"{template}\", a topic of the events themselves");
         mistakes.add(origin, DEAD_LETTER_TOPIC, problem);
     }

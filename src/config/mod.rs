@@ -10,6 +10,8 @@
 //! `schemas/config.schema.json`. Nothing but `main` and `cli` reads this module; every part takes a
 //! `Settings` of its own, which is made here.
 
+mod by_name;
+mod column_list;
 mod database_url;
 mod document;
 mod encryption_parameters;
@@ -22,6 +24,8 @@ mod quantity;
 mod scalar;
 mod schema;
 mod section;
+mod table_topics;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod words;

@@ -9,9 +9,15 @@ use super::{
     section::{Read, required_keys},
 };
 use crate::{
-    event::{TopicTemplate, TypeGlob, TypeTemplate, check_topic_name},
+    event::{
+        TopicTemplate, TypeGlob, TypeTemplate, check_topic_name,
+        table::{Salt, TablePattern},
+    },
     postgres::{PublicationName, Secret, SlotName, TableName},
 };
+
+/// The shortest `mask_salt`. One of 16 hexadecimal digits has 64 bits, which nobody tries out.
+const SALT_CHARACTERS_MIN: usize = 16;
 
 impl<T: Read> Read for Option<T> {
     fn read(node: &Node, key: &str, mistakes: &mut Mistakes) -> Option<Self> {
@@ -236,6 +242,16 @@ parsed! {
         table_name;
     TopicTemplate, "a topic template, as \"{domain}.events\"", json!({ "type": "string", "minLength": 1 }),
         |text| Self::parse(text).map_err(|error| format!("is no topic template: {error}"));
+    TableTopic, "a topic template, as \"{table}.events\"", json!({ "type": "string", "minLength": 1 }),
+        |text| match TopicTemplate::parse_for_domain_table(text) {
+            Ok(template) => Ok(Self(template)),
+            Err(error) => Err(format!("is no topic template: {error}")),
+        };
+    TablePattern, "a table with its schema, or a pattern for several, as \"public.orders\" or \"public.*\"",
+        pattern("[^.*]+\\..+"), table_pattern;
+    Expression, "an expression in CEL, as \"new.total > 0\"", json!({ "type": "string", "minLength": 1 }),
+        expression;
+    Salt, "a secret text of at least 16 characters", pattern(".{16,}"), salt;
     TypeTemplate, "a topic template, as \"{domain}.events\"", json!({ "type": "string", "minLength": 1 }),
         |text| Self::parse(text).map_err(|error| format!("is no topic template: {error}"));
     TypeGlob, "a pattern for types, as \"order.*\"", json!({ "type": "string", "minLength": 1 }),
@@ -263,15 +279,52 @@ parsed! {
         };
 }
 
-/// SQL's quotes are no part of a name, and a file has no use for them.
 fn table_name(text: &str) -> Result<TableName, String> {
+    refuse_quotes(text)?;
+    TableName::try_from(text.to_owned())
+        .map_err(|error| format!("{}, not \"{text}\"", error.reason))
+}
+
+fn table_pattern(text: &str) -> Result<TablePattern, String> {
+    refuse_quotes(text)?;
+    TablePattern::parse(text).map_err(|error| format!("{error}: \"{text}\""))
+}
+
+/// SQL's quotes are no part of a name, and a file has no use for them.
+fn refuse_quotes(text: &str) -> Result<(), String> {
     if text.split('.').any(|part| part.starts_with('"') && part.ends_with('"')) {
         let plain = text.replace('"', "");
         return Err(format!("is written without SQL's quotes, as \"{plain}\""));
     }
-    TableName::try_from(text.to_owned())
-        .map_err(|error| format!("{}, not \"{text}\"", error.reason))
+    Ok(())
 }
+
+/// Each expression of a file passes here, with its key and its line around it.
+fn expression(text: &str) -> Result<Expression, String> {
+    if text.trim().is_empty() {
+        return Err("must not be empty".to_owned());
+    }
+    Ok(Expression(text.to_owned()))
+}
+
+/// What is wrong with it is said without it.
+fn salt(text: &str) -> Result<Salt, String> {
+    if text.chars().count() < SALT_CHARACTERS_MIN {
+        return Err(format!(
+            "must have {SALT_CHARACTERS_MIN} characters at least: who can try out all of a short \
+             one finds the values behind it"
+        ));
+    }
+    Ok(Salt::new(text))
+}
+
+/// A topic template for the events of a domain table.
+#[derive(Clone, Debug)]
+pub(super) struct TableTopic(pub(super) TopicTemplate);
+
+/// CEL over a change, as it was written.
+#[derive(Clone, Debug)]
+pub(super) struct Expression(pub(super) String);
 
 /// A topic's name without places to fill.
 #[derive(Clone, Debug)]

@@ -9,11 +9,24 @@ use super::{
     section::Read,
 };
 use crate::{
-    event::outbox::{Layout, PayloadForm},
+    event::{
+        outbox::{Layout, PayloadForm},
+        table::{DataForm, Otherwise},
+    },
     pipeline::LargeTransactions,
     sink::kafka::{Delivery, Partitioner},
     telemetry::LogFormat,
+    value::{ByteaForm, ColumnForm, Int8Form, NumericForm},
 };
+
+/// What a column is masked by. The salt is another setting.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum MaskForm {
+    /// By a hash of salt and text.
+    Sha256,
+    /// By the same for all.
+    Redact,
+}
 
 /// A setting that is one of a few words.
 macro_rules! words {
@@ -54,5 +67,12 @@ words! {
     LargeTransactions { "split" => Split, "atomic" => Atomic, }
     OnError { "halt" => Halt, "dead-letter" => DeadLetter, }
     Delivery { "exactly-once" => ExactlyOnce, "at-least-once" => AtLeastOnce, }
+DataForm { "row" => Row, "change" => Change, }
+    Otherwise { "skip" => Skip, "default" => Default, }
+    MaskForm { "sha256" => Sha256, "redact" => Redact, }
+    Int8Form { "number" => Number, "string" => String, }
+    NumericForm { "string" => String, "number" => Number, }
+    ByteaForm { "base64" => Base64, "hex" => Hex, }
+    ColumnForm { "number" => Number, "string" => String, "base64" => Base64, "hex" => Hex, }
     LogFormat { "text" => Text, "json" => Json, }
 }

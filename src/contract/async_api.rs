@@ -150,6 +150,7 @@ mod tests {
             source: "shop".to_owned(),
             outboxes: vec![Outbox::of(PayloadForm::Data).settings()],
             messages: Vec::new(),
+            tables: Vec::new(),
             routes: Vec::new(),
         };
         let topics = dead_letters

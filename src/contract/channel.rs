@@ -186,6 +186,7 @@ mod tests {
                 prefix: "outbox".to_owned(),
                 topic: template("{domain}.events"),
             }],
+            tables: Vec::new(),
             routes: vec![Route {
                 event_type: TypeGlob::parse("order-a/b.?+*").expect("a pattern"),
                 topic: template("audit"),

@@ -61,6 +61,7 @@ mod tests {
             source: "shop".to_owned(),
             outboxes: vec![Outbox::of(form).settings()],
             messages: Vec::new(),
+            tables: Vec::new(),
             routes: vec![Route {
                 event_type: TypeGlob::parse("*.audited").expect("a pattern"),
                 topic: TypeTemplate::parse("audit").expect("a template"),

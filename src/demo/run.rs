@@ -257,6 +257,7 @@ fn pipeline_settings(server: &Server, broker: &Broker) -> pipeline::Settings {
             source,
             outboxes: vec![outbox],
             messages: Vec::new(),
+            tables: Vec::new(),
             routes: Vec::new(),
         },
         dead_letters: None,

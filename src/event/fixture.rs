@@ -87,6 +87,7 @@ impl Outbox {
             source,
             outboxes: vec![self.settings.clone()],
             messages: Vec::new(),
+            tables: Vec::new(),
             routes: Vec::new(),
         };
         let mut mapping = Mapping::new(settings, database());

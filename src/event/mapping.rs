@@ -9,7 +9,7 @@ use crate::{
         Route, Unmapped,
         context::Context,
         outbox::{self, Scratch, Shared, Table, Withheld},
-        route,
+        route, table,
         unmapped::type_and_key,
     },
     lsn::Lsn,
@@ -24,6 +24,8 @@ pub struct Settings {
     pub outboxes: Vec<outbox::Settings>,
     /// The outboxes without a table.
     pub messages: Vec<outbox::MessageSettings>,
+    /// The domain tables.
+    pub tables: Vec<table::Settings>,
     /// Where events of some types go instead; the first one that matches counts.
     pub routes: Vec<Route>,
 }
@@ -35,6 +37,16 @@ impl Settings {
             outbox.table.0.as_str() == schema && outbox.table.1.as_str() == name
         };
         self.outboxes.iter().find(is_table)
+    }
+
+    /// What is said of that table, where it is a domain table: by the section that names it, else by
+    /// the first one whose pattern it matches. An outbox is none.
+    pub fn table(&self, schema: &str, name: &str) -> Option<&table::Settings> {
+        if self.outbox(schema, name).is_some() {
+            return None;
+        }
+        let exact = self.tables.iter().find(|table| table.name.exact() == Some((schema, name)));
+        exact.or_else(|| self.tables.iter().find(|table| table.name.matches(schema, name)))
     }
 }
 

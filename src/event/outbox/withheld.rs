@@ -99,6 +99,7 @@ mod tests {
             source,
             outboxes: vec![settings()],
             messages: Vec::new(),
+            tables: Vec::new(),
             routes: Vec::new(),
         };
         let mapping = Mapping::new(settings, database());

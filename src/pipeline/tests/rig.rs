@@ -104,6 +104,7 @@ pub(super) fn mapping() -> Mapping {
             prefix: MESSAGE_PREFIX.to_owned(),
             topic: TypeTemplate::parse("{domain}.events").expect("a template"),
         }],
+        tables: Vec::new(),
         routes: Vec::new(),
     };
     let (system_id, database) = ("7".to_owned(), "shop".to_owned());
