@@ -20,6 +20,9 @@ const OVERRIDE_PREFIX: &str = "TAILWATER_";
 pub(super) struct Node {
     pub(super) value: Value,
     pub(super) origin: Origin,
+    /// Which byte of the file it begins at, for what counts in the order of the file; 0 where it is
+    /// not of the file.
+    pub(super) position: usize,
 }
 
 /// What a value is.
@@ -53,17 +56,20 @@ impl Value {
 
 impl Node {
     pub(super) fn empty_table() -> Self {
-        Self { value: Value::Table(BTreeMap::new()), origin: Origin::Nowhere }
+        Self::of_nowhere(Value::Table(BTreeMap::new()))
     }
-}
 
-impl Node {
+    /// What nobody said.
+    pub(super) fn of_nowhere(value: Value) -> Self {
+        Self { value, origin: Origin::Nowhere, position: 0 }
+    }
+
     /// Puts a text at the end of a path of tables, where nobody said anything.
     pub(super) fn supply(&mut self, path: &[&str], text: &str) {
         let Value::Table(table) = &mut self.value else { return };
         let Some((name, rest)) = path.split_first() else { return };
         let node = table.entry((*name).to_owned()).or_insert_with(|| match rest {
-            [] => Self { value: Value::Text(text.to_owned()), origin: Origin::Nowhere },
+            [] => Self::of_nowhere(Value::Text(text.to_owned())),
             _ => Self::empty_table(),
         });
         node.supply(rest, text);
@@ -87,7 +93,7 @@ pub(super) fn read(
         .iter()
         .filter_map(|(name, value)| {
             let origin = Origin::Environment(name.clone());
-            let node = Node { value: Value::Text(value.clone()), origin };
+            let node = Node { value: Value::Text(value.clone()), origin, position: 0 };
             Some((override_path(name)?, node))
         })
         .collect();
@@ -97,7 +103,7 @@ pub(super) fn read(
     for (path, node) in overrides {
         reader.place(&mut root, &path, node);
     }
-    Node { value: Value::Table(root), origin: Origin::Nowhere }
+    Node::of_nowhere(Value::Table(root))
 }
 
 fn line_of(text: &str, position: usize) -> usize {
@@ -140,7 +146,8 @@ impl Reader<'_> {
     }
 
     fn node(&mut self, value: Spanned<DeValue<'_>>, path: &str) -> Node {
-        let origin = Origin::Line(line_of(self.text, value.span().start));
+        let position = value.span().start;
+        let origin = Origin::Line(line_of(self.text, position));
         let value = match value.into_inner() {
             DeValue::String(text) if self.overridden.contains(path) => {
                 Value::Text(text.into_owned())
@@ -161,7 +168,7 @@ impl Reader<'_> {
             }
             DeValue::Table(table) => Value::Table(self.table(table, path)),
         };
-        Node { value, origin }
+        Node { value, origin, position }
     }
 
     /// Puts variables in the place of `${NAME}`; `$${` is a literal `${`.
@@ -209,6 +216,7 @@ impl Reader<'_> {
         let next = table.entry(key.clone()).or_insert_with(|| Node {
             value: Value::Table(BTreeMap::new()),
             origin: node.origin.clone(),
+            position: node.position,
         });
         match &mut next.value {
             Value::Table(inner) => self.place(inner, deeper, node),

@@ -1,23 +1,29 @@
 //! Every setting there is: name, kind, default and what it is for.
 
 use super::{
+    by_name::ByName,
+    column_list::ColumnList,
     database_url::DatabaseUrl,
     names::{Names, Properties},
+    quantity::{OutageGrace, RetentionAge, TransactionBytes, TransactionInterval, WalSize},
     scalar::{
-        Count, DeadLetterTopic, Located, LogFilter, OnError, OutageGrace, RetentionAge, SecretFile,
-        TopicName, TransactionBytes, TransactionInterval, WalSize,
+        Count, DeadLetterTopic, Expression, Located, LogFilter, OnError, SecretFile, TableTopic,
+        TopicName,
     },
     section::section,
+    words::MaskForm,
 };
 use crate::{
     event::{
         TopicTemplate, TypeGlob, TypeTemplate,
         outbox::{Layout, PayloadForm},
+        table::{DataForm, Otherwise, Salt, TablePattern},
     },
     pipeline::LargeTransactions,
     postgres::{PublicationName, SlotName, TableName},
     sink::kafka::{Delivery, Partitioner},
     telemetry::LogFormat,
+    value::{ByteaForm, ColumnForm, Int8Form, NumericForm},
 };
 
 section! {
@@ -31,6 +37,11 @@ section! {
         on_error: OnError = "halt",
         /// Where dead letters go. {topic} is the event's topic, or `source` where none could be made.
         dead_letter_topic: Located<DeadLetterTopic> = "{topic}.dlq",
+        /// What `sha256` masks values with, a secret of at least 16 characters. Another one gives
+        /// other masks.
+        mask_salt: Option<Located<Salt>>,
+        /// How values of some types are written, in events of domain tables.
+        types: TypesSection,
         /// Where the rows come from.
         postgres: PostgresSection,
         /// Where the events go.
@@ -39,6 +50,8 @@ section! {
         outbox: Vec<OutboxSection>,
         /// The outboxes without a table.
         message: Vec<MessageSection>,
+        /// The domain tables.
+        table: Vec<TableSection>,
         /// Topics by types.
         route: Vec<RouteSection>,
         /// The log, on standard error.
@@ -186,6 +199,97 @@ section! {
         /// Which topic an event goes to. A template: {type}, {domain} (the type up to its first
         /// dot).
         topic: Located<TypeTemplate> = "{domain}.events",
+    }
+}
+
+section! {
+    /// `[types]`
+    TypesSection {
+        /// An int8: a `number`, which JavaScript rounds beyond 2^53, or a `string`. Either keeps
+        /// every digit.
+        int8: Located<Int8Form> = "number",
+        /// A numeric: a `string` or a `number`, either with every digit. NaN and infinity are
+        /// strings in any case.
+        numeric: Located<NumericForm> = "string",
+        /// A bytea: `base64` or `hex`, in lower case.
+        bytea: Located<ByteaForm> = "base64",
+    }
+}
+
+section! {
+    /// `[[table]]`
+    TableSection {
+        /// The table with its schema, both as the catalog has them: without quotes; or, with * for
+        /// any characters of its name, all tables of the publication that match, outboxes apart.
+        /// Of the sections that match a table, the one that names it counts, else the first.
+        name: Located<TablePattern>,
+        /// Which topic an event goes to. A template: {type}, {domain} (the type up to its first
+        /// dot), {column:NAME}, {schema}, {table}.
+        topic: Located<TableTopic> = "{table}.events",
+        /// The columns of the record's key. Unless said, the table's own key. None that events
+        /// hide.
+        key: Option<ColumnList>,
+        /// What an event's `data` is: the `row`, or the `change`: `before`, `after` and the names
+        /// of what `changed`.
+        data: Located<DataForm> = "row",
+        /// Whether a null record follows what a delete becomes, under the same key and in the same
+        /// topic, for topics that are compacted. Nothing follows a delete of which rules make no
+        /// event; to rules, a change of the key is an update.
+        tombstone: bool = false,
+        /// How values of some types and columns are written.
+        types: TableTypesSection,
+        /// What events show of the columns.
+        columns: TableColumnsSection,
+        /// What a change becomes that no `[[table.event]]` matches: nothing (`skip`), or the event
+        /// that it is without them (`default`). Unless said, `skip` where there are any.
+        otherwise: Option<Located<Otherwise>>,
+        /// The rules.
+        event: Vec<EventSection>,
+    }
+}
+
+section! {
+    /// `types` of a `[[table]]`
+    TableTypesSection {
+        /// In the place of the file's `types.int8`.
+        int8: Option<Int8Form>,
+        /// In the place of the file's `types.numeric`.
+        numeric: Option<NumericForm>,
+        /// In the place of the file's `types.bytea`.
+        bytea: Option<ByteaForm>,
+        /// Single columns: `number` or `string` for an int8 or numeric, `base64` or `hex` for a
+        /// bytea.
+        columns: ByName<Located<ColumnForm>>,
+    }
+}
+
+section! {
+    /// `columns` of a `[[table]]`
+    TableColumnsSection {
+        /// Columns that no event shows.
+        exclude: Option<ColumnList>,
+        /// Columns whose values are replaced: by `redact` with "***", by `sha256` with the hash of
+        /// `mask_salt` and the value, the same for equal values. NULL stays null.
+        mask: ByName<Located<MaskForm>>,
+    }
+}
+
+section! {
+    /// `[[table.event]]`
+    EventSection {
+        /// The type of the event that this rule makes of a change. Each rule that matches makes
+        /// one, in the order of the file.
+        r#type: Located<String>,
+        /// Which changes: an expression in CEL over `op` ("insert", "update", "delete" or
+        /// "truncate"), `old` and `new`, as "old.status != new.status". Unless said, each.
+        when: Option<Expression>,
+        /// The envelope's `version`. Unless said, 1.0.
+        version: Option<String>,
+        /// The event's `data`: its members in their order, each an expression in CEL. Unless said,
+        /// what `data` of the table says.
+        data: Option<ByName<Expression>>,
+        /// Which topic it goes to, in the place of the table's `topic`.
+        topic: Option<Located<TableTopic>>,
     }
 }
 

@@ -1,7 +1,7 @@
 //! From the file to the settings of each part.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fmt,
     path::{Path, PathBuf},
     time::Duration,
@@ -10,22 +10,20 @@ use std::{
 use super::{
     database_url::DatabaseUrl,
     document::{self, Node, Value, join},
-    file::{ColumnsSection, File, KafkaSection, MessageSection, OutboxSection, RouteSection},
+    file::{File, KafkaSection, MessageSection, OutboxSection, RouteSection, TableSection},
     mistake::{Mistakes, Origin, SettingsError},
-    scalar::{
-        Count, DeadLetterTopic, Located, OnError, RetentionAge, SecretFile, TopicName,
-        TransactionInterval, WalSize,
-    },
+    outboxes::{outboxes, retentions},
+    quantity::{TransactionInterval, WalSize},
+    scalar::{Count, DeadLetterTopic, Located, OnError, SecretFile, TopicName},
     section::Read,
+    table_topics,
+    tables::{Surroundings, tables},
 };
 use crate::{
-    event::{
-        self, OwnHeader, TopicTemplate,
-        outbox::{ColumnName, ColumnNames, PayloadForm},
-    },
+    event,
     failure::{Code, Failure, Recovery},
     pipeline::{self, LargeTransactions},
-    postgres,
+    postgres::{self, TableName},
     sink::{
         DeadLetterTopics,
         kafka::{Administration, Delivery, TopicSettings},
@@ -130,17 +128,28 @@ impl Config {
             source,
             on_error,
             dead_letter_topic,
+            mask_salt,
+            types,
             postgres,
             kafka,
             outbox,
             message,
+            table,
             route,
             log,
         } = file;
         let outboxes = outboxes(&outbox, &kafka.checkpoint_topic, mistakes);
         let messages = messages(message, &kafka.checkpoint_topic, mistakes);
         let routes = routes(route, &kafka.checkpoint_topic, mistakes);
-        let event = event::Settings { source, outboxes, messages, tables: Vec::new(), routes };
+        let file = Surroundings {
+            types: &types,
+            mask_salt: mask_salt.as_ref(),
+            outboxes: &outbox,
+            routes: &routes,
+            checkpoint_topic: &kafka.checkpoint_topic,
+        };
+        let tables = tables(&table, &file, mistakes);
+        let event = event::Settings { source, outboxes, messages, tables, routes };
         let dead_letters = match on_error {
             OnError::Halt => no_dead_letters(&dead_letter_topic, mistakes),
             OnError::DeadLetter => {
@@ -160,7 +169,7 @@ impl Config {
                 failover: postgres.failover,
                 retained_wal_bytes_max: postgres.retained_wal_max.map(|WalSize(bytes)| bytes),
                 retentions: retentions(&outbox),
-                tables: outbox.into_iter().map(|outbox| outbox.table.value).collect(),
+                tables: named_tables(outbox, &event),
                 event,
                 dead_letters,
                 kafka: kafka_settings(kafka),
@@ -170,15 +179,27 @@ impl Config {
     }
 }
 
+/// The tables that are called by their names.
+fn named_tables(outbox: Vec<OutboxSection>, event: &event::Settings) -> Vec<TableName> {
+    let outboxes = outbox.into_iter().map(|outbox| outbox.table.value);
+    let tables = event.tables.iter().filter_map(|table| {
+        let (schema, name) = table.name.exact()?;
+        Some(TableName { schema: schema.to_owned(), name: name.to_owned() })
+    });
+    outboxes.chain(tables).collect()
+}
+
 /// A file without anything to publish.
 fn check_origins(root: &Node, mistakes: &mut Mistakes) {
     let Value::Table(table) = &root.value else { return };
-    if !table.contains_key("outbox") && !table.contains_key("message") {
-        let outbox = <Vec<OutboxSection>>::expected("outbox");
-        let message = <Vec<MessageSection>>::expected("message");
-        let problem = format!("is missing: {outbox}, or {message}");
-        mistakes.add(&Origin::Nowhere, "outbox", problem);
+    if ["outbox", "message", "table"].into_iter().any(|origin| table.contains_key(origin)) {
+        return;
     }
+    let outbox = <Vec<OutboxSection>>::expected("outbox");
+    let message = <Vec<MessageSection>>::expected("message");
+    let of_tables = <Vec<TableSection>>::expected("table");
+    let problem = format!("is missing: {outbox}, {message}, or {of_tables}");
+    mistakes.add(&Origin::Nowhere, "outbox", problem);
 }
 
 fn connection(url: DatabaseUrl, password_file: Option<SecretFile>) -> postgres::Settings {
@@ -293,8 +314,10 @@ fn dead_letters(
     check_topic((topics.literal(), origin), DEAD_LETTER_TOPIC, checkpoint_topic, mistakes);
     let literals = event.outboxes.iter().map(|outbox| outbox.topic.literal());
     let literals = literals.chain(event.messages.iter().map(|message| message.topic.literal()));
-    let mut literals = literals.chain(event.routes.iter().map(|route| route.topic.literal()));
-    if topics.literal().is_some() && literals.any(|literal| literal == topics.literal()) {
+    let literals = literals.chain(event.routes.iter().map(|route| route.topic.literal()));
+    let of_tables = event.tables.iter().flat_map(table_topics::topics);
+    let mut of_events = literals.flatten().map(str::to_owned).chain(of_tables);
+    if topics.literal().is_some_and(|topic| of_events.any(|other| other == topic)) {
         let problem = format!("must not be \"{template}\", a topic of the events themselves");
         mistakes.add(origin, DEAD_LETTER_TOPIC, problem);
     }
@@ -319,57 +342,6 @@ fn check_tokens(section: &KafkaSection, mistakes: &mut Mistakes) {
             mistakes.add(origin, &join("kafka.properties", name), problem);
         }
     }
-}
-
-fn outboxes(
-    sections: &[OutboxSection],
-    TopicName(checkpoint_topic): &TopicName,
-    mistakes: &mut Mistakes,
-) -> Vec<event::outbox::Settings> {
-    let mut seen = BTreeSet::new();
-    let mut settings = Vec::new();
-    for section in sections {
-        let Located { value: table, origin } = &section.table;
-        if !seen.insert(table) {
-            let problem = format!("is named by two [[outbox]] sections: \"{table}\"");
-            mistakes.add(origin, "outbox.table", problem);
-        }
-        let (topic, payload) = (topic(section), payload(section));
-        let origin = &section.topic.origin;
-        match topic.for_table(&table.schema, &table.name) {
-            Err(error) => {
-                mistakes.add(origin, "outbox.topic", format!("does not do for {table}: {error}"));
-            }
-            Ok(filled) => {
-                let topic = (filled.literal(), origin);
-                check_topic(topic, "outbox.topic", checkpoint_topic, mistakes);
-            }
-        }
-        check_headers(section, payload, mistakes);
-        let columns = column_names(section);
-        settings.push(event::outbox::Settings {
-            table: (table.schema.clone(), table.name.clone()),
-            topic,
-            payload,
-            headers: headers(section, &columns),
-            columns,
-        });
-    }
-    settings
-}
-
-fn retentions(sections: &[OutboxSection]) -> Vec<pipeline::Retention> {
-    let retention = |section: &OutboxSection| {
-        let RetentionAge(age) = section.retention?;
-        let names = column_names(section);
-        Some(pipeline::Retention {
-            table: section.table.value.clone(),
-            id: names.id.as_str().to_owned(),
-            created_at: names.created_at.as_str().to_owned(),
-            age,
-        })
-    };
-    sections.iter().filter_map(retention).collect()
 }
 
 fn messages(
@@ -418,7 +390,7 @@ fn routes(
 }
 
 /// Events must not go where checkpoints are.
-fn check_topic(
+pub(super) fn check_topic(
     (topic, origin): (Option<&str>, &Origin),
     key: &str,
     checkpoint_topic: &str,
@@ -431,86 +403,6 @@ fn check_topic(
         );
         mistakes.add(origin, key, problem);
     }
-}
-
-/// What the section says, else what its layout says.
-fn topic(section: &OutboxSection) -> TopicTemplate {
-    match &section.topic.origin {
-        Origin::Nowhere => {
-            TopicTemplate::parse(section.layout.topic()).expect("a layout's topic is a template")
-        }
-        Origin::Line(_) | Origin::Environment(_) => section.topic.value.clone(),
-    }
-}
-
-/// What the section says, else what its layout says.
-fn payload(section: &OutboxSection) -> PayloadForm {
-    match &section.payload.origin {
-        Origin::Nowhere => section.layout.payload(),
-        Origin::Line(_) | Origin::Environment(_) => section.payload.value,
-    }
-}
-
-/// The section's, and that of its layout, unless the section gives that name to another column.
-fn headers(section: &OutboxSection, columns: &ColumnNames) -> Vec<(String, String)> {
-    let mut headers = section.headers.texts();
-    if let Some(name) = section.layout.id_header() {
-        headers.entry(name.to_owned()).or_insert_with(|| columns.id.as_str().to_owned());
-    }
-    headers.into_iter().collect()
-}
-
-/// What no record can have, however its row looks.
-fn check_headers(section: &OutboxSection, payload: PayloadForm, mistakes: &mut Mistakes) {
-    for (index, (name, origin)) in section.headers.places().enumerate() {
-        if OwnHeader::named(name).is_some_and(|own| own.belongs_to(payload)) {
-            let problem = "cannot be set: Tailwater writes this header itself, and a record must \
-                           not have it twice";
-            mistakes.add(origin, &join("outbox.headers", name), problem);
-        }
-        if name.len() > event::HEADER_NAME_BYTES_MAX {
-            let bytes = event::HEADER_NAME_BYTES_MAX;
-            mistakes.add(origin, "outbox.headers", format!("has a name above {bytes} bytes"));
-        }
-        if index == event::CONFIGURED_HEADERS_MAX {
-            mistakes.add(origin, "outbox.headers", format!("has more than {index} names"));
-        }
-    }
-}
-
-fn column_names(section: &OutboxSection) -> ColumnNames {
-    let mut names = section.layout.columns();
-    let ColumnsSection {
-        id,
-        aggregate_id,
-        aggregate_type,
-        event_type,
-        payload,
-        created_at,
-        version,
-        correlation_id,
-        causation_id,
-        traceparent,
-        headers,
-    } = &section.columns;
-    for (name, configured) in [
-        (&mut names.id, id),
-        (&mut names.aggregate_id, aggregate_id),
-        (&mut names.aggregate_type, aggregate_type),
-        (&mut names.event_type, event_type),
-        (&mut names.payload, payload),
-        (&mut names.created_at, created_at),
-        (&mut names.version, version),
-        (&mut names.correlation_id, correlation_id),
-        (&mut names.causation_id, causation_id),
-        (&mut names.traceparent, traceparent),
-        (&mut names.headers, headers),
-    ] {
-        if let Some(configured) = configured {
-            *name = ColumnName::Configured(configured.clone());
-        }
-    }
-    names
 }
 
 impl fmt::Display for LoadError {

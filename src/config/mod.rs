@@ -10,6 +10,8 @@
 //! `schemas/config.schema.json`. Nothing but `main` and `cli` reads this module; every part takes a
 //! `Settings` of its own, which is made here.
 
+mod by_name;
+mod column_list;
 mod database_url;
 mod document;
 mod encryption_parameters;
@@ -17,13 +19,18 @@ mod file;
 mod load;
 mod mistake;
 mod names;
+mod outboxes;
+mod quantity;
 mod scalar;
 mod schema;
 mod section;
+mod table_topics;
+mod tables;
 #[cfg(test)]
 mod tests;
+mod words;
 
 pub use load::{Config, Environment, LoadError};
 pub use mistake::{Mistake, SettingsError};
-pub use scalar::parse_interval;
+pub use quantity::parse_interval;
 pub use schema::json_schema;

@@ -11,7 +11,11 @@ pub fn json_schema() -> Json {
         members.insert("$schema".to_owned(), json!("https://json-schema.org/draft/2020-12/schema"));
         members.insert(
             "anyOf".to_owned(),
-            json!([{ "required": ["outbox"] }, { "required": ["message"] }]),
+            json!([
+                { "required": ["outbox"] },
+                { "required": ["message"] },
+                { "required": ["table"] },
+            ]),
         );
         members.insert("title".to_owned(), json!("Tailwater's settings"));
     }
@@ -34,11 +38,14 @@ mod tests {
 
     fn add_rows(path: &str, section: &Json, rows: &mut String) {
         for (name, schema) in section["properties"].as_object().expect("an object") {
-            let (key, inner) = match (path, &schema["items"]) {
-                ("", Json::Null) => (name.clone(), schema),
-                ("", items) => (format!("[[{name}]]"), items),
-                (path, _) => (format!("{path}.{name}"), schema),
-            };
+            let items = &schema["items"];
+            let (key, inner) =
+                match (path.trim_matches(['[', ']']), items["properties"].is_object()) {
+                    ("", true) => (format!("[[{name}]]"), items),
+                    (outer, true) => (format!("[[{outer}.{name}]]"), items),
+                    ("", false) => (name.clone(), schema),
+                    (_, false) => (format!("{path}.{name}"), schema),
+                };
             if inner["properties"].is_object() {
                 add_rows(&key, inner, rows);
                 continue;

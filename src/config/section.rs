@@ -52,7 +52,7 @@ impl Literal {
             Self::Text(text) => Value::Text(text.to_owned()),
             Self::Boolean(boolean) => Value::Boolean(boolean),
         };
-        Node { value, origin: Origin::Nowhere }
+        Node::of_nowhere(value)
     }
 
     fn json(self) -> Json {

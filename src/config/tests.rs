@@ -1,5 +1,7 @@
 //! Settings files, good and bad.
 
+mod tables;
+
 use std::time::Duration;
 
 use super::{Config, Environment, SettingsError, load::Need};
@@ -105,7 +107,8 @@ fn what_is_missing_is_named_with_its_place_and_what_is_expected() {
         mistakes("source = \"s\"\n", &[("TAILWATER_POSTGRES__SLOT", "orders")]),
         [
             "kafka is missing: a section [kafka] with brokers",
-            "outbox is missing: a section [[outbox]] with table, or a section [[message]] with prefix",
+            "outbox is missing: a section [[outbox]] with table, a section [[message]] with \
+             prefix, or a section [[table]] with name",
             "postgres.url is missing: a URL as \"postgres://user@host:5432/database\"",
         ]
     );
@@ -425,12 +428,15 @@ fn each_partitioner_is_known_by_its_name() {
 }
 
 /// Sections of a file that has all of them, with what they cannot do without.
-const SECTIONS: [(&str, &[(&str, &str)]); 7] = [
+const SECTIONS: [(&str, &[(&str, &str)]); 10] = [
     ("", &[("source", "\"order-service\"")]),
     ("[postgres]", &[("url", "\"postgres://tailwater@db.internal/shop\"")]),
     ("[kafka]", &[("brokers", "\"kafka-1:9092\"")]),
     ("[[outbox]]", &[("table", "\"public.outbox_events\"")]),
     ("[[message]]", &[("prefix", "\"outbox\"")]),
+    ("[types]", &[]),
+    ("[[table]]", &[("name", "\"public.orders\"")]),
+    ("[[table.event]]", &[("type", "\"shop.opened\"")]),
     ("[[route]]", &[("type", "\"order.*\""), ("topic", "\"orders\"")]),
     ("[log]", &[]),
 ];
@@ -473,7 +479,8 @@ fn a_wrong_value_of_any_key_is_told_with_its_key_and_line() {
     for path in keys {
         let is_section = |section: &str| !section.is_empty() && path.starts_with(section);
         let names = SECTIONS.map(|(heading, _)| heading.trim_matches(['[', ']']));
-        let section = names.into_iter().find(|name| is_section(&format!("{name}."))).unwrap_or("");
+        let sections = names.into_iter().filter(|name| is_section(&format!("{name}.")));
+        let section = sections.max_by_key(|name| name.len()).unwrap_or("");
         let key = path.strip_prefix(&format!("{section}.")).unwrap_or(&path);
         // No setting is a list of lists.
         let text = file_with(section, key, "[[7]]");

@@ -41,8 +41,8 @@ impl Settings {
         self.outboxes.iter().find(is_table)
     }
 
-    /// What is said of that domain table: by its name, else by the first pattern that matches. None
-    /// where it is not configured, or is an outbox.
+    /// What is said of that table, where it is a domain table: by the section that names it, else by
+    /// the first one whose pattern it matches. An outbox is none.
     pub fn table(&self, schema: &str, name: &str) -> Option<&table::Settings> {
         if self.outbox(schema, name).is_some() {
             return None;

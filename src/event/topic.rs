@@ -68,6 +68,15 @@ pub enum TemplateError {
         /// What stands in the place.
         placeholder: String,
     },
+    /// A place that only an outbox's rows fill.
+    #[error(
+        "topic \"{template}\" has {{aggregate_type}}, which only rows of an outbox have: here it \
+         may have {{type}}, {{domain}}, {{column:NAME}}, {{schema}} and {{table}}"
+    )]
+    OutboxPlace {
+        /// The template.
+        template: String,
+    },
     /// No row could make a name of it that Kafka allows.
     #[error("topic \"{template}\" {problem}")]
     Name {
@@ -124,6 +133,18 @@ impl TopicTemplate {
         Self { text: template(), parts }.checked()
     }
 
+    /// Reads a template for the events of a domain table, whose rows have no aggregate type.
+    ///
+    /// # Errors
+    /// As [`TopicTemplate::parse`], and where it has `{aggregate_type}`.
+    pub fn parse_for_domain_table(text: &str) -> Result<Self, TemplateError> {
+        let template = Self::parse(text)?;
+        if template.parts.contains(&Part::AggregateType) {
+            return Err(TemplateError::OutboxPlace { template: template.text });
+        }
+        Ok(template)
+    }
+
     /// The template for one table: `{schema}` and `{table}` are filled.
     ///
     /// # Errors
@@ -132,16 +153,51 @@ impl TopicTemplate {
         self.filled(schema, table).checked()
     }
 
+    /// The template for tables of one schema: `{schema}` is filled.
+    ///
+    /// # Errors
+    /// Where the schema's name makes it nothing that Kafka allows.
+    pub fn for_schema(&self, schema: &str) -> Result<Self, TemplateError> {
+        self.filled_by(|part| (*part == Part::Schema).then_some(schema)).checked()
+    }
+
+    /// The template for events of one type: `{type}` and `{domain}` are filled.
+    ///
+    /// # Errors
+    /// Where the type makes it nothing that Kafka allows.
+    pub fn for_type(&self, event_type: &str) -> Result<Self, TemplateError> {
+        let fill = |part: &Part| match part {
+            Part::Type => Some(event_type),
+            Part::Domain => Some(domain(event_type)),
+            Part::Literal(_)
+            | Part::AggregateType
+            | Part::Column(_)
+            | Part::Schema
+            | Part::Table => None,
+        };
+        self.filled_by(fill).checked()
+    }
+
     pub(super) fn filled(&self, schema: &str, table: &str) -> Self {
+        self.filled_by(|part| match part {
+            Part::Schema => Some(schema),
+            Part::Table => Some(table),
+            Part::Literal(_)
+            | Part::Type
+            | Part::Domain
+            | Part::AggregateType
+            | Part::Column(_) => None,
+        })
+    }
+
+    /// With the text that `fill` has for a part in its place.
+    fn filled_by<'a>(&'a self, fill: impl Fn(&Part) -> Option<&'a str>) -> Self {
         let mut parts = Vec::new();
         for part in &self.parts {
-            match part {
-                Part::Schema => push_literal(&mut parts, schema),
-                Part::Table => push_literal(&mut parts, table),
-                Part::Literal(literal) => push_literal(&mut parts, literal),
-                Part::Type | Part::Domain | Part::AggregateType | Part::Column(_) => {
-                    parts.push(part.clone());
-                }
+            match (fill(part), part) {
+                (Some(text), _) => push_literal(&mut parts, text),
+                (None, Part::Literal(text)) => push_literal(&mut parts, text),
+                (None, part) => parts.push(part.clone()),
             }
         }
         Self { text: self.text.clone(), parts }
@@ -249,6 +305,14 @@ impl TypeTemplate {
             None => Ok(Self(template)),
             Some(placeholder) => Err(TemplateError::Place { template: template.text, placeholder }),
         }
+    }
+
+    /// The template for events of one type.
+    ///
+    /// # Errors
+    /// Where the type makes it nothing that Kafka allows.
+    pub fn for_type(&self, event_type: &str) -> Result<Self, TemplateError> {
+        self.0.for_type(event_type).map(Self)
     }
 
     /// The one name that it makes, where it has no places to fill.
@@ -373,6 +437,28 @@ mod tests {
         assert_eq!(filled.parts(), [Part::Literal("cdc.public.outbox_events".to_owned())]);
         let error = template.for_table("public", "out box").expect_err("a blank");
         assert!(matches!(error, TemplateError::Name { problem: TopicNameError::Character, .. }));
+    }
+
+    #[test]
+    fn a_schema_and_a_type_fill_their_places_alone() {
+        let template =
+            TopicTemplate::parse("{schema}.{table}.{domain}.{type}").expect("a template");
+        let filled = template.for_schema("public").and_then(|filled| filled.for_type("a.b"));
+        let literal = |text: &str| Part::Literal(text.to_owned());
+        assert_eq!(
+            filled.expect("a name").parts(),
+            [literal("public."), Part::Table, literal(".a.a.b")]
+        );
+        assert!(template.for_schema("für").is_err() && template.for_type("a b").is_err());
+    }
+
+    #[test]
+    fn a_domain_table_has_no_aggregate_type() {
+        let error = TopicTemplate::parse_for_domain_table("{aggregate_type}").expect_err("a place");
+        assert!(matches!(error, TemplateError::OutboxPlace { .. }), "{error}");
+        for place in ["{type}", "{domain}", "{column:tenant id}", "{schema}", "{table}"] {
+            assert!(TopicTemplate::parse_for_domain_table(place).is_ok(), "{place}");
+        }
     }
 
     #[test]

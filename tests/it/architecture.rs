@@ -7,14 +7,15 @@ use std::{
 };
 
 /// Who uses whom. An edge that nobody uses is as wrong as one that is not here.
-const EDGES: [(&str, &[&str]); 15] = [
+const EDGES: [(&str, &[&str]); 16] = [
     ("lsn", &[]),
     ("failure", &[]),
     ("change", &["lsn"]),
+    ("value", &["change"]),
     ("checkpoint", &["change", "lsn", "sink"]),
     ("postgres", &["change", "checkpoint", "failure", "lsn"]),
-    ("event", &["change", "failure", "lsn"]),
-    ("encode", &["change", "event", "failure", "lsn", "sink"]),
+    ("event", &["change", "failure", "lsn", "value"]),
+    ("encode", &["change", "event", "failure", "lsn", "sink", "value"]),
     ("sink", &["failure", "lsn", "telemetry"]),
     (
         "pipeline",
@@ -32,7 +33,7 @@ const EDGES: [(&str, &[&str]); 15] = [
     ),
     ("demo", &["event", "failure", "pipeline", "postgres", "sink"]),
     ("telemetry", &[]),
-    ("config", &["event", "failure", "pipeline", "postgres", "sink", "telemetry"]),
+    ("config", &["event", "failure", "pipeline", "postgres", "sink", "telemetry", "value"]),
     ("contract", &["event", "sink"]),
     ("cli", &["config", "contract", "demo", "failure", "pipeline", "telemetry"]),
     ("main", &["cli"]),

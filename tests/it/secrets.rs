@@ -18,7 +18,8 @@ const OF_THE_URL: &str = "pw-of-the-url-4711";
 const OF_A_FILE: &str = "pw-of-a-file-4712";
 const OF_A_PROPERTY: &str = "pw-of-a-property-4713";
 const OF_A_KEY: &str = "pw-of-a-key-4714";
-const SECRETS: [&str; 4] = [OF_THE_URL, OF_A_FILE, OF_A_PROPERTY, OF_A_KEY];
+const OF_A_MASK: &str = "salt-of-a-mask-4715";
+const SECRETS: [&str; 5] = [OF_THE_URL, OF_A_FILE, OF_A_PROPERTY, OF_A_KEY, OF_A_MASK];
 
 /// What is asked of it, beside `run`.
 const COMMANDS: [&[&str]; 8] = [
@@ -54,12 +55,15 @@ fn no_secret_is_told_by_a_pipeline_that_works() {
     let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
     let session = shop(&server);
     session.run(&format!("CREATE ROLE discreet LOGIN SUPERUSER PASSWORD '{OF_THE_URL}'"));
+    session.run("CREATE TABLE customers (id bigint PRIMARY KEY, email text)");
     server.admit("host all postgres all trust\nhost all all all scram-sha-256");
     let settings = SettingsFile::of_text(format!(
-        "source = \"order-service\"\n\n[postgres]\nurl = \"postgres://discreet:{OF_THE_URL}@127.0.0.1:\
-         {}/shop?sslpassword={OF_A_KEY}\"\n\n[kafka]\nbrokers = \"{}\"\nproperties = {{ \
-         \"sasl.password\" = \"{OF_A_PROPERTY}\", \"ssl.key.password\" = \"{OF_A_KEY}\", \"debug\" = \
-         \"all\" }}\n\n[[outbox]]\ntable = \"public.outbox_events\"\n{TALKATIVE}",
+        "source = \"order-service\"\nmask_salt = \"{OF_A_MASK}\"\n\n[postgres]\nurl = \
+         \"postgres://discreet:{OF_THE_URL}@127.0.0.1:{}/shop?sslpassword={OF_A_KEY}\"\n\n[kafka]\n\
+         brokers = \"{}\"\nproperties = {{ \"sasl.password\" = \"{OF_A_PROPERTY}\", \
+         \"ssl.key.password\" = \"{OF_A_KEY}\", \"debug\" = \"all\" }}\n\n[[outbox]]\ntable = \
+         \"public.outbox_events\"\n\n[[table]]\nname = \"public.customers\"\ncolumns.mask = {{ \
+         email = \"sha256\" }}\n{TALKATIVE}",
         server.port(),
         broker.brokers()
     ));
@@ -67,6 +71,7 @@ fn no_secret_is_told_by_a_pipeline_that_works() {
     let (daemon, look) = (Daemon::start(&settings), Daemon::start_as("tail", &settings));
     look.wait_for("showing what is committed");
     insert(&session, 20);
+    session.run("INSERT INTO customers VALUES (1, 'fox@example.org')");
     wait_until_published(&session, "tailwater");
     look.signal(libc::SIGTERM);
     assert_discreet("tail", &look.wait(PATIENCE).stderr);
@@ -103,6 +108,10 @@ fn no_secret_is_told_by_what_goes_wrong() {
     );
     let trusted = format!("postgres://postgres:{OF_THE_URL}@127.0.0.1:{port}/shop");
     let password_file = format!("password_file = \"{file}\"");
+    let salted = |salt: &str| {
+        let salted = format!("source = \"order-service\"\nmask_salt = {salt}");
+        text(&trusted, "", "").replaced("source = \"order-service\"", &salted)
+    };
     for (what, settings, code) in [
         ("a wrong password", text(&database, "", ""), 1),
         ("a wrong password of a file", text(&database, &password_file, ""), 1),
@@ -112,6 +121,9 @@ fn no_secret_is_told_by_what_goes_wrong() {
         ("a wrong value", text(&format!("{database}?sslmode=most"), "", ""), 2),
         ("a value of another kind", text(&database, "", "password_file = [7]"), 2),
         ("an unknown property", text(&database, "", &sasl.replace("sasl.mech", "sasl.moch")), 2),
+        ("a salt of nothing", salted(&format!("\"{OF_A_MASK}\"")), 2),
+        ("a salt in a list", salted(&format!("[\"{OF_A_MASK}\"]")), 2),
+        ("a salt without its end", salted(&format!("\"{OF_A_MASK}")), 2),
         ("no TOML", text(&format!("{database}\"\"\""), "", &sasl), 2),
     ] {
         assert_each_command_is_discreet(&settings);

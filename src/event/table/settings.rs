@@ -7,6 +7,9 @@ use crate::{
     value::{ColumnForm, Options},
 };
 
+/// The longest name that PostgreSQL has, in bytes (`NAMEDATALEN` less its zero byte).
+const NAME_BYTES_MAX: usize = 63;
+
 /// A `[[table]]` section.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Settings {
@@ -52,6 +55,9 @@ pub enum PatternError {
     /// The schema has a star.
     #[error("may have a star in the table's name only: name each schema in a section of its own")]
     SchemaPattern,
+    /// No schema or no table can be called so.
+    #[error("has a name that no table has: PostgreSQL's are 63 bytes at most, none of them zero")]
+    Name,
 }
 
 impl TablePattern {
@@ -66,6 +72,12 @@ impl TablePattern {
         }
         if schema.contains('*') {
             return Err(PatternError::SchemaPattern);
+        }
+        // A star may stand for nothing.
+        let is_long =
+            |name: &str| name.bytes().filter(|byte| *byte != b'*').count() > NAME_BYTES_MAX;
+        if is_long(schema) || is_long(table) || text.contains('\0') {
+            return Err(PatternError::Name);
         }
         Ok(Self { schema: schema.to_owned(), table: table.to_owned() })
     }
@@ -93,6 +105,12 @@ impl TablePattern {
             }
         };
         is_whole && self.schema == schema
+    }
+
+    /// Whether it is about each table that `other` is about: a star of `other` is then an ordinary
+    /// character, which nothing but a star takes.
+    pub fn covers(&self, other: &Self) -> bool {
+        self.matches(&other.schema, &other.table)
     }
 }
 
@@ -190,12 +208,31 @@ mod tests {
     }
 
     #[test]
+    fn a_pattern_covers_what_matches_nothing_else() {
+        for (pattern, other, covers) in [
+            ("public.*", "public.order*", true),
+            ("public.*", "public.*", true),
+            ("public.*_*", "public.*_log_*", true),
+            ("public.order*", "public.*", false),
+            ("public.order*", "sales.order*", false),
+            ("public.a*a", "public.a*", false),
+            ("public.orders", "public.order*", false),
+        ] {
+            let [pattern, other] =
+                [pattern, other].map(|text| TablePattern::parse(text).expect(text));
+            assert_eq!(pattern.covers(&other), covers, "{pattern} {other}");
+        }
+    }
+
+    #[test]
     fn what_names_no_tables_is_refused() {
         for (text, expected) in [
             ("orders", PatternError::NoSchema),
             (".orders", PatternError::NoSchema),
             ("public.", PatternError::NoSchema),
             ("*.orders", PatternError::SchemaPattern),
+            ("public.a\0", PatternError::Name),
+            (&format!("public.{}*", "o".repeat(64)), PatternError::Name),
         ] {
             assert_eq!(TablePattern::parse(text), Err(expected), "{text}");
         }
