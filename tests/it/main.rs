@@ -8,6 +8,7 @@ mod contract;
 mod dead_letters;
 mod demo;
 mod documents;
+mod domain_tables;
 mod events;
 mod exactly_once;
 mod example;
