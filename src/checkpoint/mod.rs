@@ -4,6 +4,7 @@
 //! [`Tracker`] alone, and nothing else can be sent to the server as a flush position.
 
 mod record;
+mod snapshot;
 #[cfg(feature = "kafka")]
 pub mod store;
 mod take_over;
@@ -13,5 +14,6 @@ pub use record::{
     CheckpointKey, CheckpointRecord, Fingerprint, InProgress, Intent, LastTransaction,
     TableFingerprint,
 };
+pub use snapshot::{OutstandingKey, SnapshotKeyColumn, SnapshotRecord, SnapshotState};
 pub use take_over::{Published, RowPlace, TakeOver};
 pub use tracker::{FlushLsn, Tracker};

@@ -58,6 +58,9 @@ pub struct CheckpointRecord {
     /// `reset --to-now`: it is skipped, and was never published. None where nothing was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub given_up_from: Option<Lsn>,
+    /// The tables, `schema.table`, whose snapshot is not finished: each has a record of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub snapshots: Vec<String>,
     /// What the publication consisted of.
     pub publication: Fingerprint,
     /// When the pipeline began or was last reset, by the server's clock, RFC 3339 in UTC: rows that
@@ -83,6 +86,7 @@ impl CheckpointRecord {
             last: None,
             in_progress: None,
             given_up_from: None,
+            snapshots: Vec::new(),
             publication: Fingerprint {
                 name: "tailwater".to_owned(),
                 oid: Oid(16_400),

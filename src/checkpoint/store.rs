@@ -18,7 +18,7 @@ use serde::Deserialize;
 use tracing::{info, warn};
 
 use crate::{
-    checkpoint::{CheckpointKey, CheckpointRecord, Intent, TakeOver},
+    checkpoint::{CheckpointKey, CheckpointRecord, Intent, SnapshotRecord, TakeOver},
     sink::kafka::{Kafka, KafkaError, Offsets, Reader, StoredRecord},
 };
 
@@ -41,6 +41,9 @@ pub struct Look {
     pub checkpoint: Option<CheckpointRecord>,
     /// The newest intent. Not looked for behind a checkpoint, which is always later.
     pub intent: Option<Intent>,
+    /// How far the snapshots are that the checkpoint names, by table; only [`Store::read`] looks for
+    /// them.
+    pub snapshots: BTreeMap<String, SnapshotRecord>,
     /// Keys of other pipelines with the same source, without `/init`; known only where there is
     /// no checkpoint.
     pub others_of_source: Vec<String>,
@@ -138,6 +141,11 @@ impl Store {
         }
         let offsets = self.reader.offsets()?;
         let mut look = self.search(key, source, offsets.low, offsets.high_watermark)?;
+        if let Some(checkpoint) = &look.checkpoint {
+            let tables = &checkpoint.snapshots;
+            look.snapshots =
+                self.find_snapshots(key, tables, offsets.low, offsets.high_watermark)?;
+        }
         look.complete = true;
         Ok(look)
     }
@@ -175,7 +183,7 @@ impl Store {
         if self.reader.partitions()?.is_none() {
             return Ok(None);
         }
-        let key = key.take_over(table);
+        let key = key.snapshot(table);
         let offsets = self.reader.offsets()?;
         let mut newest = None;
         self.search_windows(offsets.low, end(offsets), |mut window| {
@@ -183,6 +191,46 @@ impl Store {
             newest.is_some()
         })?;
         decode(self.reader.topic(), &key, newest)
+    }
+
+    /// The newest record of each of these tables' snapshots. Most often they are as near to the end
+    /// as the checkpoint is.
+    fn find_snapshots(
+        &self,
+        key: &CheckpointKey,
+        tables: &[String],
+        low: i64,
+        end: i64,
+    ) -> Result<BTreeMap<String, SnapshotRecord>, KafkaError> {
+        if tables.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let mut missing: BTreeMap<String, &String> =
+            tables.iter().map(|table| (key.snapshot(table), table)).collect();
+        let mut found = Vec::new();
+        self.search_windows(low, end, |mut window| {
+            missing.retain(|key, table| match window.remove(key.as_bytes()) {
+                Some(stored) => {
+                    found.push((key.clone(), *table, stored));
+                    false
+                }
+                None => true,
+            });
+            missing.is_empty()
+        })?;
+        let topic = self.reader.topic();
+        let mut records = BTreeMap::new();
+        for (key, table, stored) in found {
+            let offset = stored.offset;
+            let record = decode(topic, &key, Some(stored))?;
+            let record = record.ok_or_else(|| lost_snapshot(topic, &key, offset))?;
+            records.insert(table.clone(), record);
+        }
+        match missing.into_keys().next() {
+            // Written before the checkpoint, or with it.
+            Some(key) => Err(lost_snapshot(topic, &key, low)),
+            None => Ok(records),
+        }
     }
 
     /// Looks backwards from `end`, until the checkpoint is found or `low` is reached.
@@ -311,6 +359,7 @@ impl<'a> Newest<'a> {
         Ok(Look {
             checkpoint: decode(topic, &self.checkpoint_key, self.checkpoint)?,
             intent: decode(topic, &self.intent_key, self.intent)?,
+            snapshots: BTreeMap::new(),
             others_of_source: others,
             complete: false,
         })
@@ -360,6 +409,16 @@ fn decode<T: serde::de::DeserializeOwned>(
         )));
     }
     serde_json::from_slice(&value).map(Some).map_err(|error| unreadable(error.to_string()))
+}
+
+/// To begin such a snapshot anew would double what is out.
+fn lost_snapshot(topic: &str, key: &str, offset: i64) -> KafkaError {
+    KafkaError::CheckpointUnreadable {
+        topic: topic.to_owned(),
+        key: key.to_owned(),
+        offset,
+        reason: "the checkpoint names it, and it is gone".to_owned(),
+    }
 }
 
 /// Says that another pipeline is waited for: at once, and then every ten seconds.

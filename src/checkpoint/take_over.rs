@@ -2,15 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::CheckpointKey;
 use crate::lsn::EndLsn;
-
-impl CheckpointKey {
-    /// The key of the record of a table's take-over.
-    pub fn take_over(&self, table: &str) -> String {
-        format!("{self}/snapshot/{table}")
-    }
-}
 
 /// The value of the record. Field names are part of the interface.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

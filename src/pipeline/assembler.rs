@@ -457,7 +457,7 @@ impl Assembler {
     fn cut(&mut self, end: EndLsn, rest: Batch, urgency: Urgency, tracker: &mut Tracker) {
         let sequence = tracker.hand_over(end);
         let checkpoint = self.checkpoint.encode(end, self.last, self.in_progress);
-        self.current.set_cut(Cut { sequence, checkpoint, urgency });
+        self.current.set_cut(Cut { sequence, checkpoints: checkpoint.into(), urgency });
         self.ready.push_back(std::mem::replace(&mut self.current, rest));
         self.whole_records = 0;
         self.is_cut_due = false;

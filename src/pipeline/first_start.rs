@@ -126,7 +126,7 @@ pub(super) async fn write_intent(
     let mut records =
         vec![(ground.key.intent(), serde_json::to_vec(&intent).expect("text always encodes"))];
     records.extend(take_over.map(|record| {
-        let key = ground.key.take_over(&record.table);
+        let key = ground.key.snapshot(&record.table);
         (key, serde_json::to_vec(record).expect("text always encodes"))
     }));
     let is_raced = raced();
@@ -186,6 +186,7 @@ pub(super) fn checkpoint(
         last: None,
         in_progress: None,
         given_up_from: None,
+        snapshots: Vec::new(),
         publication: publication.dated(&begun_at),
         begun_at: Some(begun_at),
         written_at: jiff::Timestamp::now().to_string(),

@@ -76,7 +76,7 @@ pub enum Urgency {
     Now,
 }
 
-/// A checkpoint record, encoded.
+/// A record of the checkpoint topic, encoded: a pipeline's position, or how far a table's rows are.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Checkpoint {
     /// The record's key in the checkpoint topic.
@@ -85,13 +85,49 @@ pub struct Checkpoint {
     pub value: Vec<u8>,
 }
 
+/// The checkpoints that are due at a cut: at most one of each key.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Checkpoints(Vec<Checkpoint>);
+
+impl Checkpoints {
+    /// In the order in which their keys came first.
+    pub fn iter(&self) -> impl Iterator<Item = &Checkpoint> {
+        self.0.iter()
+    }
+
+    /// The bytes of their values.
+    pub fn bytes(&self) -> usize {
+        self.0.iter().map(|checkpoint| checkpoint.value.len()).sum()
+    }
+
+    /// Takes a later one in: it replaces the earlier one of its key.
+    pub fn push(&mut self, later: Checkpoint) {
+        match self.0.iter_mut().find(|earlier| earlier.key == later.key) {
+            Some(earlier) => earlier.value = later.value,
+            None => self.0.push(later),
+        }
+    }
+
+    /// Takes in what a later cut has. A cut that is passed over leaves behind what the later one has
+    /// no newer word of.
+    pub fn succeed(&mut self, later: &Self) {
+        later.iter().cloned().for_each(|checkpoint| self.push(checkpoint));
+    }
+}
+
+impl From<Checkpoint> for Checkpoints {
+    fn from(checkpoint: Checkpoint) -> Self {
+        Self(vec![checkpoint])
+    }
+}
+
 /// A place between two events where everything before it may be committed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Cut {
     /// Its number, one more than the cut's before.
     pub sequence: CutSequence,
     /// What is written together with the records before it.
-    pub checkpoint: Checkpoint,
+    pub checkpoints: Checkpoints,
     /// Whether more may be gathered first.
     pub urgency: Urgency,
 }
@@ -310,6 +346,19 @@ mod tests {
         let third = rest.records.get(1).expect("the third record");
         let header = Headers::new(rest.slice(third.headers)).next();
         assert_eq!(header, Some(("event-id".as_bytes(), "third".as_bytes())));
+    }
+
+    #[test]
+    fn a_later_checkpoint_replaces_that_of_its_key_alone() {
+        let one = |key: &str, value: &str| Checkpoint { key: key.into(), value: value.into() };
+        let mut due = Checkpoints::from(one("7/shop/slot", "1"));
+        due.push(one("7/shop/slot/snapshot/a", "a1"));
+        let mut later = Checkpoints::from(one("7/shop/slot", "2"));
+        later.push(one("7/shop/slot/snapshot/b", "b1"));
+        due.succeed(&later);
+        let values: Vec<&[u8]> = due.iter().map(|checkpoint| &*checkpoint.value).collect();
+        assert_eq!(values, [&b"2"[..], b"a1", b"b1"]);
+        assert_eq!(due.bytes(), 5);
     }
 
     #[test]

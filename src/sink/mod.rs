@@ -13,8 +13,8 @@ pub mod stdout;
 use std::future::Future;
 
 pub use batch::{
-    Batch, Checkpoint, Cut, CutSequence, Headers, NewTopic, Record, Span, TopicId, TopicUse,
-    Urgency,
+    Batch, Checkpoint, Checkpoints, Cut, CutSequence, Headers, NewTopic, Record, Span, TopicId,
+    TopicUse, Urgency,
 };
 pub use dead_letter::{
     DEAD_LETTERS_SAID_EVERY, DeadLetterTopics, FAILURE_REASON, FAILURE_STAGE, FailureStage,
@@ -26,7 +26,7 @@ use crate::{failure::Failure, lsn::CommitLsn};
 /// What a sink tells its caller.
 #[derive(Debug)]
 pub enum Report {
-    /// Everything up to and with this cut is durable and visible, its checkpoint included.
+    /// Everything up to and with this cut is durable and visible, its checkpoints included.
     Delivered(CutSequence),
     /// The batch's records were taken over; its memory may be filled again.
     Emptied(Batch),

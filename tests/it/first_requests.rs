@@ -82,7 +82,7 @@ fn batch(values: &[&str], cut: Option<u64>) -> Batch {
     }
     if let Some(sequence) = cut.map(CutSequence) {
         let checkpoint = Checkpoint { key: "1/shop/tailwater".into(), value: b"{}".to_vec() };
-        batch.set_cut(Cut { sequence, checkpoint, urgency: Urgency::Group });
+        batch.set_cut(Cut { sequence, checkpoints: checkpoint.into(), urgency: Urgency::Group });
     }
     batch
 }

@@ -16,7 +16,7 @@ use rdkafka::{
 };
 use tailwater::{
     checkpoint::{
-        CheckpointKey, CheckpointRecord, Fingerprint,
+        CheckpointKey, CheckpointRecord, Fingerprint, SnapshotRecord, SnapshotState,
         store::{Look, Store},
     },
     failure::{Code, Failure, Recovery},
@@ -205,6 +205,7 @@ fn record(scene: &Scene, position: u64) -> CheckpointRecord {
         last: None,
         in_progress: None,
         given_up_from: None,
+        snapshots: Vec::new(),
         publication: Fingerprint {
             name: "tailwater".to_owned(),
             oid: serde_json::from_str("16400").expect("an OID"),
@@ -220,7 +221,7 @@ fn record(scene: &Scene, position: u64) -> CheckpointRecord {
 fn cut(scene: &Scene, sequence: u64, urgency: Urgency) -> Cut {
     let value = serde_json::to_vec(&record(scene, sequence)).expect("JSON");
     let checkpoint = Checkpoint { key: scene.key().to_string().into(), value };
-    Cut { sequence: CutSequence(sequence), checkpoint, urgency }
+    Cut { sequence: CutSequence(sequence), checkpoints: checkpoint.into(), urgency }
 }
 
 /// The next report that says how a commit ended.
@@ -366,6 +367,105 @@ async fn ten_thousand_records_are_one_transaction_with_their_checkpoint() {
     assert_eq!(scene.committed(&scene.topic()).len(), 10_000);
     assert_eq!(scene.committed(&scene.settings().checkpoint_topic).len(), 1);
     sink.close().await;
+}
+
+/// A cut with a word of one table's rows beside the checkpoint.
+fn cut_with_rows(scene: &Scene, sequence: u64, (table, rows): (&str, u64)) -> Cut {
+    let mut cut = cut(scene, sequence, Urgency::Group);
+    let record = SnapshotRecord {
+        version: 1,
+        source: "orders".to_owned(),
+        table: table.to_owned(),
+        oid: serde_json::from_str("16384").expect("an OID"),
+        request: "r".to_owned(),
+        condition: None,
+        state: SnapshotState::Running,
+        failure: None,
+        key: Vec::new(),
+        cursor: Some(vec![rows.to_string()]),
+        is_at_end: false,
+        outstanding: Vec::new(),
+        rows,
+        estimate: None,
+        requested_at: String::new(),
+        written_at: String::new(),
+    };
+    let value = serde_json::to_vec(&record).expect("JSON");
+    cut.checkpoints.push(Checkpoint { key: scene.key().snapshot(table).into(), value });
+    cut
+}
+
+/// The sink passes over cuts as it likes: each table's newest word is there all the same, with the
+/// rows that it speaks of.
+#[tokio::test]
+async fn each_tables_newest_record_is_written_though_cuts_are_passed_over() {
+    for delivery in [Delivery::ExactlyOnce, Delivery::AtLeastOnce] {
+        let scene = Scene::new("rows");
+        let mut sink = scene.sink(Settings { delivery, ..scene.settings() });
+        let tables = ["public.a", "public.b", "public.c"];
+        for sequence in 1..=60 {
+            let mut batch = Batch::default();
+            if sequence == 1 {
+                batch.announce_topic(events_topic(scene.topic()));
+            }
+            // Small ones that are foreseen, then a backlog.
+            let bytes = if sequence < 30 { 10 } else { 40_000 };
+            push(&mut batch, Some("a"), &"x".repeat(bytes));
+            let table = tables[sequence as usize % 2];
+            batch.set_cut(match sequence {
+                1 => cut_with_rows(&scene, sequence, (tables[2], 1)),
+                59 | 60 => cut(&scene, sequence, Urgency::Group),
+                _ => cut_with_rows(&scene, sequence, (table, sequence)),
+            });
+            sink.send(batch);
+            if sequence % 10 == 0 {
+                delivered(&mut sink, sequence).await;
+            }
+        }
+        sink.close().await;
+        let key = scene.key();
+        let (mut newest, mut written) = (BTreeMap::new(), 0);
+        for record in scene.committed(&scene.settings().checkpoint_topic) {
+            written += 1;
+            newest.insert(record.key, record.value);
+        }
+        assert!(written < 100, "each cut was committed by itself");
+        let rows = |table: &str| {
+            let record = serde_json::from_str(&newest[&key.snapshot(table)]);
+            let record: SnapshotRecord = record.expect("a record");
+            record.rows
+        };
+        assert_eq!(tables.map(rows), [58, 57, 1], "{delivery:?}");
+        assert_eq!(scene.committed(&scene.topic()).len(), 60);
+    }
+}
+
+#[test]
+fn snapshots_are_found_where_the_checkpoint_names_them() {
+    let scene = Scene::new("snapshots");
+    let mut kafka = connect(scene.settings());
+    let store = Store::open(&kafka).expect("a store");
+    store.ensure_topic().expect("a checkpoint topic");
+    kafka.fence().expect("fenced");
+    let cut = cut_with_rows(&scene, 1, ("public.far", 7));
+    for checkpoint in cut.checkpoints.iter() {
+        kafka.write(&[(&*checkpoint.key, &checkpoint.value)]).expect("written");
+    }
+    let mut record = record(&scene, 2);
+    record.snapshots = vec!["public.far".to_owned()];
+    let key = scene.key().to_string();
+    let value = serde_json::to_vec(&record).expect("JSON");
+    let many = vec![(key.as_str(), value.as_slice()); 3_000];
+    kafka.write(&many).expect("written");
+    let look = store.read(&scene.key(), "orders").expect("read");
+    assert_eq!(look.snapshots["public.far"].rows, 7);
+    // One that is lost must not begin anew: its rows would come again.
+    record.snapshots.push("public.gone".to_owned());
+    let value = serde_json::to_vec(&record).expect("JSON");
+    kafka.write(&[(key.as_str(), value.as_slice())]).expect("written");
+    let error = store.read(&scene.key(), "orders").expect_err("lost");
+    assert_eq!(error.code(), Some(Code::CheckpointMissing));
+    assert!(error.to_string().contains("public.gone"), "{error}");
 }
 
 #[tokio::test]

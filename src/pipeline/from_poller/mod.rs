@@ -313,7 +313,7 @@ impl Attempt<'_> {
     /// The record with its corrected condition: by what condition a repeat after the end is one must
     /// be known also where no row is due.
     async fn write_record(&mut self, mut kafka: Kafka, record: &TakeOver) -> Result<Kafka, Failed> {
-        let key = self.ground.key.take_over(&record.table);
+        let key = self.ground.key.snapshot(&record.table);
         let value = serde_json::to_vec(record).expect("texts and numbers always encode");
         let writing = blocking(move || {
             kafka.write(&[(key.as_str(), value.as_slice())])?;
@@ -401,7 +401,7 @@ impl Attempt<'_> {
             xid: Xid(0),
             committed_at: PgTimestamp::now(),
         };
-        let (timeline, key) = (first.timeline, ground.key.take_over(&name));
+        let (timeline, key) = (first.timeline, ground.key.snapshot(&name));
         let columns = count;
         let target =
             Target { query, role, on_error, relation: id, mapping, place, timeline, key, columns };

@@ -240,7 +240,7 @@ impl Publisher {
     fn hand_over(&mut self, checkpoint: Checkpoint, urgency: Urgency) {
         let sequence = self.next;
         self.next = CutSequence(sequence.0 + 1);
-        self.current.set_cut(Cut { sequence, checkpoint, urgency });
+        self.current.set_cut(Cut { sequence, checkpoints: checkpoint.into(), urgency });
         let next = self.free.pop().unwrap_or_default();
         self.sink.send(std::mem::replace(&mut self.current, next));
         self.in_flight.push_back(sequence);

@@ -8,7 +8,7 @@ use super::history::History;
 use crate::{
     checkpoint::CheckpointRecord,
     failure::{Code, Failure, Recovery},
-    sink::{Batch, Cut, Report, Sink, Urgency},
+    sink::{Batch, Checkpoints, CutSequence, Report, Sink, Urgency},
 };
 
 /// An event that is visible.
@@ -138,7 +138,9 @@ pub(super) struct RecordingSink {
     random: fastrand::Rng,
     queue: VecDeque<Batch>,
     group: Vec<Visible>,
-    cut: Option<Cut>,
+    cut: Option<(CutSequence, Urgency)>,
+    /// Those of all cuts since the latest commit.
+    checkpoints: Checkpoints,
     reports: VecDeque<Report>,
     /// When the next thing is done, once there is something to do.
     due: Option<Instant>,
@@ -156,6 +158,7 @@ impl RecordingSink {
             queue: VecDeque::new(),
             group: Vec::new(),
             cut: None,
+            checkpoints: Checkpoints::default(),
             reports: VecDeque::new(),
             due: None,
             is_announced: pace == Pace::Stalled,
@@ -170,17 +173,22 @@ impl RecordingSink {
             commit_lsn: record.commit_lsn.lsn().to_wire(),
             bytes: record.bytes(),
         }));
-        self.cut = batch.cut().cloned();
+        if let Some(cut) = batch.cut() {
+            self.checkpoints.succeed(&cut.checkpoints);
+        }
+        self.cut = batch.cut().map(|cut| (cut.sequence, cut.urgency));
         self.reports.push_back(Report::Emptied(batch));
-        let Some(cut) = &self.cut else { return };
+        let Some((_, urgency)) = self.cut else { return };
         let group_waits = self.queue.iter().any(|batch| batch.cut().is_some());
-        if cut.urgency == Urgency::Now || !group_waits || self.random.bool() {
+        if urgency == Urgency::Now || !group_waits || self.random.bool() {
             self.commit();
         }
     }
 
     fn commit(&mut self) {
-        let Some(Cut { sequence, checkpoint, .. }) = self.cut.take() else { return };
+        let Some((sequence, _)) = self.cut.take() else { return };
+        let checkpoints = std::mem::take(&mut self.checkpoints);
+        let checkpoint = checkpoints.iter().next().expect("a pipeline's own");
         let checkpoint = serde_json::from_slice(&checkpoint.value).expect("a checkpoint");
         let events = std::mem::take(&mut self.group);
         self.topic.borrow_mut().commits.push(Commit { events, checkpoint });

@@ -3,12 +3,12 @@
 //! ```text
 //! batches ─► idempotent producer ─► visible as soon as the brokers have them
 //!               │ once a second: flushed, and …
-//!               └─► the latest cut's checkpoint, in a transaction of its own ─► delivered
+//!               └─► the latest cut's checkpoints, in a transaction of their own ─► delivered
 //! ```
 //!
 //! - Nothing is reported as delivered before its checkpoint is committed, and no checkpoint is written
 //!   before everything in front of its cut is answered: what may be acknowledged is always a
-//!   beginning of what was produced.
+//!   beginning of what was produced. How far a table's rows are is such a checkpoint too.
 //! - The first record that is not taken ends the producer, with all that it holds: behind a gap
 //!   nothing more is delivered, and all of it comes again in order, with the ids that it had.
 //! - Checkpoints are written by the transactional producer that a successor fences. So is the
@@ -25,7 +25,7 @@ use tokio::sync::mpsc;
 use crate::{
     failure::{Code, Failure},
     sink::{
-        Batch, Cut, Report,
+        Batch, Checkpoints, CutSequence, Report,
         kafka::{
             Cancel, Kafka, KafkaError, client,
             committer::{Committer, Order},
@@ -63,8 +63,9 @@ pub(super) struct AtLeastOnce {
     committer: Committer,
     reports: mpsc::Sender<Report>,
     closing: Cancel,
-    /// The latest cut, while its checkpoint is due; everything before it was produced.
-    due: Option<Cut>,
+    /// The latest cut, and the checkpoints since the ones that were written; everything before it
+    /// was produced.
+    due: Option<(CutSequence, Checkpoints)>,
     checkpoint_at: Option<Instant>,
     /// Bytes produced since the latest checkpoint.
     bytes: usize,
@@ -169,7 +170,10 @@ impl AtLeastOnce {
         self.bytes += batch.bytes();
         self.events().poll(Duration::ZERO, self.bytes)?;
         if let Some(cut) = batch.cut() {
-            self.due = Some(cut.clone());
+            let (sequence, checkpoints) =
+                self.due.get_or_insert_with(|| (cut.sequence, Checkpoints::default()));
+            *sequence = cut.sequence;
+            checkpoints.succeed(&cut.checkpoints);
         }
         self.emptied.push(batch);
         let bytes: usize = self.emptied.iter().map(Batch::bytes).sum();
@@ -185,17 +189,21 @@ impl AtLeastOnce {
         }
     }
 
-    /// Writes the latest cut's checkpoint, and leaves the rest to the committer.
+    /// Writes the latest cut's checkpoints, and leaves the rest to the committer.
     fn checkpoint(&mut self) -> Result<(), KafkaError> {
-        let Some(cut) = self.due.take() else { return Ok(()) };
+        let Some((sequence, checkpoints)) = self.due.take() else { return Ok(()) };
         let closing = self.closing.clone();
-        let bytes = self.write_checkpoint(&cut, &closing)?;
+        self.write_checkpoints(&checkpoints, &closing)?;
         self.checkpoint_at = Some(Instant::now());
-        self.committer.commit(Order { turn: TURN, sequence: cut.sequence, bytes })
+        self.committer.commit(Order { turn: TURN, sequence, bytes: checkpoints.bytes() })
     }
 
-    /// Waits until everything is answered, and opens a transaction with the checkpoint of all that.
-    fn write_checkpoint(&mut self, cut: &Cut, cancel: &Cancel) -> Result<usize, KafkaError> {
+    /// Waits until everything is answered, and opens a transaction with the checkpoints of all that.
+    fn write_checkpoints(
+        &mut self,
+        checkpoints: &Checkpoints,
+        cancel: &Cancel,
+    ) -> Result<(), KafkaError> {
         self.events().flush(self.bytes, cancel)?;
         // Also where the flush found nothing to wait for: a record that was not taken is none.
         self.events().poll(Duration::ZERO, self.bytes)?;
@@ -204,20 +212,17 @@ impl AtLeastOnce {
         self.committer.await_free(TURN, cancel)?;
         let producer = TURN.of(&self.checkpoints);
         producer.begin()?;
-        let (topic, checkpoint) = (&self.checkpoint_topic, &cut.checkpoint);
-        let (key, value) = (&checkpoint.key, &checkpoint.value);
-        client::produce_checkpoint(producer, topic, key, value, cancel)?;
-        Ok(value.len())
+        client::produce_checkpoints(producer, &self.checkpoint_topic, checkpoints, cancel)
     }
 
-    /// The last checkpoint, so that nothing comes again that need not. Only a kindness, but for who
+    /// The last checkpoints, so that nothing comes again that need not. Only a kindness, but for who
     /// was fenced: that one must hear of it.
     fn settle(&mut self) {
-        let Some(cut) = self.due.take() else { return };
+        let Some((_, checkpoints)) = self.due.take() else { return };
         let cancel = Cancel::after(SETTLE_LIMIT);
         let settled = self
-            .write_checkpoint(&cut, &cancel)
-            .and_then(|bytes| TURN.of(&self.checkpoints).commit(bytes, &cancel));
+            .write_checkpoints(&checkpoints, &cancel)
+            .and_then(|()| TURN.of(&self.checkpoints).commit(checkpoints.bytes(), &cancel));
         let Err(error) = settled else { return };
         tracing::debug!(%error, "no checkpoint at the end");
         if error.code() == Some(Code::Fenced) {

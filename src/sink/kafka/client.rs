@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::sink::{
-    Headers,
+    Checkpoints, Headers,
     kafka::{
         Cancel, KafkaError, KafkaSink,
         native::Topic,
@@ -132,8 +132,19 @@ impl Kafka {
     }
 }
 
-/// Produces a checkpoint record. The queue is waited for.
-pub(super) fn produce_checkpoint(
+/// Produces checkpoints. The queue is waited for.
+pub(super) fn produce_checkpoints(
+    producer: &Producer,
+    topic: &Topic,
+    checkpoints: &Checkpoints,
+    cancel: &Cancel,
+) -> Result<(), KafkaError> {
+    checkpoints
+        .iter()
+        .try_for_each(|one| produce_checkpoint(producer, topic, &one.key, &one.value, cancel))
+}
+
+fn produce_checkpoint(
     producer: &Producer,
     topic: &Topic,
     key: &str,

@@ -138,15 +138,15 @@ mod tests {
     use std::sync::mpsc::sync_channel;
 
     use super::*;
-    use crate::sink::{Checkpoint, Cut, CutSequence, Urgency};
+    use crate::sink::{Checkpoints, Cut, CutSequence, Urgency};
 
     fn batch(bytes: usize, cut: bool) -> Batch {
         let mut batch = Batch::default();
         batch.arena_mut().resize(bytes, 0);
         if cut {
-            let checkpoint = Checkpoint { key: "1/shop/tailwater".into(), value: Vec::new() };
+            let checkpoints = Checkpoints::default();
             let urgency = Urgency::Group;
-            batch.set_cut(Cut { sequence: CutSequence(1), checkpoint, urgency });
+            batch.set_cut(Cut { sequence: CutSequence(1), checkpoints, urgency });
         }
         batch
     }

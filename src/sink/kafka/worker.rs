@@ -17,12 +17,13 @@
 //! - Both transactional ids are fenced before the checkpoint is read, so that neither of a
 //!   predecessor's transactions can end after that.
 //!
-//! A commit happens at a cut only, and holds the checkpoint of that very cut: whether to commit is
-//! decided before anything behind the cut is produced. Of the cuts passed over nothing is written.
+//! A commit happens at a cut only, and holds the checkpoints of that very cut: whether to commit is
+//! decided before anything behind the cut is produced. Of the cuts passed over only that is written
+//! which a later one has no newer word of.
 //!
-//! Under backlog the checkpoint record is produced when committing. Where all that a transaction will
-//! hold is there when it begins, it is produced first: then its partition and those of the events
-//! are added to the transaction by one request, not by two that wait for each other.
+//! Under backlog the checkpoints are produced when committing. Where all that a transaction will hold
+//! is there when it begins, they are produced first: then their partition and those of the events are
+//! added to the transaction by one request, not by two that wait for each other.
 
 use std::{
     sync::Arc,
@@ -32,7 +33,7 @@ use std::{
 use tokio::sync::mpsc;
 
 use crate::sink::{
-    Batch, Checkpoint, Cut, CutSequence, Report, Urgency,
+    Batch, Checkpoints, CutSequence, Report, Urgency,
     kafka::{
         Cancel, Kafka, KafkaError, client,
         committer::{Committer, Order},
@@ -68,8 +69,10 @@ struct Transaction {
     opened_at: Instant,
     bytes: usize,
     /// The cut behind the last record, where there is one.
-    cut: Option<Cut>,
-    /// The cut to commit at, where its checkpoint is produced already.
+    cut: Option<(CutSequence, Urgency)>,
+    /// Those of all cuts that came by.
+    checkpoints: Checkpoints,
+    /// The cut to commit at, where its checkpoints are produced already.
     foreseen: Option<CutSequence>,
     /// Batches that are given back together when it ends: each would wake the caller by itself, and
     /// of few small ones none is missed.
@@ -178,14 +181,19 @@ impl Worker {
         self.producer().begin()?;
         let opened_at = Instant::now();
         self.begun_at = Some(opened_at);
-        let last = last_cut_of_few(self.inbox.waiting());
-        let foreseen = last.map(|cut| cut.sequence);
-        if let Some(cut) = last {
+        let foreseen = cuts_of_few(self.inbox.waiting());
+        if let Some((_, checkpoints)) = &foreseen {
             self.inbox.announce_last_call();
-            self.produce_checkpoint(&cut.checkpoint)?;
+            self.produce_checkpoints(checkpoints)?;
         }
-        let emptied = Vec::new();
-        self.open = Some(Transaction { opened_at, bytes: 0, cut: None, foreseen, emptied });
+        self.open = Some(Transaction {
+            opened_at,
+            bytes: 0,
+            cut: None,
+            checkpoints: Checkpoints::default(),
+            foreseen: foreseen.map(|(sequence, _)| sequence),
+            emptied: Vec::new(),
+        });
         Ok(())
     }
 
@@ -196,14 +204,9 @@ impl Worker {
         self.inbox.gather_at(deadline, || drop(reports.blocking_send(Report::LastCall)));
     }
 
-    fn produce_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), KafkaError> {
-        client::produce_checkpoint(
-            self.producer(),
-            self.turn.of(&self.checkpoint_topics),
-            &checkpoint.key,
-            &checkpoint.value,
-            &self.closing,
-        )
+    fn produce_checkpoints(&self, checkpoints: &Checkpoints) -> Result<(), KafkaError> {
+        let (producer, topic) = (self.producer(), self.turn.of(&self.checkpoint_topics));
+        client::produce_checkpoints(producer, topic, checkpoints, &self.closing)
     }
 
     /// Produces a batch and gives it back.
@@ -220,7 +223,10 @@ impl Worker {
         };
         transaction.bytes += batch.bytes();
         if !batch.is_empty() {
-            transaction.cut = batch.cut().cloned();
+            transaction.cut = batch.cut().map(|cut| (cut.sequence, cut.urgency));
+        }
+        if let Some(cut) = batch.cut() {
+            transaction.checkpoints.succeed(&cut.checkpoints);
         }
         if transaction.foreseen.is_some() {
             transaction.emptied.push(batch);
@@ -238,16 +244,16 @@ impl Worker {
     /// produced yet.
     fn commit_is_due(&mut self) -> bool {
         let Some(transaction) = &self.open else { return false };
-        let Some(cut) = &transaction.cut else { return false };
+        let Some((sequence, urgency)) = transaction.cut else { return false };
         if let Some(foreseen) = transaction.foreseen {
-            return cut.sequence == foreseen;
+            return sequence == foreseen;
         }
         self.inbox.fill();
         let budget = self.settings.transaction_bytes.saturating_sub(transaction.bytes);
         let is_over = |transaction: &Transaction| {
             budget == 0 || transaction.opened_at.elapsed() >= self.settings.transaction_interval
         };
-        if cut.urgency == Urgency::Now || is_over(transaction) {
+        if urgency == Urgency::Now || is_over(transaction) {
             return true;
         }
         if transaction.bytes >= BACKLOG_BYTES {
@@ -261,14 +267,16 @@ impl Worker {
 
     /// Waits until all records are answered, and leaves the rest to the committer.
     fn commit(&mut self) -> Result<(), KafkaError> {
-        let Some(Transaction { bytes, cut: Some(cut), foreseen, .. }) = &self.open else {
+        let Some(Transaction { bytes, cut: Some((sequence, _)), checkpoints, foreseen, .. }) =
+            &self.open
+        else {
             return Ok(());
         };
         if foreseen.is_none() {
-            self.produce_checkpoint(&cut.checkpoint)?;
+            self.produce_checkpoints(checkpoints)?;
         }
         self.producer().flush(*bytes, &self.closing)?;
-        let order = Order { turn: self.turn, sequence: cut.sequence, bytes: *bytes };
+        let order = Order { turn: self.turn, sequence: *sequence, bytes: *bytes };
         // Not before it is whole: where the flush was called off, it is aborted.
         let ended = self.open.take();
         self.records.all_answered();
@@ -287,19 +295,21 @@ impl Worker {
     }
 }
 
-/// The last cut of what waits, where that is little: all of it then goes into one transaction. None
-/// under backlog, or where no cut is there yet.
-fn last_cut_of_few<'a>(batches: impl Iterator<Item = &'a Batch>) -> Option<&'a Cut> {
-    let (mut bytes, mut last) = (0, None);
+/// The last cut of what waits, and the checkpoints that are due there, where that is little: all of
+/// it then goes into one transaction. None under backlog, or where no cut is there yet.
+fn cuts_of_few<'a>(batches: impl Iterator<Item = &'a Batch>) -> Option<(CutSequence, Checkpoints)> {
+    let (mut bytes, mut last, mut checkpoints) = (0, None, Checkpoints::default());
     for batch in batches {
         bytes += batch.bytes();
         if bytes >= BACKLOG_BYTES {
             return None;
         }
-        last = batch.cut().or(last);
-        if last.is_some_and(|cut| cut.urgency == Urgency::Now) {
+        let Some(cut) = batch.cut() else { continue };
+        last = Some(cut.sequence);
+        checkpoints.succeed(&cut.checkpoints);
+        if cut.urgency == Urgency::Now {
             break;
         }
     }
-    last
+    last.map(|sequence| (sequence, checkpoints))
 }

@@ -127,12 +127,12 @@ mod tests {
     use std::{fs::File, io::pipe};
 
     use super::*;
-    use crate::sink::{Checkpoint, Cut, CutSequence, Urgency};
+    use crate::sink::{Checkpoints, Cut, CutSequence, Urgency};
 
     fn cut() -> Batch {
-        let checkpoint = Checkpoint { key: "key".into(), value: Vec::new() };
         let mut batch = Batch::default();
-        batch.set_cut(Cut { sequence: CutSequence(7), checkpoint, urgency: Urgency::Group });
+        let checkpoints = Checkpoints::default();
+        batch.set_cut(Cut { sequence: CutSequence(7), checkpoints, urgency: Urgency::Group });
         batch
     }
 
