@@ -10,7 +10,7 @@ use std::{
 
 use tokio::{task::JoinHandle, time::timeout};
 use tokio_postgres::{
-    Client, Config, Connection, Row, SimpleQueryStream, config,
+    Client, Config, Connection, CopyOutStream, Row, SimpleQueryStream, config,
     tls::{self, TlsConnect},
     types::ToSql,
 };
@@ -129,6 +129,15 @@ impl Sql {
         sql: &str,
     ) -> Result<SimpleQueryStream, PostgresError> {
         self.bounded(action, self.client.simple_query_raw(sql)).await
+    }
+
+    /// Begins to read what a `COPY … TO STDOUT` writes, line by line.
+    pub(super) async fn copy_out(
+        &self,
+        action: &str,
+        sql: &str,
+    ) -> Result<CopyOutStream, PostgresError> {
+        self.bounded(action, self.client.copy_out(sql)).await
     }
 
     async fn bounded<T>(

@@ -32,6 +32,7 @@ mod resets;
 mod retention;
 mod schema;
 mod secrets;
+mod snapshot_chunks;
 mod stalls;
 mod standby;
 mod starts;

@@ -13,6 +13,7 @@ mod row_view;
 mod scratch;
 mod settings;
 mod steps;
+#[expect(clippy::module_inception, reason = "the file is named after what it holds")]
 mod table;
 
 pub use description::{DescribedColumn, Description, Questions};

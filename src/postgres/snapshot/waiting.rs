@@ -1,5 +1,4 @@
-//! A table's rows under one snapshot, as the stream would have sent them: the text of each value,
-//! in the forms that a walsender's session pins.
+//! Rows that waited for a poller, in their order.
 //!
 //! Rows come as the server reads them and wait in the socket: nothing is gathered here, however
 //! many they are. The transaction is open for as long as they are read, and holds back vacuum for
@@ -10,27 +9,12 @@ use std::{future::poll_fn, pin::Pin};
 use futures_core::Stream as _;
 use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow, SimpleQueryStream, types::ToSql};
 
-use super::{
+use super::connect;
+use crate::postgres::{
     PostgresError, Settings, TableName,
     name::{quote_identifier, quote_literal},
-    settings::VALUE_OPTIONS,
     sql::Sql,
 };
-use crate::lsn::Lsn;
-
-/// No bound on the statement that reads, nor on a pause of ours while Kafka is slow (see also
-/// [`UNBOUNDED_TRANSACTION`]). Rows that a policy would hide are an error, and never silently left
-/// out.
-const SESSION_OPTIONS: &str = "-c statement_timeout=0 -c idle_in_transaction_session_timeout=0 \
-    -c lock_timeout=10s -c row_security=off -c client_encoding=UTF8";
-
-/// The same for the transaction. PostgreSQL 17 and later have the setting; a session that names it
-/// where it is not there is refused.
-const UNBOUNDED_TRANSACTION: &str = "SELECT set_config(name, '0', false) FROM pg_settings WHERE name \
-    = 'transaction_timeout'";
-
-/// The prefix of the message that marks a place in the log.
-const MARK_PREFIX: &str = "tailwater.mark";
 
 /// Which rows of which table, in which order.
 #[derive(Clone, Debug)]
@@ -161,10 +145,8 @@ impl SnapshotReader {
         set_snapshot: &str,
         table: &TableName,
     ) -> Result<Self, PostgresError> {
-        let options = format!("{VALUE_OPTIONS} {SESSION_OPTIONS}");
-        let sql = Sql::connect_with(settings, &options).await?;
+        let sql = connect(settings).await?;
         let action = format!("begin to read table {table}");
-        sql.execute(&action, UNBOUNDED_TRANSACTION).await?;
         // The lock comes before a snapshot of its own: a rewrite that commits behind a snapshot
         // shows it an empty table (manual page mvcc-caveats).
         let begin = format!(
@@ -314,60 +296,6 @@ pub async fn is_partitioned(sql: &Sql, table: &TableName) -> Result<bool, Postgr
     const SQL: &str = "SELECT relkind::text = 'p' FROM pg_class WHERE oid = $1::text::regclass";
     let rows = sql.rows(&format!("look up table {table}"), SQL, &[&table.quoted()]).await?;
     Ok(rows.first().is_some_and(|row| row.get(0)))
-}
-
-/// Marks a place in the log behind everything that any snapshot shows by now, and has the log
-/// written up to it.
-///
-/// # Errors
-/// Where the connection breaks.
-pub async fn mark(sql: &Sql) -> Result<Lsn, PostgresError> {
-    // A message of its own transaction: the commit flushes the log, also where commits that are
-    // visible already did not wait for that. It must not wait for standbys.
-    const SQL: &str = "SELECT pg_logical_emit_message(true, $1, '')::text";
-    const ACTION: &str = "mark a place in the log";
-    sql.execute(ACTION, "SET synchronous_commit = local").await?;
-    let rows = sql.rows(ACTION, SQL, &[&MARK_PREFIX]).await?;
-    let text: Option<&str> = rows.first().map(|row| row.get(0));
-    let unreadable = || PostgresError::Protocol { what: "no position came for a mark".to_owned() };
-    text.and_then(|text| text.parse().ok()).ok_or_else(unreadable)
-}
-
-/// Transactions that are open at a moment: whether they have ended since.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct OpenTransactions {
-    /// The identifier of a transaction that began and ended after all of them had theirs.
-    bound: String,
-}
-
-impl OpenTransactions {
-    /// Those of now. Takes a transaction identifier, so the server must be no standby.
-    ///
-    /// # Errors
-    /// Where the connection breaks.
-    pub async fn of_now(sql: &Sql) -> Result<Self, PostgresError> {
-        // A snapshot's xmax bounds only what has ended: an open transaction above every ended one
-        // is not below it. An identifier of our own is above all that were given away, and its
-        // transaction is over with the statement: its commit must not wait for standbys.
-        const SQL: &str = "SELECT pg_current_xact_id()::text";
-        const ACTION: &str = "ask for the open transactions";
-        sql.execute(ACTION, "SET synchronous_commit = local").await?;
-        let rows = sql.rows(ACTION, SQL, &[]).await?;
-        let unreadable =
-            || PostgresError::Protocol { what: "no transaction identifier".to_owned() };
-        let bound = rows.first().map(|row| row.get(0)).ok_or_else(unreadable)?;
-        Ok(Self { bound })
-    }
-
-    /// Whether every one of them has ended, so that any later snapshot shows what it committed.
-    ///
-    /// # Errors
-    /// Where the connection breaks.
-    pub async fn have_ended(&self, sql: &Sql) -> Result<bool, PostgresError> {
-        const SQL: &str = "SELECT pg_snapshot_xmin(pg_current_snapshot()) > $1::text::xid8";
-        let rows = sql.rows("ask for the open transactions", SQL, &[&self.bound]).await?;
-        Ok(rows.first().is_some_and(|row| row.get(0)))
-    }
 }
 
 #[cfg(test)]

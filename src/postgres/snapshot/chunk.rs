@@ -1,0 +1,442 @@
+//! One chunk: some rows of a table with a key, read by `COPY` in a transaction of their own.
+
+use std::{collections::VecDeque, future::poll_fn, pin::Pin};
+
+use futures_core::Stream as _;
+use tokio_postgres::{CopyOutStream, SimpleQueryMessage, SimpleQueryRow};
+
+use super::{Moment, Shape, Snapshot, connect, copy_text::read_line};
+use crate::{
+    change::{Tuple, TupleValue, ValueSlot},
+    lsn::Lsn,
+    postgres::{
+        PostgresError, PublicationName, Settings, TableName,
+        name::{quote_identifier, quote_literal},
+        sql::Sql,
+    },
+};
+
+/// Which rows.
+#[derive(Clone, Copy, Debug)]
+pub struct ChunkQuery<'a> {
+    /// Of which table.
+    pub table: &'a TableName,
+    /// What it is.
+    pub shape: &'a Shape,
+    /// An SQL condition of who asked for them.
+    pub condition: Option<&'a str>,
+    /// Which of those.
+    pub part: Part<'a>,
+    /// Once the rows that are read take so many bytes, the rest is left.
+    pub bytes_max: usize,
+}
+
+/// Which part of a table's rows.
+#[derive(Clone, Copy, Debug)]
+pub enum Part<'a> {
+    /// The next ones in the order of the key.
+    Behind {
+        /// The texts of the key of the row before them; none for the first ones.
+        cursor: Option<&'a [String]>,
+        /// How many at most.
+        rows_max: usize,
+    },
+    /// Those with these keys.
+    Of {
+        /// The texts of their columns.
+        keys: &'a [Vec<String>],
+        /// Of each row it is told whether its key is behind this one; all are where there is none.
+        bound: Option<&'a [String]>,
+    },
+}
+
+/// Rows, each value as its text.
+#[derive(Debug, Default)]
+pub struct RowBlock {
+    frame: Vec<u8>,
+    slots: Vec<ValueSlot>,
+    /// Values of a row.
+    width: usize,
+    is_cut_off: bool,
+}
+
+impl RowBlock {
+    fn new(width: usize) -> Self {
+        Self { frame: Vec::new(), slots: Vec::new(), width, is_cut_off: false }
+    }
+
+    /// How many rows there are.
+    pub fn len(&self) -> usize {
+        self.slots.len() / self.width.max(1)
+    }
+
+    /// True where there is none.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// The memory that they take.
+    pub fn bytes(&self) -> usize {
+        self.frame.capacity() + self.slots.capacity() * size_of::<ValueSlot>()
+    }
+
+    /// True where more rows were asked for than there was room for.
+    pub fn is_cut_off(&self) -> bool {
+        self.is_cut_off
+    }
+
+    /// The rows, in their order: a value for each column that is delivered; of [`Part::Of`] one more.
+    pub fn rows(&self) -> impl ExactSizeIterator<Item = Tuple<'_>> {
+        self.slots.chunks_exact(self.width.max(1)).map(|slots| Tuple::new(&self.frame, slots))
+    }
+
+    /// Of a row of [`Part::Of`], whether its key is at or before the bound.
+    pub fn is_within_bound(row: Tuple<'_>) -> bool {
+        row.iter().last() == Some(TupleValue::Text(b"t"))
+    }
+}
+
+impl ChunkQuery<'_> {
+    /// How many values a row has.
+    fn width(&self) -> usize {
+        let columns = self.shape.table.columns.len();
+        match self.part {
+            Part::Behind { .. } => columns,
+            Part::Of { .. } => columns + 1,
+        }
+    }
+
+    fn key(&self) -> String {
+        let columns = self.shape.key.iter().map(|column| quote_identifier(&column.name));
+        columns.collect::<Vec<_>>().join(", ")
+    }
+
+    /// The rows in one statement. Values of the key are written without a type: beside a column they
+    /// are of its type, and are compared in its collation.
+    fn sql(&self) -> String {
+        let key = self.key();
+        let columns = self.shape.table.columns.iter().map(|column| quote_identifier(&column.name));
+        let mut columns = columns.collect::<Vec<_>>().join(", ");
+        let mut conditions = Vec::new();
+        // On lines of their own: a condition may end with a comment.
+        conditions.extend(self.shape.table.row_filter.as_ref().map(|filter| format!("({filter})")));
+        conditions.extend(self.condition.map(|condition| format!("(\n{condition}\n)")));
+        let mut order = String::new();
+        match self.part {
+            Part::Behind { cursor, rows_max } => {
+                conditions.extend(cursor.map(|cursor| format!("({key}) > ({})", texts(cursor))));
+                order = format!(" ORDER BY {key} LIMIT {rows_max}");
+            }
+            Part::Of { keys, bound } => {
+                let keys: Vec<String> =
+                    keys.iter().map(|key| format!("({})", texts(key))).collect();
+                conditions.push(format!("({key}) IN ({})", keys.join(", ")));
+                let is_within = bound
+                    .map_or("true".to_owned(), |bound| format!("({key}) <= ({})", texts(bound)));
+                columns.push_str(&format!(", {is_within}"));
+            }
+        }
+        let conditions = match conditions.as_slice() {
+            [] => String::new(),
+            conditions => format!(" WHERE {}", conditions.join(" AND ")),
+        };
+        // A child table's rows are published under its own name; a partition's under the root's.
+        let only = if self.shape.is_partitioned { "" } else { "ONLY " };
+        let table = self.table.quoted();
+        format!("SELECT {columns} FROM {only}{table}{conditions}{order}")
+    }
+
+    /// Asks the server whether it can read these rows, without reading any.
+    ///
+    /// # Errors
+    /// Where it refuses, or the connection breaks.
+    pub async fn check(&self, sql: &Sql) -> Result<(), PostgresError> {
+        let action = format!("read table {}", self.table);
+        // As the reader has it: rows must not be hidden from it.
+        sql.execute(&action, "SET row_security = off").await?;
+        // Prepared, so that it is one statement and no more.
+        sql.rows(&action, &format!("SELECT FROM ({}) rows LIMIT 0", self.sql()), &[])
+            .await
+            .map(drop)
+    }
+}
+
+fn texts(key: &[String]) -> String {
+    key.iter().map(|text| quote_literal(text)).collect::<Vec<_>>().join(", ")
+}
+
+/// A session that reads chunks, each in a transaction of its own.
+#[derive(Debug)]
+pub struct ChunkReader {
+    sql: Sql,
+    /// A snapshot, and the position below which everything that it shows was committed.
+    settled: Option<(Snapshot, Lsn)>,
+    /// Transactions of ours that did nothing but have the log written.
+    own: VecDeque<u64>,
+    /// Up to where the log is written soon, or is.
+    written: Option<Lsn>,
+}
+
+/// So many transactions of ours are remembered: one follows the other by a chunk or more.
+const OWN_MAX: usize = 8;
+
+impl ChunkReader {
+    /// Connects.
+    ///
+    /// # Errors
+    /// Where the server is not there or refuses.
+    pub async fn connect(settings: &Settings) -> Result<Self, PostgresError> {
+        let sql = connect(settings).await?;
+        // Of what it commits nobody has to wait for the disk, or for a standby.
+        sql.execute("begin a session that reads chunks", "SET synchronous_commit = off").await?;
+        Ok(Self { sql, settled: None, own: VecDeque::new(), written: None })
+    }
+
+    /// The session: what it is asked between [`ChunkReader::begin`] and [`ChunkReader::end`] it
+    /// answers as of the snapshot.
+    pub fn sql(&self) -> &Sql {
+        &self.sql
+    }
+
+    /// Begins a transaction: locks the table against rewrites, then takes the snapshot, then looks
+    /// where the log is.
+    ///
+    /// The position is taken right behind the snapshot, and not behind the rows: what reading writes
+    /// into the log (hint bits, pruned pages) has not to be waited for. For the same reason it is the
+    /// former one where nothing else has ended since.
+    ///
+    /// # Errors
+    /// Where the table is not there, may not be read or is locked, or the connection breaks.
+    pub async fn begin(
+        &mut self,
+        table: &TableName,
+        publication: &PublicationName,
+    ) -> Result<Moment, PostgresError> {
+        let action = format!("begin to read table {table}");
+        let quoted = table.quoted();
+        // Each statement of ALTER writes the rows that it changes anew, so their xmin is another one.
+        let sql = format!(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
+             LOCK TABLE {quoted} IN ACCESS SHARE MODE; \
+             SELECT pg_current_snapshot()::text, at.position::text, \
+                 substr(pg_walfile_name(at.position), 1, 8), concat_ws(' ', c.oid, c.xmin, \
+                 (SELECT string_agg(a.xmin::text, ',' ORDER BY a.attnum) FROM pg_attribute a \
+                  WHERE a.attrelid = c.oid AND a.attnum > 0), '/', \
+                 (SELECT string_agg(i.xmin::text, ',' ORDER BY i.indexrelid) FROM pg_index i \
+                  WHERE i.indrelid = c.oid), '/', \
+                 (SELECT string_agg(r.xmin::text, ',' ORDER BY r.oid) FROM pg_publication_rel r \
+                  WHERE r.prrelid = c.oid), '/', \
+                 (SELECT string_agg(p.xmin::text, ',' ORDER BY p.oid) FROM pg_publication p \
+                  WHERE p.pubname = {publication})) \
+             FROM pg_class c, (SELECT pg_current_wal_insert_lsn() AS position) at \
+             WHERE c.oid = {table}::regclass",
+            publication = quote_literal(publication.as_str()),
+            table = quote_literal(&quoted),
+        );
+        let mut stream = Box::pin(self.sql.simple_query(&action, &sql).await?);
+        let mut moment = None;
+        loop {
+            let next = poll_fn(|context| stream.as_mut().poll_next(context)).await;
+            match next.transpose() {
+                Ok(Some(SimpleQueryMessage::Row(row))) => moment = Some(moment_of(&row)?),
+                Ok(Some(_)) => {}
+                Ok(None) => {
+                    let moment = moment.ok_or_else(|| unreadable("no row"))?;
+                    return Ok(self.settle(moment));
+                }
+                Err(error) => return Err(PostgresError::from_sql(action, error)),
+            }
+        }
+    }
+
+    fn settle(&mut self, moment: Moment) -> Moment {
+        let own: &[u64] = self.own.make_contiguous();
+        match &self.settled {
+            Some((snapshot, position)) if moment.snapshot.shows_no_more_than(snapshot, own) => {
+                Moment { position: *position, ..moment }
+            }
+            Some(_) | None => {
+                self.settled = Some((moment.snapshot.clone(), moment.position));
+                moment
+            }
+        }
+    }
+
+    /// Reads rows under the snapshot. Where they are cut off the session is to be given up, because
+    /// the server goes on with them.
+    ///
+    /// # Errors
+    /// Where the server refuses, or the connection breaks.
+    pub async fn read(&self, query: &ChunkQuery<'_>) -> Result<RowBlock, PostgresError> {
+        let action = format!("read table {}", query.table);
+        if !query.shape.operator_schemas.is_empty() {
+            self.sql.execute(&action, &search_path(&query.shape.operator_schemas)).await?;
+        }
+        let statement = format!("COPY ({}) TO STDOUT", query.sql());
+        let stream = self.sql.copy_out(&action, &statement).await?;
+        let mut lines = Lines { stream: Box::pin(stream), action: &action };
+        let mut block = RowBlock::new(query.width());
+        while let Some(line) = lines.next().await? {
+            if block.frame.len() >= query.bytes_max {
+                block.is_cut_off = true;
+                break;
+            }
+            read_line(&line, block.width, &mut block.frame, &mut block.slots)?;
+        }
+        Ok(block)
+    }
+
+    /// Ends the transaction, and has the log written up to its position.
+    ///
+    /// # Errors
+    /// Where the connection breaks.
+    pub async fn end(&mut self, position: Lsn) -> Result<(), PostgresError> {
+        const ACTION: &str = "end a read";
+        if self.written >= Some(position) {
+            return self.sql.execute(ACTION, "COMMIT").await;
+        }
+        // A snapshot shows commits that did not wait for the disk, and on an idle server nothing else
+        // writes them there soon. A transaction of ours that has an identifier, and nothing else, has
+        // it done within wal_writer_delay.
+        let sql = format!(
+            "COMMIT; SELECT pg_current_xact_id()::text WHERE pg_current_wal_flush_lsn() < '{position}'"
+        );
+        let mut stream = Box::pin(self.sql.simple_query(ACTION, &sql).await?);
+        loop {
+            let next = poll_fn(|context| stream.as_mut().poll_next(context)).await;
+            match next.transpose() {
+                Ok(Some(SimpleQueryMessage::Row(row))) => {
+                    self.own.extend(row.get(0).and_then(|text| text.parse::<u64>().ok()));
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(error) => return Err(PostgresError::from_sql(ACTION, error)),
+            }
+        }
+        self.own.drain(..self.own.len().saturating_sub(OWN_MAX));
+        self.written = Some(position);
+        Ok(())
+    }
+}
+
+/// With the operators of an extension's types: what lies in `pg_catalog` comes first by itself.
+fn search_path(schemas: &[String]) -> String {
+    let schemas: Vec<String> = schemas.iter().map(|schema| quote_identifier(schema)).collect();
+    let schemas = quote_literal(&format!(", {}", schemas.join(", ")));
+    format!("SELECT set_config('search_path', current_setting('search_path') || {schemas}, true)")
+}
+
+/// The lines of a COPY.
+struct Lines<'a> {
+    stream: Pin<Box<CopyOutStream>>,
+    action: &'a str,
+}
+
+impl Lines<'_> {
+    async fn next(&mut self) -> Result<Option<bytes::Bytes>, PostgresError> {
+        let next = poll_fn(|context| self.stream.as_mut().poll_next(context)).await;
+        next.transpose().map_err(|error| PostgresError::from_sql(self.action, error))
+    }
+}
+
+fn moment_of(row: &SimpleQueryRow) -> Result<Moment, PostgresError> {
+    let text = |index| row.try_get(index).ok().flatten().unwrap_or_default();
+    let timeline = u32::from_str_radix(text(2), 16);
+    Ok(Moment {
+        snapshot: Snapshot::parse(text(0)).ok_or_else(|| unreadable("no snapshot"))?,
+        position: text(1).parse().map_err(|_| unreadable("no position"))?,
+        timeline: timeline.map_err(|_| unreadable("no timeline"))?,
+        stamp: text(3).to_owned(),
+    })
+}
+
+fn unreadable(what: &str) -> PostgresError {
+    PostgresError::Protocol { what: format!("{what} came for the moment of a snapshot") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        change::{Oid, RelationId, ReplicaIdentity},
+        postgres::{
+            catalog::{RowIdentity, Table, TableColumn},
+            snapshot::KeyColumn,
+        },
+    };
+
+    fn shape(key: &[&str], row_filter: Option<&str>) -> Shape {
+        let column = |name: &str| TableColumn {
+            name: name.to_owned(),
+            own_type_oid: Oid(23),
+            type_oid: Oid(23),
+        };
+        let key_column = |name: &&str| KeyColumn {
+            name: (*name).to_owned(),
+            number: 1,
+            type_oid: Oid(23),
+            collation: Oid(0),
+            index: 0,
+        };
+        Shape {
+            oid: RelationId(1),
+            is_partitioned: false,
+            table: Table {
+                columns: ["id", "b\"c"].map(column).into(),
+                withheld: Vec::new(),
+                row_filter: row_filter.map(str::to_owned),
+            },
+            identity: RowIdentity {
+                replica_identity: ReplicaIdentity::Default,
+                columns: Vec::new(),
+                primary_key: Vec::new(),
+            },
+            key: key.iter().map(key_column).collect(),
+            estimate: None,
+            operator_schemas: Vec::new(),
+        }
+    }
+
+    fn sql(shape: &Shape, condition: Option<&str>, part: Part<'_>) -> String {
+        let table = &TableName { schema: "public".to_owned(), name: "t".to_owned() };
+        ChunkQuery { table, shape, condition, part, bytes_max: 1 }.sql()
+    }
+
+    #[test]
+    fn the_next_rows_are_behind_the_cursor_in_the_order_of_the_key() {
+        let first = Part::Behind { cursor: None, rows_max: 7 };
+        assert_eq!(
+            sql(&shape(&["id"], None), None, first),
+            "SELECT \"id\", \"b\"\"c\" FROM ONLY \"public\".\"t\" ORDER BY \"id\" LIMIT 7"
+        );
+        let cursor = &["o'1".to_owned(), "2".to_owned()];
+        let next = Part::Behind { cursor: Some(cursor), rows_max: 7 };
+        assert_eq!(
+            sql(&shape(&["b\"c", "id"], Some("id > 3")), Some("status = 'x' -- only"), next),
+            "SELECT \"id\", \"b\"\"c\" FROM ONLY \"public\".\"t\" WHERE (id > 3) AND (\nstatus = 'x' \
+             -- only\n) AND (\"b\"\"c\", \"id\") > ('o''1', '2') ORDER BY \"b\"\"c\", \"id\" LIMIT 7"
+        );
+    }
+
+    #[test]
+    fn single_rows_are_told_whether_they_are_within_the_bound() {
+        let keys = &[vec!["1".to_owned()], vec!["2".to_owned()]];
+        let shape = Shape { is_partitioned: true, ..shape(&["id"], None) };
+        let bound = ["5".to_owned()];
+        assert_eq!(
+            sql(&shape, None, Part::Of { keys, bound: Some(&bound) }),
+            "SELECT \"id\", \"b\"\"c\", (\"id\") <= ('5') FROM \"public\".\"t\" WHERE (\"id\") IN \
+             (('1'), ('2'))"
+        );
+        let all = sql(&shape, None, Part::Of { keys, bound: None });
+        assert!(all.starts_with("SELECT \"id\", \"b\"\"c\", true FROM"), "{all}");
+    }
+
+    #[test]
+    fn operators_of_extensions_are_found_behind_all_others() {
+        assert_eq!(
+            search_path(&["my ext".to_owned()]),
+            "SELECT set_config('search_path', current_setting('search_path') || ', \"my ext\"', true)"
+        );
+    }
+}

@@ -1,0 +1,100 @@
+//! Rows as `COPY … TO STDOUT` writes them in its text format (manual page sql-copy, "Text Format").
+
+use crate::{change::ValueSlot, postgres::PostgresError};
+
+/// Appends the values of one line to `frame`, and their places to `slots`.
+///
+/// # Errors
+/// Where it is no line of so many columns.
+pub(super) fn read_line(
+    line: &[u8],
+    columns: usize,
+    frame: &mut Vec<u8>,
+    slots: &mut Vec<ValueSlot>,
+) -> Result<(), PostgresError> {
+    let Some(line) = line.strip_suffix(b"\n") else { return Err(unreadable("a line's end")) };
+    let mut count = 0;
+    // A tab within a value is written as `\t`.
+    for field in line.split(|byte| *byte == b'\t') {
+        count += 1;
+        if field == b"\\N" {
+            slots.push(ValueSlot::Null);
+            continue;
+        }
+        let start = frame.len();
+        append_value(field, frame)?;
+        slots.push(ValueSlot::Text { start: place(start)?, length: place(frame.len() - start)? });
+    }
+    if count == columns { Ok(()) } else { Err(unreadable("as many values as columns")) }
+}
+
+/// The value without the backslashes that COPY puts into it.
+fn append_value(mut field: &[u8], frame: &mut Vec<u8>) -> Result<(), PostgresError> {
+    while let Some(at) = field.iter().position(|byte| *byte == b'\\') {
+        let (plain, rest) = field.split_at(at);
+        frame.extend_from_slice(plain);
+        let [_, escaped, rest @ ..] = rest else {
+            return Err(unreadable("a character behind a backslash"));
+        };
+        frame.push(match escaped {
+            b'b' => 0x08,
+            b'f' => 0x0C,
+            b'n' => b'\n',
+            b'r' => b'\r',
+            b't' => b'\t',
+            b'v' => 0x0B,
+            other => *other,
+        });
+        field = rest;
+    }
+    frame.extend_from_slice(field);
+    Ok(())
+}
+
+fn place(bytes: usize) -> Result<u32, PostgresError> {
+    u32::try_from(bytes).map_err(|_| unreadable("rows of less than 4 GiB"))
+}
+
+fn unreadable(expected: &str) -> PostgresError {
+    PostgresError::Protocol { what: format!("a row of COPY has not {expected}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::{Tuple, TupleValue};
+
+    fn read(line: &[u8], columns: usize) -> Option<Vec<Option<Vec<u8>>>> {
+        let (mut frame, mut slots) = (b"before".to_vec(), Vec::new());
+        read_line(line, columns, &mut frame, &mut slots).ok()?;
+        let values = Tuple::new(&frame, &slots);
+        let value = |value| match value {
+            TupleValue::Text(text) => Some(text.to_vec()),
+            TupleValue::Null | TupleValue::UnchangedToast => None,
+        };
+        Some(values.iter().map(value).collect())
+    }
+
+    fn text(text: &str) -> Option<Vec<u8>> {
+        Some(text.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn nulls_empty_texts_and_backslashes_are_told_apart() {
+        let values = read(b"1\t\\N\t\tN\t\\\\N\n", 5).expect("a row");
+        assert_eq!(values, [text("1"), None, text(""), text("N"), text("\\N")]);
+    }
+
+    #[test]
+    fn every_escape_is_the_character_that_it_stands_for() {
+        let values = read("a\\tb\\nc\\rd\\\\e\\b\\f\\v\tü\n".as_bytes(), 2).expect("a row");
+        assert_eq!(values, [text("a\tb\nc\rd\\e\u{8}\u{c}\u{b}"), text("ü")]);
+    }
+
+    #[test]
+    fn what_is_no_whole_row_is_refused() {
+        for (line, columns) in [(&b"1\t2"[..], 2), (b"1\t2\n", 3), (b"1\t2\n", 1), (b"1\\\n", 1)] {
+            assert_eq!(read(line, columns), None, "{line:?}");
+        }
+    }
+}
