@@ -22,6 +22,7 @@
 mod adoption;
 mod amendment;
 mod assembler;
+mod backfill;
 // The doctor.
 pub mod check;
 mod checkpoint_writer;

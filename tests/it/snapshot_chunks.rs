@@ -5,7 +5,7 @@ use tailwater::{
     lsn::Lsn,
     postgres::{
         Encryption, Host, PublicationName, Settings, TableName,
-        snapshot::{ChunkQuery, ChunkReader, Moment, Part, RowBlock, Shape},
+        snapshot::{Bound, ChunkQuery, ChunkReader, Moment, Part, RowBlock, Shape},
         sql::Sql,
     },
 };
@@ -86,7 +86,7 @@ impl Reading {
         loop {
             let moment = self.begin();
             let shape = self.shape();
-            let part = Part::Behind { cursor: cursor.as_deref(), rows_max };
+            let part = Part::Behind { bound: bound(&cursor), rows_max };
             let block = self.read(&shape, part);
             self.end(&moment);
             all.extend(block.rows().map(row));
@@ -98,6 +98,10 @@ impl Reading {
             cursor = Some(key.collect());
         }
     }
+}
+
+fn bound(cursor: &Option<Vec<String>>) -> Bound<'_> {
+    cursor.as_deref().map_or(Bound::Nothing, Bound::UpTo)
 }
 
 fn row(tuple: Tuple<'_>) -> Row {
@@ -207,8 +211,8 @@ fn a_key_is_compared_by_the_operators_of_its_own_type() {
     let moment = reading.begin();
     let shape = reading.shape();
     let keys = [["b0", "1"], ["D3", "15"]].map(|key| key.map(str::to_owned).to_vec());
-    let bound = ["C9".to_owned(), "0".to_owned()];
-    let block = reading.read(&shape, Part::Of { keys: &keys, bound: Some(&bound) });
+    let last = ["C9".to_owned(), "0".to_owned()];
+    let block = reading.read(&shape, Part::Of { keys: &keys, bound: Bound::UpTo(&last) });
     let found: Vec<_> =
         block.rows().map(|one| (row(one)[1].clone(), RowBlock::is_within_bound(one))).collect();
     assert_eq!(found, [(Some("B0".to_owned()), true), (Some("D3".to_owned()), false)]);
@@ -329,7 +333,7 @@ fn the_log_is_written_up_to_what_a_snapshot_shows() {
             let inserted = position(&session, "SELECT pg_current_wal_insert_lsn()");
             let moment = reading.begin();
             let shape = reading.shape();
-            let part = Part::Behind { cursor: None, rows_max: 100 };
+            let part = Part::Behind { bound: Bound::Nothing, rows_max: 100 };
             let rows = reading.read(&shape, part).len();
             reading.end(&moment);
             assert_eq!(rows, id + 1, "{version}");
@@ -362,7 +366,7 @@ fn what_reading_writes_into_the_log_is_not_waited_for() {
     while positions.len() < 40 {
         let moment = reading.begin();
         let shape = reading.shape();
-        let part = Part::Behind { cursor: cursor.as_deref(), rows_max: 100 };
+        let part = Part::Behind { bound: bound(&cursor), rows_max: 100 };
         let block = reading.read(&shape, part);
         cursor = block.rows().last().map(|last| vec![row(last)[0].clone().expect("an id")]);
         reading.end(&moment);
@@ -413,7 +417,7 @@ fn rows_that_are_too_many_for_the_memory_are_cut_off() {
     let mut reading = Reading::of(&server, "public", "t");
     reading.begin();
     let shape = reading.shape();
-    let block = reading.read(&shape, Part::Behind { cursor: None, rows_max: 100 });
+    let block = reading.read(&shape, Part::Behind { bound: Bound::Nothing, rows_max: 100 });
     assert!(block.is_cut_off());
     // The first one that takes it above the bound is kept.
     assert_eq!(block.len(), 4);
@@ -425,7 +429,7 @@ fn rows_that_are_too_many_for_the_memory_are_cut_off() {
         table: &reading.table,
         shape: &shape,
         condition: Some("id > 98 -- the last ones"),
-        part: Part::Behind { cursor: None, rows_max: 100 },
+        part: Part::Behind { bound: Bound::Nothing, rows_max: 100 },
         bytes_max: 1,
     };
     let block = reading.runtime.block_on(reading.reader.read(&query)).expect("read");
@@ -452,7 +456,7 @@ fn a_condition_is_checked_before_a_row_is_read() {
             table: &reading.table,
             shape: &shape,
             condition,
-            part: Part::Behind { cursor: None, rows_max: 1 },
+            part: Part::Behind { bound: Bound::Nothing, rows_max: 1 },
             bytes_max: 1,
         };
         let found = reading.runtime.block_on(query.check(&sql)).err();

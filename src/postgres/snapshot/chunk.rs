@@ -36,8 +36,8 @@ pub struct ChunkQuery<'a> {
 pub enum Part<'a> {
     /// The next ones in the order of the key.
     Behind {
-        /// The texts of the key of the row before them; none for the first ones.
-        cursor: Option<&'a [String]>,
+        /// The keys before theirs.
+        bound: Bound<'a>,
         /// How many at most.
         rows_max: usize,
     },
@@ -45,9 +45,20 @@ pub enum Part<'a> {
     Of {
         /// The texts of their columns.
         keys: &'a [Vec<String>],
-        /// Of each row it is told whether its key is behind this one; all are where there is none.
-        bound: Option<&'a [String]>,
+        /// Of each row it is told whether its key is among these.
+        bound: Bound<'a>,
     },
+}
+
+/// The first keys in their order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Bound<'a> {
+    /// None of them.
+    Nothing,
+    /// Up to and with this one: the texts of its columns.
+    UpTo(&'a [String]),
+    /// All.
+    Everything,
 }
 
 /// Rows, each value as its text.
@@ -96,6 +107,19 @@ impl RowBlock {
     }
 }
 
+#[cfg(test)]
+impl RowBlock {
+    /// Rows of a test: the lines of a COPY.
+    pub(crate) fn of_lines(width: usize, lines: &[String]) -> Self {
+        let mut block = Self::new(width);
+        for line in lines {
+            let read = read_line(line.as_bytes(), width, &mut block.frame, &mut block.slots);
+            read.expect("a line");
+        }
+        block
+    }
+}
+
 impl ChunkQuery<'_> {
     /// How many values a row has.
     fn width(&self) -> usize {
@@ -123,16 +147,23 @@ impl ChunkQuery<'_> {
         conditions.extend(self.condition.map(|condition| format!("(\n{condition}\n)")));
         let mut order = String::new();
         match self.part {
-            Part::Behind { cursor, rows_max } => {
-                conditions.extend(cursor.map(|cursor| format!("({key}) > ({})", texts(cursor))));
+            Part::Behind { bound, rows_max } => {
+                conditions.extend(match bound {
+                    Bound::Nothing => None,
+                    Bound::UpTo(last) => Some(format!("({key}) > ({})", texts(last))),
+                    Bound::Everything => Some("false".to_owned()),
+                });
                 order = format!(" ORDER BY {key} LIMIT {rows_max}");
             }
             Part::Of { keys, bound } => {
                 let keys: Vec<String> =
                     keys.iter().map(|key| format!("({})", texts(key))).collect();
                 conditions.push(format!("({key}) IN ({})", keys.join(", ")));
-                let is_within = bound
-                    .map_or("true".to_owned(), |bound| format!("({key}) <= ({})", texts(bound)));
+                let is_within = match bound {
+                    Bound::Nothing => "false".to_owned(),
+                    Bound::UpTo(last) => format!("({key}) <= ({})", texts(last)),
+                    Bound::Everything => "true".to_owned(),
+                };
                 columns.push_str(&format!(", {is_within}"));
             }
         }
@@ -404,13 +435,13 @@ mod tests {
 
     #[test]
     fn the_next_rows_are_behind_the_cursor_in_the_order_of_the_key() {
-        let first = Part::Behind { cursor: None, rows_max: 7 };
+        let first = Part::Behind { bound: Bound::Nothing, rows_max: 7 };
         assert_eq!(
             sql(&shape(&["id"], None), None, first),
             "SELECT \"id\", \"b\"\"c\" FROM ONLY \"public\".\"t\" ORDER BY \"id\" LIMIT 7"
         );
         let cursor = &["o'1".to_owned(), "2".to_owned()];
-        let next = Part::Behind { cursor: Some(cursor), rows_max: 7 };
+        let next = Part::Behind { bound: Bound::UpTo(cursor), rows_max: 7 };
         assert_eq!(
             sql(&shape(&["b\"c", "id"], Some("id > 3")), Some("status = 'x' -- only"), next),
             "SELECT \"id\", \"b\"\"c\" FROM ONLY \"public\".\"t\" WHERE (id > 3) AND (\nstatus = 'x' \
@@ -424,11 +455,11 @@ mod tests {
         let shape = Shape { is_partitioned: true, ..shape(&["id"], None) };
         let bound = ["5".to_owned()];
         assert_eq!(
-            sql(&shape, None, Part::Of { keys, bound: Some(&bound) }),
+            sql(&shape, None, Part::Of { keys, bound: Bound::UpTo(&bound) }),
             "SELECT \"id\", \"b\"\"c\", (\"id\") <= ('5') FROM \"public\".\"t\" WHERE (\"id\") IN \
              (('1'), ('2'))"
         );
-        let all = sql(&shape, None, Part::Of { keys, bound: None });
+        let all = sql(&shape, None, Part::Of { keys, bound: Bound::Everything });
         assert!(all.starts_with("SELECT \"id\", \"b\"\"c\", true FROM"), "{all}");
     }
 

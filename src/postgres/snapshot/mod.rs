@@ -16,7 +16,7 @@ mod open_transactions;
 mod shape;
 mod waiting;
 
-pub use chunk::{ChunkQuery, ChunkReader, Part, RowBlock};
+pub use chunk::{Bound, ChunkQuery, ChunkReader, Part, RowBlock};
 pub use moment::{Moment, Snapshot};
 pub use open_transactions::{OpenTransactions, mark};
 pub use shape::{KeyColumn, Shape};

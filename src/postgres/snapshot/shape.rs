@@ -29,7 +29,7 @@ pub struct Shape {
     /// About how many rows it has, where the server ever counted them.
     pub estimate: Option<u64>,
     /// Schemas that the comparison operators of the key's types lie in, beside `pg_catalog`.
-    pub(super) operator_schemas: Vec<String>,
+    pub(crate) operator_schemas: Vec<String>,
 }
 
 /// A column of the key.

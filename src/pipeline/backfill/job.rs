@@ -1,0 +1,79 @@
+//! What is to be read, and what came of it.
+
+use std::sync::Arc;
+
+use super::row_key::RowKey;
+use crate::{
+    change::PgTimestamp,
+    event::table::Description,
+    postgres::{
+        TableName,
+        snapshot::{Bound, Moment, RowBlock, Shape},
+    },
+};
+
+/// Something to be done on another connection, for one table.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(in crate::pipeline) struct Job {
+    pub(in crate::pipeline) table: TableName,
+    /// Which rows, as an SQL condition.
+    pub(in crate::pipeline) condition: Option<String>,
+    pub(in crate::pipeline) work: Work,
+    /// Nothing of the stream is taken until it is done.
+    pub(in crate::pipeline) is_held: bool,
+    /// Of the table, at the time of the job.
+    pub(super) generation: u64,
+}
+
+/// What is to be done.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(in crate::pipeline) enum Work {
+    /// Look what the table is.
+    Describe,
+    /// Wait until every transaction has ended that is open by now.
+    Settle,
+    /// Read the next rows.
+    Range { behind: RangeEnd, rows_max: usize },
+    /// Read single rows. Of each one it is told whether the ranges have come to it.
+    Keys { keys: Vec<Vec<String>>, end: RangeEnd },
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(in crate::pipeline) enum Outcome {
+    Described(Arc<Shape>),
+    Settled,
+    Read(Chunk),
+}
+
+/// Rows under one snapshot.
+#[derive(Debug)]
+pub(in crate::pipeline) struct Chunk {
+    pub(in crate::pipeline) moment: Moment,
+    pub(in crate::pipeline) shape: Arc<Shape>,
+    pub(in crate::pipeline) description: Arc<Description>,
+    pub(in crate::pipeline) rows: RowBlock,
+    pub(in crate::pipeline) read_at: PgTimestamp,
+}
+
+/// How far the ranges come.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(in crate::pipeline) enum RangeEnd {
+    /// There is none.
+    Nowhere,
+    /// Up to this key, which is theirs.
+    At(RowKey),
+    /// No key is behind them.
+    OfTable,
+}
+
+impl RangeEnd {
+    /// As a statement has it.
+    pub(in crate::pipeline) fn bound(&self) -> Bound<'_> {
+        match self {
+            Self::Nowhere => Bound::Nothing,
+            Self::At(key) => Bound::UpTo(&key.0),
+            Self::OfTable => Bound::Everything,
+        }
+    }
+}

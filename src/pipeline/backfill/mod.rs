@@ -1,0 +1,312 @@
+//! The rows that tables had before, beside the stream: initially, and whenever somebody asks.
+//!
+//! ```text
+//! stream ─► Backfills: what the stream touched ──────────────┐
+//!              │ Job                                          ▼
+//!              └────► reading (another connection) ─► Chunk ─► judged where the stream has passed
+//!                                                              its position ─► rows, record ─► cut
+//! ```
+//!
+//! **What a consumer gets.** Events of the stream, and between two transactions of it rows of a
+//! chunk, each as the events up to there leave it. So whoever applies all of them in their order has
+//! the table, and each row that was there comes once as such.
+//!
+//! **Why that is so.** A chunk is read under a snapshot S, and goes out once the stream has passed a
+//! position P that lies behind the commit of everything that S shows. Of the transactions that
+//! touched a row, and that the stream told before the chunk goes out, each is shown by S or hidden
+//! from it. Where none is hidden, the row is what all of them left. Where one is hidden, the row is
+//! older than what the stream said, and is left out. Hidden are those that were committed behind S,
+//! and those whose commit S does not show yet, because it waits for a synchronous standby: the log
+//! has it then, and the stream may have told it before the chunk was read.
+//!
+//! - What the stream touches is remembered from before S (`touches`). What it told before that, S
+//!   must show: so before the first chunk every transaction is waited for that was open when
+//!   remembering began.
+//! - TRUNCATE touches every key, and so does a transaction with very many keys, or one whose keys the
+//!   stream does not say. A chunk from which it is hidden is read again.
+//! - A row that was left out is outstanding: what the stream said of it may lack something (a large
+//!   value that did not change, a rule that did not match). It is looked for by its key until it
+//!   comes through, or is gone.
+//! - A change of its key moves a row. Where it was ahead of the ranges that were read and is behind
+//!   them now, no range has it; nor where one is still to be read under a snapshot from which the
+//!   change is hidden. So from when remembering began each new key is outstanding too, from the commit
+//!   on. A row that is found ahead of the ranges that were read comes with its own, which is read
+//!   under a later snapshot.
+//! - What is touched faster than it can be read (a row that somebody updates all the time) is read
+//!   while nothing of the stream is taken: then only what is committed within a moment is hidden.
+//!
+//! Nothing grows without bound. Where more was touched than can be remembered, remembering begins
+//! anew, what was read and did not go out is read again, and open transactions are waited for again.
+//! Where more rows were moved than can be looked for one by one, all rows come again from the first
+//! one on, under another request, and so under other ids; so they do where the key is altered by which
+//! they are ordered.
+//!
+//! **What is kept.** Of each table a record with cursor and outstanding keys, written with the cut
+//! behind the rows: in the same Kafka transaction, or at least once with the next checkpoint. A
+//! restart goes on from it. Chunks that did not go out are read again, and what the stream told since
+//! the checkpoint it tells again. A transaction that moved rows has their keys in the record of the
+//! first cut behind it.
+//!
+//! Shown by `tests`: random transactions, with commits that become visible late, random reads and
+//! crashes.
+
+mod job;
+mod outstanding;
+mod row_key;
+mod table;
+#[cfg(test)]
+mod tests;
+mod touches;
+
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+pub(super) use self::{
+    job::{Chunk, Job, Outcome, Work},
+    table::{CHUNK_BYTES_MAX, Selected},
+};
+use self::{
+    table::{Bounds, Release, Table},
+    touches::KeyHasher,
+};
+use crate::{
+    change::{Relation, RelationId, RowChange, Transaction},
+    checkpoint::SnapshotRecord,
+    lsn::{EndLsn, Lsn},
+    postgres::TableName,
+};
+
+/// Another name for each request.
+pub(super) fn new_request() -> String {
+    uuid::Builder::from_random_bytes(fastrand::u128(..).to_be_bytes()).into_uuid().to_string()
+}
+
+/// So long at most the stream is held for a read.
+const HELD_MAX: Duration = Duration::from_secs(2);
+
+/// A table that fails so often in a row lets the next one be read first.
+const FAILURES_MAX: u32 = 5;
+
+/// Why a table's rows cannot be read, now or ever.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub(super) enum Unfit {
+    /// Its rows have no order and no names.
+    #[error("it has no key by which rows could be told apart")]
+    NoKey,
+    /// A record could not hold it.
+    #[error("the key of a row is no text in UTF-8")]
+    NoText,
+    /// What the request says fails for some row.
+    #[error("the condition cannot be carried out: {0}")]
+    Condition(String),
+    /// It is not there any more, or not published.
+    #[error("the table is not published any more")]
+    Gone,
+}
+
+/// A table's rows that will never all come.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Given {
+    pub(super) record: SnapshotRecord,
+    pub(super) reason: Unfit,
+}
+
+/// Rows that go out here, between two transactions.
+#[derive(Debug)]
+pub(super) struct Due(Box<Release>);
+
+impl Due {
+    pub(super) fn chunk(&self) -> &Chunk {
+        &self.0.chunk
+    }
+
+    /// Which of its rows.
+    pub(super) fn rows(&self) -> &[Selected] {
+        &self.0.rows
+    }
+}
+
+/// The tables whose rows are still to come.
+#[derive(Debug, Default)]
+pub(super) struct Backfills {
+    /// The first one is read, then the next.
+    tables: VecDeque<Table>,
+    bounds: Bounds,
+    hasher: KeyHasher,
+    /// What the stream said last of tables whose rows may be asked for, with the names of the columns
+    /// of their primary keys. It says it once.
+    relations: HashMap<RelationId, (Relation, Vec<String>)>,
+    /// The open transaction.
+    open: Option<Transaction>,
+    /// Every transaction that was committed below came by.
+    passed: Option<Lsn>,
+    /// What is being read, and since when.
+    under_way: Option<(Job, Instant)>,
+    /// Records of tables that are over, which are to be written.
+    over: Vec<SnapshotRecord>,
+    given_up: Vec<Given>,
+}
+
+impl Backfills {
+    /// Takes a table on whose record is written already, or is not.
+    pub(super) fn add(&mut self, name: TableName, record: SnapshotRecord, is_written: bool) {
+        let oid = record.oid;
+        let mut table = Table::new(name, record, self.hasher.clone(), self.bounds);
+        if let Some((relation, primary_key)) = self.relations.get(&oid) {
+            table.observe_relation(relation, primary_key);
+        }
+        if !is_written {
+            table.mark_changed();
+        }
+        self.tables.push_back(table);
+    }
+
+    /// The records of those whose rows are still to come.
+    pub(super) fn records(&self) -> impl Iterator<Item = &SnapshotRecord> {
+        self.tables.iter().map(Table::record)
+    }
+
+    /// The records that were not written since they became what they are.
+    pub(super) fn take_changed(&mut self) -> Vec<SnapshotRecord> {
+        let changed = self.tables.iter_mut().filter_map(Table::take_changed).cloned();
+        self.over.drain(..).chain(changed).collect()
+    }
+
+    /// What was given up since this was asked last.
+    pub(super) fn take_given_up(&mut self) -> Vec<Given> {
+        std::mem::take(&mut self.given_up)
+    }
+
+    /// A table is not published any more, or its rows cannot be read.
+    pub(super) fn give_up(&mut self, name: &TableName, reason: Unfit) {
+        let Some(index) = self.tables.iter().position(|table| table.name == *name) else { return };
+        let Some(table) = self.tables.remove(index) else { return };
+        let record = table.failed_for(&reason);
+        self.over.push(record.clone());
+        self.given_up.push(Given { record, reason });
+    }
+
+    fn of(&mut self, relation: RelationId) -> impl Iterator<Item = &mut Table> {
+        self.tables.iter_mut().filter(move |table| table.record().oid == relation)
+    }
+}
+
+/// What the stream does.
+impl Backfills {
+    /// A domain table as the changes that follow know it.
+    pub(super) fn observe_relation(&mut self, relation: &Relation, primary_key: &[String]) {
+        self.of(relation.id).for_each(|table| table.observe_relation(relation, primary_key));
+        self.relations.insert(relation.id, (relation.clone(), primary_key.to_vec()));
+    }
+
+    /// Everything that was committed below came by.
+    pub(super) fn observe_passed(&mut self, position: Lsn) {
+        self.passed = self.passed.max(Some(position));
+    }
+
+    /// A transaction begins, of which something is to be published.
+    pub(super) fn begin(&mut self, transaction: Transaction) {
+        self.open = Some(transaction);
+    }
+
+    /// A row of the open transaction.
+    pub(super) fn change(&mut self, relation: RelationId, change: RowChange<'_>) {
+        let Some(transaction) = self.open else { return };
+        self.of(relation).for_each(|table| table.change(&transaction, change));
+    }
+
+    /// Tables were emptied by the open transaction.
+    pub(super) fn truncate(&mut self, relations: &[RelationId]) {
+        let Some(transaction) = self.open else { return };
+        for relation in relations {
+            self.of(*relation).for_each(|table| table.touch_all(&transaction));
+        }
+    }
+
+    /// The open transaction is received whole.
+    pub(super) fn commit(&mut self, end: EndLsn) {
+        if let Some(transaction) = self.open.take() {
+            self.tables.iter_mut().for_each(|table| table.commit(&transaction));
+        }
+        self.observe_passed(end.lsn());
+    }
+}
+
+/// What is read.
+impl Backfills {
+    /// What is to be read next, while nothing is.
+    pub(super) fn next_job(&mut self, now: Instant) -> Option<Job> {
+        if self.under_way.is_some() {
+            return None;
+        }
+        let job = self.tables.front_mut()?.next_job(now)?;
+        self.under_way = Some((job.clone(), now));
+        Some(job)
+    }
+
+    /// Whether nothing of the stream is to be taken until what is being read is here.
+    pub(super) fn holds_stream(&self, now: Instant) -> bool {
+        let holds = |(job, since): &(Job, Instant)| job.is_held && now < *since + HELD_MAX;
+        self.under_way.as_ref().is_some_and(holds)
+    }
+
+    /// What was to be done is done.
+    pub(super) fn done(&mut self, outcome: Outcome) {
+        let Some((job, _)) = self.under_way.take() else { return };
+        let name = job.table.clone();
+        let Some(table) = self.tables.iter_mut().find(|table| table.name == name) else { return };
+        if let Err(reason) = table.done(job, outcome) {
+            self.give_up(&name, reason);
+        }
+    }
+
+    /// It could not be done, and may be later.
+    pub(super) fn failed(&mut self, now: Instant) {
+        let Some((job, _)) = self.under_way.take() else { return };
+        let Some(table) = self.tables.iter_mut().find(|table| table.name == job.table) else {
+            return;
+        };
+        if table.failed(&job, now) >= FAILURES_MAX && self.tables.len() > 1 {
+            // Another one may be easier to read.
+            if let Some(mut table) = self.tables.pop_front() {
+                table.put_off();
+                self.tables.push_back(table);
+            }
+        }
+    }
+}
+
+/// What goes out.
+impl Backfills {
+    /// The rows that go out here; between two transactions only, until there are none.
+    pub(super) fn next_due(&mut self, now: Instant) -> Option<Due> {
+        debug_assert!(self.open.is_none(), "rows go out between two transactions");
+        let table = self.tables.front_mut()?;
+        let position = table.position()?;
+        if self.passed.is_none_or(|passed| passed < position) {
+            return None;
+        }
+        match table.judge(now) {
+            Ok(release) => release.map(|release| Due(Box::new(release))),
+            Err(reason) => {
+                let name = table.name.clone();
+                self.give_up(&name, reason);
+                None
+            }
+        }
+    }
+
+    /// They are on their way.
+    pub(super) fn out(&mut self, due: Due, now: Instant) {
+        let Some(table) = self.tables.front_mut() else { return };
+        if table.release(*due.0, now)
+            && let Some(table) = self.tables.pop_front()
+        {
+            self.over.push(table.into_record());
+        }
+    }
+}

@@ -1,0 +1,662 @@
+//! One table's rows: what is read next, and what of it may go out.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::{
+    Unfit,
+    job::{Chunk, Job, Outcome, RangeEnd, Work},
+    outstanding::Outstanding,
+    row_key::{Changed, KeyPlaces, RowKey},
+    touches::{Hidden, KeyHasher, Memory, Touches},
+};
+use crate::{
+    change::{Relation, ReplicaIdentity, RowChange, Transaction, Tuple},
+    checkpoint::{SnapshotKeyColumn, SnapshotRecord, SnapshotState},
+    lsn::{CommitLsn, Lsn},
+    postgres::{
+        TableName,
+        snapshot::{RowBlock, Shape},
+    },
+};
+
+/// What a chunk's rows are to take, in bytes: enough for what is done once for each chunk to count
+/// for little.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// A chunk is cut off there: rows may be wider than those before them.
+pub(in crate::pipeline) const CHUNK_BYTES_MAX: usize = 2 << 20;
+
+/// Rows that are read and wait take no more than this, but for one chunk of a single huge row.
+const HELD_BYTES_MAX: usize = 4 << 20;
+
+/// The first chunk's rows, and the most that any has.
+const ROWS_FIRST: usize = 256;
+const ROWS_MAX: usize = 1 << 16;
+
+/// How many keys are looked for at once: so many alternatives a statement is planned quickly with.
+const KEYS_MAX: usize = 200;
+
+/// While more keys than this are outstanding no further range is read, and a chunk with more rows to
+/// be left out is read again as a whole.
+const OUTSTANDING_MAX: usize = 1_000;
+
+/// The texts of all outstanding keys, in bytes: they go into one record, of which Kafka takes a
+/// megabyte.
+const OUTSTANDING_BYTES_MAX: usize = 256 << 10;
+
+/// What was tried so often in vain is read while the stream is held.
+const HELD_AFTER: u32 = 3;
+
+/// The pause after a read in vain, and the longest one.
+const PAUSE: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// How much is done at once.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    pub(super) rows_first: usize,
+    pub(super) rows_max: usize,
+    pub(super) keys_max: usize,
+    pub(super) outstanding_max: usize,
+    pub(super) outstanding_bytes_max: usize,
+    pub(super) memory: Memory,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            rows_first: ROWS_FIRST,
+            rows_max: ROWS_MAX,
+            keys_max: KEYS_MAX,
+            outstanding_max: OUTSTANDING_MAX,
+            outstanding_bytes_max: OUTSTANDING_BYTES_MAX,
+            memory: Memory::default(),
+        }
+    }
+}
+
+/// What comes before the first read of a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    /// It is not known what the table's key is.
+    Unknown,
+    /// What the stream does is remembered. Transactions may be open that it told of before.
+    Unsettled,
+    /// Whatever the stream told before remembering began, every snapshot shows.
+    Settled,
+}
+
+/// A chunk that was read.
+#[derive(Debug)]
+struct Waiting {
+    chunk: Chunk,
+    asked: Asked,
+}
+
+/// What a chunk was asked for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Asked {
+    Range(RangeEnd),
+    Keys(Vec<RowKey>),
+}
+
+/// A row of a chunk that goes out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::pipeline) struct Selected {
+    /// Its place in the chunk.
+    pub(in crate::pipeline) index: usize,
+    /// Where the transaction was committed that moved it to its key, where that is why it was read.
+    pub(in crate::pipeline) moved_at: Option<CommitLsn>,
+}
+
+/// What a chunk comes to, at the place of the stream where that was asked.
+#[derive(Debug)]
+pub(super) struct Release {
+    pub(super) chunk: Chunk,
+    pub(super) rows: Vec<Selected>,
+    asked: Asked,
+    /// Left out, to be looked for by themselves.
+    left_out: Vec<RowKey>,
+    /// Looked for, and out or gone or ahead.
+    settled: Vec<RowKey>,
+    /// Looked for in vain.
+    vain: Vec<RowKey>,
+}
+
+/// A table whose rows are to be published.
+#[derive(Debug)]
+pub(super) struct Table {
+    pub(super) name: TableName,
+    bounds: Bounds,
+    record: SnapshotRecord,
+    /// The record as it is was not written.
+    is_changed: bool,
+    /// What the stream said of the table last, with the names of its primary key's columns.
+    described: Option<(Relation, Vec<String>)>,
+    /// Where the key is in the stream's rows; none where the stream does not name rows by it.
+    places: Option<KeyPlaces>,
+    stage: Stage,
+    /// Grows when what is being read has become useless.
+    generation: u64,
+    hasher: KeyHasher,
+    touches: Touches,
+    outstanding: Outstanding,
+    /// Where the open transaction moved rows to.
+    moved: Vec<RowKey>,
+    moved_bytes: usize,
+    /// More than can be kept.
+    is_moved_overflown: bool,
+    /// In the order in which they were read.
+    waiting: VecDeque<Waiting>,
+    rows_max: usize,
+    /// How often in a row reading was in vain.
+    tries: u32,
+    paused_until: Option<Instant>,
+}
+
+impl Table {
+    pub(super) fn new(
+        name: TableName,
+        record: SnapshotRecord,
+        hasher: KeyHasher,
+        bounds: Bounds,
+    ) -> Self {
+        Self {
+            name,
+            bounds,
+            outstanding: Outstanding::of(&record.outstanding, &hasher),
+            record,
+            is_changed: false,
+            described: None,
+            places: None,
+            stage: Stage::Unknown,
+            generation: 0,
+            hasher,
+            touches: Touches::new(bounds.memory),
+            moved: Vec::new(),
+            moved_bytes: 0,
+            is_moved_overflown: false,
+            waiting: VecDeque::new(),
+            rows_max: bounds.rows_first,
+            tries: 0,
+            paused_until: None,
+        }
+    }
+
+    /// The record is to be written with the next cut.
+    pub(super) fn mark_changed(&mut self) {
+        self.is_changed = true;
+    }
+
+    pub(super) fn record(&self) -> &SnapshotRecord {
+        &self.record
+    }
+
+    /// The record, where it was not written since it became so.
+    pub(super) fn take_changed(&mut self) -> Option<&SnapshotRecord> {
+        if !std::mem::take(&mut self.is_changed) {
+            return None;
+        }
+        self.refresh();
+        Some(&self.record)
+    }
+}
+
+/// What the stream does.
+impl Table {
+    /// The table as the changes that follow know it.
+    pub(super) fn observe_relation(&mut self, relation: &Relation, primary_key: &[String]) {
+        self.described = Some((relation.clone(), primary_key.to_vec()));
+        self.find_places();
+    }
+
+    /// The stream's key must be the one that rows are ordered by. It is another one only before the
+    /// key was altered, or after it.
+    fn find_places(&mut self) {
+        self.places = self.described.as_ref().and_then(|(relation, primary_key)| {
+            let columns = &relation.columns;
+            let count = match relation.replica_identity {
+                ReplicaIdentity::Default | ReplicaIdentity::Index => {
+                    columns.iter().filter(|column| column.is_replica_identity).count()
+                }
+                ReplicaIdentity::Full | ReplicaIdentity::Nothing => primary_key.len(),
+            };
+            let place = |column: &SnapshotKeyColumn| {
+                let place = columns.iter().position(|found| found.name == column.name)?;
+                let is_of_key = match relation.replica_identity {
+                    ReplicaIdentity::Default | ReplicaIdentity::Index => {
+                        columns.get(place)?.is_replica_identity
+                    }
+                    ReplicaIdentity::Full | ReplicaIdentity::Nothing => {
+                        primary_key.contains(&column.name)
+                    }
+                };
+                is_of_key.then_some(place)
+            };
+            let places: Option<Vec<usize>> = self.record.key.iter().map(place).collect();
+            places.filter(|places| places.len() == count).map(KeyPlaces)
+        });
+    }
+
+    /// Whether something is out, or outstanding.
+    fn has_begun(&self) -> bool {
+        self.record.cursor.is_some() || self.record.is_at_end || !self.outstanding.is_empty()
+    }
+
+    fn is_remembering(&self) -> bool {
+        self.stage != Stage::Unknown
+    }
+
+    /// A change of the open transaction.
+    pub(super) fn change(&mut self, transaction: &Transaction, change: RowChange<'_>) {
+        if !self.has_begun() && !self.is_remembering() {
+            return;
+        }
+        let xid = transaction.xid;
+        let changed = self.places.as_ref().map_or(Changed::Unknown, |at| at.of_change(change));
+        let (keys, moved) = match changed {
+            Changed::Unknown => return self.touch_all(transaction),
+            Changed::Key(key) => ([Some(key.hash(&self.hasher)), None], None),
+            Changed::Moved { from, to } => {
+                let hashes = [from, to].map(|key| Some(key.hash(&self.hasher)));
+                // A range may yet be read under a snapshot that does not show it.
+                (hashes, to.to_key())
+            }
+        };
+        if self.is_remembering() {
+            keys.into_iter().flatten().for_each(|key| self.touches.touch(xid, key));
+        }
+        if let Some(key) = moved {
+            self.moved_bytes += key.bytes();
+            self.is_moved_overflown |=
+                self.outstanding.bytes() + self.moved_bytes > self.bounds.outstanding_bytes_max;
+            match self.is_moved_overflown {
+                true => self.moved = Vec::new(),
+                false => self.moved.push(key),
+            }
+        }
+    }
+
+    /// The open transaction may have changed every row: it emptied the table.
+    pub(super) fn touch_all(&mut self, transaction: &Transaction) {
+        if self.is_remembering() {
+            self.touches.touch_all(transaction.xid);
+        }
+    }
+
+    /// The open transaction came to its end.
+    pub(super) fn commit(&mut self, transaction: &Transaction) {
+        for key in std::mem::take(&mut self.moved) {
+            self.outstanding.insert(key, Some(transaction.commit_lsn), &self.hasher);
+            self.is_changed = true;
+        }
+        self.moved_bytes = 0;
+        if std::mem::take(&mut self.is_moved_overflown) {
+            self.start_over("more keys were changed than can be looked for one by one");
+        }
+        if self.touches.take_overflow() {
+            self.settle_anew();
+        }
+    }
+
+    /// Begins with the first row, for another request: those that are out come again.
+    fn start_over(&mut self, reason: &str) {
+        let record = &mut self.record;
+        warn!(
+            table = %self.name,
+            rows = record.rows,
+            reason,
+            "the table's rows are published again from the first one on, under other ids"
+        );
+        (record.request, record.state) = (super::new_request(), SnapshotState::Due);
+        (record.cursor, record.is_at_end, record.rows) = (None, false, 0);
+        self.outstanding = Outstanding::default();
+        self.is_changed = true;
+        self.settle_anew();
+    }
+
+    /// What is outstanding, or touched, is forgotten: each snapshot from here on must show it.
+    fn settle_anew(&mut self) {
+        if self.is_remembering() {
+            self.stage = Stage::Unsettled;
+        }
+        self.discard();
+    }
+
+    /// Another table is read first: nothing has to be remembered until it is this one's turn.
+    pub(super) fn put_off(&mut self) {
+        self.discard();
+        self.stage = Stage::Unknown;
+        self.touches = Touches::new(self.bounds.memory);
+        self.tries = 0;
+    }
+
+    /// What was read and did not go out is read again.
+    fn discard(&mut self) {
+        self.waiting.clear();
+        self.generation += 1;
+    }
+}
+
+/// What is read.
+impl Table {
+    /// The next thing to do, while nothing is under way.
+    pub(super) fn next_job(&mut self, now: Instant) -> Option<Job> {
+        if self.paused_until.is_some_and(|until| now < until) {
+            return None;
+        }
+        let mut is_held = self.tries >= HELD_AFTER;
+        let work = match self.stage {
+            Stage::Unknown if self.record.key.is_empty() => Work::Describe,
+            Stage::Unknown => {
+                // From here on: what is open when the job begins is waited for.
+                self.stage = Stage::Unsettled;
+                Work::Settle
+            }
+            Stage::Unsettled => Work::Settle,
+            Stage::Settled => {
+                let held: usize = self.waiting.iter().map(|one| one.chunk.rows.bytes()).sum();
+                if held + CHUNK_BYTES_MAX > HELD_BYTES_MAX {
+                    return None;
+                }
+                let looks_for_keys =
+                    self.waiting.iter().any(|one| matches!(one.asked, Asked::Keys(_)));
+                let end = self.end();
+                if !self.outstanding.is_empty() && !looks_for_keys {
+                    let (keys, tries) = self.outstanding.next(self.bounds.keys_max);
+                    is_held |= tries >= HELD_AFTER;
+                    let keys = keys.into_iter().map(|key| key.0).collect();
+                    Work::Keys { keys, end }
+                } else if end == RangeEnd::OfTable
+                    || self.outstanding.len() > self.bounds.outstanding_max
+                {
+                    return None;
+                } else {
+                    Work::Range { behind: end, rows_max: self.rows_max }
+                }
+            }
+        };
+        Some(Job {
+            table: self.name.clone(),
+            condition: self.record.condition.clone(),
+            work,
+            is_held: is_held && self.stage == Stage::Settled,
+            generation: self.generation,
+        })
+    }
+
+    /// How far the ranges come that were read or are out.
+    fn end(&self) -> RangeEnd {
+        let read = self.waiting.iter().rev().find_map(|waiting| match &waiting.asked {
+            Asked::Range(end) => Some(end.clone()),
+            Asked::Keys(_) => None,
+        });
+        read.unwrap_or_else(|| match &self.record.cursor {
+            _ if self.record.is_at_end => RangeEnd::OfTable,
+            Some(key) => RangeEnd::At(RowKey(key.clone())),
+            None => RangeEnd::Nowhere,
+        })
+    }
+
+    /// What came of a job.
+    ///
+    /// # Errors
+    /// Why it never will.
+    pub(super) fn done(&mut self, job: Job, outcome: Outcome) -> Result<(), Unfit> {
+        if job.generation != self.generation {
+            return Ok(());
+        }
+        match outcome {
+            Outcome::Described(shape) => self.describe(&shape),
+            Outcome::Settled => {
+                if self.stage == Stage::Unsettled {
+                    self.stage = Stage::Settled;
+                }
+                Ok(())
+            }
+            Outcome::Read(chunk) => self.take_chunk(job.work, chunk),
+        }
+    }
+
+    /// A job failed, and is to be done again. How often in a row that was so.
+    pub(super) fn failed(&mut self, job: &Job, now: Instant) -> u32 {
+        if job.generation == self.generation {
+            self.pause(now);
+        }
+        self.tries
+    }
+
+    fn describe(&mut self, shape: &Shape) -> Result<(), Unfit> {
+        if shape.key.is_empty() {
+            return Err(Unfit::NoKey);
+        }
+        self.record.key = key_columns(shape);
+        self.record.estimate = shape.estimate.filter(|_| self.record.condition.is_none());
+        self.find_places();
+        Ok(())
+    }
+
+    fn take_chunk(&mut self, work: Work, chunk: Chunk) -> Result<(), Unfit> {
+        let key = key_columns(&chunk.shape);
+        if !is_same_key(&key, &self.record.key) {
+            // What is out was read in another order.
+            if self.has_begun() {
+                self.start_over("the key was altered while rows were read in the order of it");
+            }
+            self.record.key = Vec::new();
+            self.put_off();
+            return Ok(());
+        }
+        if key != self.record.key {
+            self.record.key = key;
+            self.find_places();
+        }
+        let asked = match work {
+            Work::Range { rows_max, .. } => {
+                let count = chunk.rows.len();
+                self.adapt(&chunk.rows);
+                let places = KeyPlaces(chunk.shape.key.iter().map(|column| column.index).collect());
+                let last = chunk.rows.rows().last();
+                let is_last = count < rows_max && !chunk.rows.is_cut_off();
+                match (is_last, last) {
+                    (true, _) | (false, None) => Asked::Range(RangeEnd::OfTable),
+                    (false, Some(row)) => {
+                        let key = key_of(&places, row).ok_or(Unfit::NoText)?;
+                        Asked::Range(RangeEnd::At(key))
+                    }
+                }
+            }
+            Work::Keys { keys, .. } => Asked::Keys(keys.into_iter().map(RowKey).collect()),
+            Work::Describe | Work::Settle => return Ok(()),
+        };
+        self.waiting.push_back(Waiting { chunk, asked });
+        Ok(())
+    }
+
+    /// Has the next chunk take as many bytes as one should.
+    fn adapt(&mut self, rows: &RowBlock) {
+        let (count, bytes) = (rows.len().max(1), rows.bytes().max(1));
+        let fitting = count.saturating_mul(CHUNK_BYTES) / bytes;
+        self.rows_max = fitting.clamp(1, self.rows_max.saturating_mul(8)).min(self.bounds.rows_max);
+    }
+
+    fn pause(&mut self, now: Instant) {
+        self.tries += 1;
+        self.paused_until = Some(now + (PAUSE * 2_u32.pow(self.tries.min(8))).min(PAUSE_MAX));
+    }
+}
+
+/// What goes out.
+impl Table {
+    /// The position that the stream must have passed for the oldest chunk.
+    pub(super) fn position(&self) -> Option<Lsn> {
+        self.waiting.front().map(|waiting| waiting.chunk.moment.position)
+    }
+
+    /// Judges the oldest chunk, whose position the stream has passed, between two transactions. None
+    /// where it is to be read again, with whatever was read behind it.
+    ///
+    /// # Errors
+    /// Why it never comes.
+    pub(super) fn judge(&mut self, now: Instant) -> Result<Option<Release>, Unfit> {
+        let Some(Waiting { chunk, asked }) = self.waiting.pop_front() else { return Ok(None) };
+        let hidden = self.touches.hidden_from(&chunk.moment.snapshot);
+        let places = KeyPlaces(chunk.shape.key.iter().map(|column| column.index).collect());
+        let release = match asked {
+            Asked::Range(end) => self.judge_range(chunk, end, &places, &hidden)?,
+            Asked::Keys(keys) => Some(self.judge_keys(chunk, keys, &places, &hidden)?),
+        };
+        if release.is_none() {
+            self.discard();
+            self.pause(now);
+        }
+        Ok(release)
+    }
+
+    /// The rows whose key nobody touched behind the snapshot's back; none where those are too few.
+    fn judge_range(
+        &self,
+        chunk: Chunk,
+        end: RangeEnd,
+        places: &KeyPlaces,
+        hidden: &Hidden,
+    ) -> Result<Option<Release>, Unfit> {
+        if hidden.is_all() {
+            return Ok(None);
+        }
+        let (mut rows, mut left_out, mut settled) = (Vec::new(), Vec::new(), Vec::new());
+        let mut bytes = self.outstanding.bytes();
+        for (index, row) in chunk.rows.rows().enumerate() {
+            let texts = places.of_row(row).ok_or(Unfit::NoText)?;
+            let hash = texts.hash(&self.hasher);
+            let key = || texts.to_key().ok_or(Unfit::NoText);
+            if hidden.contains(hash) {
+                let key = key()?;
+                bytes += key.bytes();
+                left_out.push(key);
+                if left_out.len() > self.bounds.outstanding_max
+                    || bytes > self.bounds.outstanding_bytes_max
+                {
+                    return Ok(None);
+                }
+                continue;
+            }
+            rows.push(Selected { index, moved_at: None });
+            if !self.outstanding.is_empty() {
+                let key = key()?;
+                if self.outstanding.contains(hash, || key.clone()) {
+                    settled.push(key);
+                }
+            }
+        }
+        let (asked, vain) = (Asked::Range(end), Vec::new());
+        Ok(Some(Release { chunk, rows, asked, left_out, settled, vain }))
+    }
+
+    /// Of the rows that were looked for those that nobody touched behind the snapshot's back. One
+    /// that is not there is gone; one ahead comes with its range, which is read under a later
+    /// snapshot.
+    fn judge_keys(
+        &self,
+        chunk: Chunk,
+        keys: Vec<RowKey>,
+        places: &KeyPlaces,
+        hidden: &Hidden,
+    ) -> Result<Release, Unfit> {
+        let mut found = BTreeMap::new();
+        for (index, row) in chunk.rows.rows().enumerate() {
+            let key = key_of(places, row).ok_or(Unfit::NoText)?;
+            found.insert(key, (index, RowBlock::is_within_bound(row)));
+        }
+        let (mut rows, mut settled, mut vain) = (Vec::new(), Vec::new(), Vec::new());
+        for key in &keys {
+            // It may have come with its range meanwhile.
+            let Some(moved_at) = self.outstanding.get(key) else { continue };
+            if hidden.contains(key.hash(&self.hasher)) {
+                vain.push(key.clone());
+                continue;
+            }
+            if let Some((index, true)) = found.get(key) {
+                rows.push(Selected { index: *index, moved_at });
+            }
+            settled.push(key.clone());
+        }
+        let (asked, left_out) = (Asked::Keys(keys), Vec::new());
+        Ok(Release { chunk, rows, asked, left_out, settled, vain })
+    }
+
+    /// The rows of a release are on their way. Says whether those were the last ones.
+    pub(super) fn release(&mut self, release: Release, now: Instant) -> bool {
+        let Release { chunk, rows, asked, left_out, settled, vain } = release;
+        let is_in_vain = rows.is_empty() && settled.is_empty() && !vain.is_empty();
+        settled.iter().for_each(|key| self.outstanding.remove(key));
+        vain.iter().for_each(|key| self.outstanding.try_again(key));
+        for key in left_out {
+            self.outstanding.insert(key, None, &self.hasher);
+        }
+        let record = &mut self.record;
+        record.rows += rows.len() as u64;
+        match asked {
+            Asked::Range(RangeEnd::At(key)) => record.cursor = Some(key.0),
+            Asked::Range(RangeEnd::OfTable) => record.is_at_end = true,
+            Asked::Range(RangeEnd::Nowhere) | Asked::Keys(_) => {}
+        }
+        let is_done = record.is_at_end && self.outstanding.is_empty();
+        record.state = if is_done { SnapshotState::Done } else { SnapshotState::Running };
+        self.is_changed = true;
+        // Chunks that were read later have later snapshots.
+        self.touches.forget_shown_by(&chunk.moment.snapshot);
+        if is_in_vain {
+            self.pause(now);
+        } else {
+            (self.tries, self.paused_until) = (0, None);
+        }
+        is_done
+    }
+
+    /// The record of a table whose rest never comes.
+    pub(super) fn failed_for(self, reason: &Unfit) -> SnapshotRecord {
+        SnapshotRecord {
+            state: SnapshotState::Failed,
+            failure: Some(reason.to_string()),
+            ..self.into_record()
+        }
+    }
+
+    /// The record as it is now.
+    pub(super) fn into_record(mut self) -> SnapshotRecord {
+        self.refresh();
+        self.record
+    }
+
+    fn refresh(&mut self) {
+        self.record.outstanding = self.outstanding.to_record();
+        self.record.written_at = jiff::Timestamp::now().to_string();
+    }
+}
+
+fn key_of(places: &KeyPlaces, row: Tuple<'_>) -> Option<RowKey> {
+    places.of_row(row)?.to_key()
+}
+
+fn key_columns(shape: &Shape) -> Vec<SnapshotKeyColumn> {
+    let column = |column: &crate::postgres::snapshot::KeyColumn| SnapshotKeyColumn {
+        name: column.name.clone(),
+        number: column.number,
+        type_oid: column.type_oid,
+        collation: column.collation,
+    };
+    shape.key.iter().map(column).collect()
+}
+
+/// Whether rows have the same order, whatever the columns are called.
+fn is_same_key(one: &[SnapshotKeyColumn], other: &[SnapshotKeyColumn]) -> bool {
+    let order = |column: &SnapshotKeyColumn| (column.number, column.type_oid, column.collation);
+    one.iter().map(order).eq(other.iter().map(order))
+}
