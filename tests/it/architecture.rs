@@ -7,13 +7,14 @@ use std::{
 };
 
 /// Who uses whom. An edge that nobody uses is as wrong as one that is not here.
-const EDGES: [(&str, &[&str]); 15] = [
+const EDGES: [(&str, &[&str]); 16] = [
     ("lsn", &[]),
     ("failure", &[]),
     ("change", &["lsn"]),
+    ("value", &["change"]),
     ("checkpoint", &["change", "lsn", "sink"]),
     ("postgres", &["change", "checkpoint", "failure", "lsn"]),
-    ("event", &["change", "failure", "lsn"]),
+    ("event", &["change", "failure", "lsn", "value"]),
     ("encode", &["change", "event", "failure", "lsn", "sink"]),
     ("sink", &["failure", "lsn", "telemetry"]),
     (
