@@ -5,11 +5,12 @@ use crate::{
         Reason,
         table::{ColumnView, Held, RowView},
     },
-    value::string,
+    value::{Written, string},
 };
 
 /// Appends the row as an object; columns that the server did not send are left out.
-pub(super) fn write(target: &mut Vec<u8>, row: RowView<'_>) -> Result<(), Reason> {
+pub(super) fn write(target: &mut Vec<u8>, row: RowView<'_>) -> Result<Written, Reason> {
+    let mut written = Written::AsDescribed;
     let mut separator = b'{';
     for (column, held) in row.shown() {
         let value = match held {
@@ -21,7 +22,7 @@ pub(super) fn write(target: &mut Vec<u8>, row: RowView<'_>) -> Result<(), Reason
         separator = b',';
         target.extend_from_slice(column.label());
         match value {
-            Some(text) => column.write(text, target)?,
+            Some(text) => written = written.and(column.write(text, target)?),
             None => target.extend_from_slice(b"null"),
         }
     }
@@ -29,7 +30,7 @@ pub(super) fn write(target: &mut Vec<u8>, row: RowView<'_>) -> Result<(), Reason
         target.push(b'{');
     }
     target.push(b'}');
-    Ok(())
+    Ok(written)
 }
 
 /// Appends `{before, after, changed}`.
@@ -37,11 +38,12 @@ pub(super) fn write_change(
     target: &mut Vec<u8>,
     before: Option<RowView<'_>>,
     after: Option<RowView<'_>>,
-) -> Result<(), Reason> {
+) -> Result<Written, Reason> {
+    let mut written = Written::AsDescribed;
     for (name, row) in [("{\"before\":", before), (",\"after\":", after)] {
         target.extend_from_slice(name.as_bytes());
         match row {
-            Some(row) => write(target, row)?,
+            Some(row) => written = written.and(write(target, row)?),
             None => target.extend_from_slice(b"null"),
         }
     }
@@ -50,7 +52,7 @@ pub(super) fn write_change(
         write_names(target, after.changed_since(before));
     }
     target.push(b'}');
-    Ok(())
+    Ok(written)
 }
 
 /// Appends the member `unavailable`, where the server did not send a value of the new row.

@@ -109,6 +109,9 @@ pub struct Mapping {
     /// than a hash.
     pub(super) tables: Vec<(RelationId, Known)>,
     types: Types,
+    /// Tables of which a value showed that a type is not what it was looked up as, since the stream
+    /// described them: they are looked up again once.
+    outdated: Vec<RelationId>,
     /// What was warned of, for each prefix of the settings.
     pub(super) warned: Vec<Warned>,
     /// Domain tables without a key, which were warned of.
@@ -130,7 +133,8 @@ impl Mapping {
             settings,
             identity,
             tables: Vec::new(),
-            types: Types::default(),
+            types: Types::new(),
+            outdated: Vec::new(),
             keyless: Vec::new(),
             warned_of_lone_context: false,
             context: Context::default(),
@@ -191,6 +195,30 @@ impl Mapping {
         }
     }
 
+    /// What must be asked anew, where a value of the table shows that a composite has other fields
+    /// than it was looked up with. None where that was done since the stream described the table:
+    /// older values may go on to have others.
+    pub fn questions_anew(&mut self, relation: &Relation) -> Option<Questions> {
+        if self.outdated.contains(&relation.id) {
+            return None;
+        }
+        self.outdated.push(relation.id);
+        warn!(
+            table = %relation,
+            "a composite value has other fields than its type: it was altered, and until the type is \
+             known again, or for older values, such values are written as PostgreSQL's text"
+        );
+        for column in &relation.columns {
+            self.types.forget(column.type_oid);
+        }
+        Some(self.questions(relation))
+    }
+
+    /// The stream describes a table.
+    pub fn observe_description(&mut self, relation: RelationId) {
+        self.outdated.retain(|id| *id != relation);
+    }
+
     /// Takes note of types.
     pub fn learn(&mut self, types: impl IntoIterator<Item = Arc<Type>>) {
         types.into_iter().for_each(|learnt| self.types.insert(learnt));
@@ -233,7 +261,10 @@ impl Mapping {
         let columns = relation.columns.iter();
         let columns = columns.map(|column| DescribedColumn {
             name: column.name.clone(),
-            column_type: self.types.get(column.type_oid),
+            column_type: self
+                .types
+                .get(column.type_oid)
+                .map_or_else(|| Type::unknown(column.type_oid), Arc::clone),
             is_replica_identity: column.is_replica_identity,
         });
         Description {

@@ -3,6 +3,8 @@
 //!
 //! Those that are configured by a pattern are the ones of them that the publication holds.
 
+use std::sync::Arc;
+
 use tracing::warn;
 
 use crate::{
@@ -16,7 +18,7 @@ use crate::{
         sql::Sql,
         types::look_up,
     },
-    value::Types,
+    value::{Type, Types},
 };
 
 /// Below it, the nearest name is probably not what was meant (`strsim::jaro_winkler`, 0 to 1).
@@ -262,7 +264,7 @@ pub(super) async fn description(
     table: &catalog::Table,
     identity: catalog::RowIdentity,
 ) -> Result<Description, PostgresError> {
-    let mut types = Types::default();
+    let mut types = Types::new();
     let missing = types.missing(table.columns.iter().map(|column| column.own_type_oid));
     for learnt in look_up(sql, &missing).await? {
         types.insert(learnt);
@@ -270,7 +272,9 @@ pub(super) async fn description(
     let is_full = identity.replica_identity == ReplicaIdentity::Full;
     let column = |column: &catalog::TableColumn| DescribedColumn {
         name: column.name.clone(),
-        column_type: types.get(column.own_type_oid),
+        column_type: types
+            .get(column.own_type_oid)
+            .map_or_else(|| Type::unknown(column.own_type_oid), Arc::clone),
         is_replica_identity: is_full || identity.columns.contains(&column.name),
     };
     Ok(Description {

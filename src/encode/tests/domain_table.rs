@@ -53,7 +53,7 @@ fn send(table: &DomainTable, happens: &Happens<'_>) -> Result<Vec<Sent>, EventEr
         for sequence in 5.. {
             let Some(event) = events.next()? else { break };
             let encoded = encoder.encode(&event, &transaction(), sequence, &mut batch);
-            encoded.expect("it has a JSON form");
+            assert_eq!(encoded.expect("it has a JSON form"), crate::value::Written::AsDescribed);
         }
         Ok(())
     })?;

@@ -1,6 +1,6 @@
 //! Why a domain table does not fit its settings.
 
-use crate::{event::Reason, failure::Code, value::Unfit};
+use crate::{event::Reason, failure::Code, value::UnfitForm};
 
 /// What is wrong with a domain table, or with what is configured for it.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -16,12 +16,12 @@ pub enum TableProblem {
         nearest: Option<String>,
     },
     /// The type cannot be written so.
-    #[error("column \"{column}\" {problem}, as types.columns has it")]
+    #[error("column \"{column}\": {problem}")]
     Form {
         /// The column.
         column: String,
         /// Why.
-        problem: Unfit,
+        problem: UnfitForm,
     },
     /// A delete would not say whose it is.
     #[error(

@@ -75,7 +75,8 @@ impl Key {
                     memory.push(separator);
                     separator = b',';
                     match held(column)? {
-                        Some(text) => row.write_plainly(column.index(), text, memory)?,
+                        // A composite that was altered is in the key by its text.
+                        Some(text) => _ = row.write_plainly(column.index(), text, memory)?,
                         None => memory.extend_from_slice(b"null"),
                     }
                 }

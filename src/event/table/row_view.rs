@@ -6,11 +6,11 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     change::{Tuple, TupleValue},
     event::{Reason, table::Mask},
-    value::{Form, string},
+    value::{Form, Written, string},
 };
 
 /// A column of a domain table.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct ColumnView {
     pub(super) name: String,
     /// `"name":`
@@ -56,7 +56,7 @@ impl ColumnView {
     ///
     /// # Errors
     /// Where the column's type cannot have written the text.
-    pub fn write(&self, text: &[u8], target: &mut Vec<u8>) -> Result<(), Reason> {
+    pub fn write(&self, text: &[u8], target: &mut Vec<u8>) -> Result<Written, Reason> {
         match &self.shown {
             Shown::Plainly | Shown::Never => {
                 let written = self.form.write(text, target);
@@ -64,7 +64,7 @@ impl ColumnView {
             }
             Shown::Masked(mask) => {
                 write_masked(mask, text, target);
-                Ok(())
+                Ok(Written::AsDescribed)
             }
         }
     }
@@ -169,7 +169,7 @@ impl<'a> RowView<'a> {
         index: usize,
         text: &[u8],
         target: &mut Vec<u8>,
-    ) -> Result<(), Reason> {
+    ) -> Result<Written, Reason> {
         let column = self.columns.get(index).expect("a column of this table");
         let written = column.form.write(text, target);
         written.map_err(|problem| Reason::Value { column: column.name.clone(), problem })
