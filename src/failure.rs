@@ -77,6 +77,8 @@ codes! {
     PublicationMissing = "publication_missing",
     /// A table was outside the publication for a while.
     PublicationGap = "publication_gap",
+    /// Updates and deletes do not carry an old value that is asked for.
+    ReplicaIdentity = "replica_identity",
     /// A configured column does not exist, or its type can never do.
     ColumnMissing = "column_missing",
     /// A topic does not exist and may not be made.
