@@ -4,7 +4,7 @@ use crate::{
     change::{Oid, Xid},
     event::{
         CONTEXT_PREFIX, EXTRA_HEADERS_MAX, Field, HEADER_NAME_BYTES_MAX, TopicNameError,
-        table::TableProblem,
+        table::{TableProblem, rules},
     },
     failure::{Code, Failure, Recovery},
     lsn::{CommitLsn, Lsn},
@@ -236,6 +236,12 @@ pub enum Reason {
         /// What is wrong with it.
         problem: FieldProblem,
     },
+    /// A rule has no answer for the row.
+    #[error("{answer}")]
+    Rule {
+        /// Which rule, and why.
+        answer: Box<rules::NoAnswer>,
+    },
     /// The topic template makes no topic name of this event.
     #[error("the name that topic template \"{template}\" makes for it {problem}")]
     Topic {
@@ -434,12 +440,46 @@ fn mend(reason: &Reason) -> String {
         Reason::Field { field, .. } => {
             format!("{envelope} a right \"{}\", once.", field.name())
         }
+        Reason::Rule { answer } => rule_mend(answer),
         // Rows have none.
         Reason::Message { .. } | Reason::MessageField { .. } => String::new(),
         Reason::Topic { .. } => "Set a topic for this table's [[outbox]], or for the [[route]] of \
                                  this type, that is made of what is always a topic name: a-z, A-Z, 0-9, '.', '_' and '-', at most \
                                  249 of them."
             .to_owned(),
+    }
+}
+
+/// What else a rule can ask, or what the server must send for it.
+fn rule_mend(answer: &rules::NoAnswer) -> String {
+    let rules::NoAnswer { event_type, part, problem, .. } = answer;
+    let rule = format!("{part} of the [[table.event]] \"{event_type}\"");
+    match problem {
+        rules::Problem::NotSent { column } | rules::Problem::OldNotSent { column } => format!(
+            "Let {rule} do without \"{column}\", or set REPLICA IDENTITY FULL for the table, with \
+             which the server sends it of changes to come."
+        ),
+        rules::Problem::NotUtf8 { column } => format!(
+            "Let the application write \"{column}\" in UTF-8; a database with encoding SQL_ASCII \
+             checks nothing."
+        ),
+        rules::Problem::Malformed { column, .. } => format!(
+            "Report this, with the type of \"{column}\" and the server's version; or let {rule} do \
+             without it."
+        ),
+        rules::Problem::Operands { .. }
+        | rules::Problem::NotBool { .. }
+        | rules::Problem::OutOfRange { .. }
+        | rules::Problem::DivisionByZero { .. }
+        | rules::Problem::NoMember { .. }
+        | rules::Problem::NoElement
+        | rules::Problem::NotA { .. }
+        | rules::Problem::BeyondCalendar { .. }
+        | rules::Problem::DuplicateKey
+        | rules::Problem::TooDeep => format!(
+            "Let {rule} ask first whether what it does can be done, as in has(new.payload.code) && \
+             …, size(new.tags) > 0 && …, or new.count != 0 && …."
+        ),
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
         mapping::Known,
         outbox::{self, Shared},
         route,
-        table::{At, Step, TableChange},
+        table::{At, TableChange},
         unmapped::type_and_key,
     },
 };
@@ -46,7 +46,7 @@ pub struct Events<'a> {
     truncated: &'a [RelationId],
 }
 
-/// What comes next. Tables go by their places in the mapping.
+/// What comes next. Tables go by their places in the mapping, steps by theirs in the plan.
 #[derive(Clone, Copy, Debug)]
 enum Next<'a> {
     Nothing,
@@ -58,7 +58,7 @@ enum Next<'a> {
     Table {
         index: usize,
         change: TableChange<'a>,
-        steps: &'a [Step],
+        step: usize,
     },
     /// It is said once.
     Unfit {
@@ -71,7 +71,7 @@ enum Latest<'a> {
     Nothing,
     Outbox { index: usize, row: Tuple<'a> },
     Message(LogicalMessage<'a>),
-    Table { index: usize, change: TableChange<'a>, step: Step },
+    Table { index: usize, change: TableChange<'a>, step: usize },
 }
 
 impl<'a> Events<'a> {
@@ -112,14 +112,13 @@ impl<'a> Events<'a> {
                 (self.next, self.latest) = (Next::Nothing, Latest::Message(message));
                 self.of_message(message)
             }
-            Next::Table { index, change, steps } => {
-                let Some((step, rest)) = steps.split_first() else { return Ok(None) };
-                self.latest = Latest::Table { index, change, step: *step };
-                self.next = match rest {
-                    [] => Next::Nothing,
-                    steps => Next::Table { index, change, steps },
+            Next::Table { index, change, step } => {
+                self.latest = Latest::Table { index, change, step };
+                self.next = match step + 1 < self.mapping.table_scratch.steps.len() {
+                    true => Next::Table { index, change, step: step + 1 },
+                    false => Next::Nothing,
                 };
-                self.of_table(index, change, *step).map(Some)
+                self.of_table(index, change, step).map(Some)
             }
             Next::Unfit { index } => {
                 (self.next, self.latest) = (Next::Nothing, Latest::Nothing);
@@ -177,7 +176,7 @@ impl<'a> Events<'a> {
         &mut self,
         index: usize,
         change: TableChange<'a>,
-        step: Step,
+        step: usize,
     ) -> Result<DomainEvent<'_>, EventError> {
         let Mapping { settings, identity, tables, context, table_scratch, .. } = &mut *self.mapping;
         let Some((relation, Known::Table(Ok(table)))) = tables.get(index) else {
@@ -237,7 +236,7 @@ impl<'a> Events<'a> {
 }
 
 impl<'a> Next<'a> {
-    fn of_row(mapping: &Mapping, relation: RelationId, change: RowChange<'a>) -> Self {
+    fn of_row(mapping: &mut Mapping, relation: RelationId, change: RowChange<'a>) -> Self {
         let Some(index) = place_of(mapping, relation) else { return Self::Nothing };
         match (mapping.tables.get(index), change) {
             (Some((_, Known::Outbox(Ok(_)))), RowChange::Insert { new: row }) => {
@@ -252,17 +251,21 @@ impl<'a> Next<'a> {
         }
     }
 
-    fn of_truncate(mapping: &Mapping, relation: RelationId) -> Self {
+    fn of_truncate(mapping: &mut Mapping, relation: RelationId) -> Self {
         match place_of(mapping, relation) {
             Some(index) => Self::of_table(mapping, index, TableChange::Truncate),
             None => Self::Nothing,
         }
     }
 
-    fn of_table(mapping: &Mapping, index: usize, change: TableChange<'a>) -> Self {
+    fn of_table(mapping: &mut Mapping, index: usize, change: TableChange<'a>) -> Self {
         match mapping.tables.get(index) {
             Some((_, Known::Table(Ok(table)))) => {
-                Self::Table { index, change, steps: table.steps(change) }
+                table.plan(change, &mut mapping.table_scratch);
+                match mapping.table_scratch.steps.is_empty() {
+                    true => Self::Nothing,
+                    false => Self::Table { index, change, step: 0 },
+                }
             }
             Some((_, Known::Table(Err(_)))) => Self::Unfit { index },
             Some((_, Known::Outbox(_))) | None => Self::Nothing,

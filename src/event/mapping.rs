@@ -11,7 +11,7 @@ use crate::{
         Route,
         context::Context,
         outbox::{self, Withheld},
-        table::{self, DescribedColumn, Description, Questions},
+        table::{self, DescribedColumn, Description, Questions, rules::OldValue},
     },
     lsn::Lsn,
     value::{Type, Types},
@@ -176,7 +176,8 @@ impl Mapping {
     pub fn check_table(&self, description: &Description) -> Result<(), EventError> {
         let Description { schema, name, .. } = description;
         let Some(settings) = self.settings.table(schema, name) else { return Ok(()) };
-        let checked = table::Table::compile(settings, &self.settings.routes, description)
+        let routes = &self.settings.routes;
+        let checked = table::Table::compile(settings, routes, description, OldValue::Refused)
             .and_then(|table| table.check_old_rows(description));
         checked.map_err(|problem| EventError::Table {
             table: format!("{schema}.{name}"),
@@ -242,7 +243,8 @@ impl Mapping {
             Known::Outbox(table)
         } else if let Some(settings) = self.settings.table(schema, name) {
             let description = self.describe(relation, primary_key);
-            let table = table::Table::compile(settings, &self.settings.routes, &description);
+            let routes = &self.settings.routes;
+            let table = table::Table::compile(settings, routes, &description, OldValue::Unknown);
             let table = table.map_err(|problem| EventError::Table {
                 table: relation.to_string(),
                 problem: Box::new(problem),

@@ -325,3 +325,173 @@ fn ids_are_the_same_for_ever() {
     let sent = send_one(&DomainTable::orders(), &Happens::Insert(&ROW));
     assert_eq!(sent.id(), "019ca945-0a7b-8aad-9e0c-24578433d99d");
 }
+
+mod rules {
+    use super::*;
+    use crate::event::table::{Otherwise, RuleSettings};
+
+    fn rule(event_type: &str, when: &str) -> RuleSettings {
+        RuleSettings {
+            event_type: event_type.to_owned(),
+            when: Some(when.to_owned()),
+            version: None,
+            data: None,
+            topic: None,
+        }
+    }
+
+    fn orders(rules: Vec<RuleSettings>) -> DomainTable {
+        DomainTable::orders().with(|table| {
+            table.settings.rules = rules;
+            table.settings.otherwise = Otherwise::Skip;
+        })
+    }
+
+    fn types(sent: &[Sent]) -> Vec<&str> {
+        sent.iter().map(Sent::event_type).collect()
+    }
+
+    #[test]
+    fn each_rule_that_matches_is_an_event_in_the_order_of_the_file() {
+        let table = orders(vec![
+            rule("order.seen", "new.id > 5"),
+            rule("order.placed", "op == 'insert'"),
+            rule("order.large", "new.id > 100"),
+        ]);
+        let sent = send(&table, &Happens::Insert(&ROW)).expect("events");
+        assert_eq!(types(&sent), ["order.seen", "order.placed"]);
+        let keys: Vec<_> = sent.iter().map(|sent| sent.key.as_deref()).collect();
+        assert_eq!(keys, [Some("7"), Some("7")]);
+        assert_eq!(sent[0].data(), r#"{"id":7,"status":"placed","note":null}"#);
+        assert_ne!(sent[0].id(), sent[1].id());
+        let sequences = sent.iter().map(|sent| sent.written.headers_of("pg-seq")[0]);
+        assert_eq!(sequences.collect::<Vec<_>>(), ["5", "6"]);
+        assert!(send(&table, &Happens::Truncate).expect("no event").is_empty());
+    }
+
+    #[test]
+    fn rules_of_one_type_have_ids_by_their_conditions() {
+        let one = rule("order.seen", "new.id > 5");
+        let table = orders(vec![one.clone(), rule("order.seen", "new.id > 6")]);
+        let sent = send(&table, &Happens::Insert(&ROW)).expect("events");
+        assert_ne!(sent[0].id(), sent[1].id());
+        let alone = send_one(&orders(vec![one]), &Happens::Insert(&ROW));
+        assert_eq!(alone.id(), sent[0].id());
+    }
+
+    #[test]
+    fn what_no_rule_matches_is_skipped_or_as_without_rules() {
+        let table = orders(vec![rule("order.paid", "new.status == 'paid'")]);
+        assert!(send(&table, &Happens::Insert(&ROW)).expect("no event").is_empty());
+        let table = table.with(|table| table.settings.otherwise = Otherwise::Default);
+        assert_eq!(send_one(&table, &Happens::Insert(&ROW)).event_type(), "orders.created");
+        let new = [Text("8"), Text("paid"), Null];
+        let moves = Happens::Update { key: Some(&KEY), new: &new };
+        let sent = send_one(&table, &moves);
+        assert_eq!((sent.event_type(), sent.key.as_deref()), ("order.paid", Some("8")));
+    }
+
+    #[test]
+    fn a_rule_has_a_version_a_topic_and_data_of_its_own() {
+        let table = orders(vec![RuleSettings {
+            version: Some("2.1".to_owned()),
+            data: Some(vec![
+                ("order".to_owned(), "new.id".to_owned()),
+                ("next".to_owned(), "new.id + 1".to_owned()),
+                ("state".to_owned(), "new.status + '!'".to_owned()),
+            ]),
+            topic: Some(TopicTemplate::parse("{domain}.{table}").expect("a template")),
+            ..rule("order.placed", "op == 'insert'")
+        }]);
+        let sent = send_one(&table, &Happens::Insert(&ROW));
+        assert_eq!(sent.topic, "order.orders");
+        assert_eq!(sent.written.headers_of("schema-version"), ["2.1"]);
+        assert_eq!(sent.data(), r#"{"order":7,"next":8,"state":"placed!"}"#);
+    }
+
+    #[test]
+    fn a_delete_of_a_rule_is_under_the_old_key_with_its_tombstone() {
+        let table = orders(vec![rule("order.gone", "op == 'delete'")])
+            .with(|table| table.settings.tombstone = true);
+        let sent = send(&table, &Happens::Delete { key: &KEY }).expect("events");
+        let [gone, tombstone] = &sent[..] else { panic!("{sent:#?}") };
+        assert_eq!((gone.key.as_deref(), gone.data()), (Some("7"), r#"{"id":7}"#));
+        assert_eq!(
+            (tombstone.key.as_deref(), tombstone.written.value.as_deref()),
+            (Some("7"), None)
+        );
+        assert!(send(&table, &Happens::Insert(&ROW)).expect("no event").is_empty());
+    }
+
+    #[test]
+    fn a_rule_for_truncate_has_no_key_and_goes_to_the_first_partition() {
+        let table = orders(vec![rule("orders.emptied", "op == 'truncate'")]);
+        let sent = send_one(&table, &Happens::Truncate);
+        assert_eq!((sent.key.as_deref(), sent.partition, sent.data()), (None, Some(0), "null"));
+    }
+
+    /// A rule that is younger than what the log holds: each row that needs what is not there is an
+    /// error of its own, and no row of the others.
+    #[test]
+    fn an_old_value_that_was_not_logged_is_an_error_of_its_event_alone() {
+        let table = orders(vec![
+            rule("order.shipped", "new.status == 'shipped' && old.status != 'shipped'"),
+            rule("order.moved", "op == 'update' && old.id != new.id"),
+        ]);
+        let shipped = [Text("7"), Text("shipped"), Null];
+        let error =
+            send(&table, &Happens::Update { key: None, new: &shipped }).expect_err("unknown");
+        let words = "order.shipped";
+        assert!(matches!(error, EventError::Unmappable { .. }), "{error}");
+        assert!(
+            error.to_string().contains(words) && error.to_string().contains("\"status\""),
+            "{error}"
+        );
+        assert!(
+            send(&table, &Happens::Update { key: None, new: &ROW }).expect("no event").is_empty()
+        );
+        let new = [Text("8"), Text("placed"), Null];
+        let sent = send_one(&table, &Happens::Update { key: Some(&KEY), new: &new });
+        assert_eq!(sent.event_type(), "order.moved");
+        assert_eq!(
+            types(&send(&table, &Happens::Insert(&shipped)).expect("events")),
+            ["order.shipped"]
+        );
+    }
+
+    #[test]
+    fn a_rule_that_fails_takes_the_place_of_its_event_alone() {
+        let table = orders(vec![
+            rule("order.parsed", "int(new.note) > 1"),
+            rule("order.placed", "op == 'insert'"),
+        ]);
+        let row = [Text("7"), Text("placed"), Text("x")];
+        let mut mapping = table.mapping();
+        let outcomes = take_events(&mut mapping, &Happens::Insert(&row), |mut events| {
+            let mut outcomes = Vec::new();
+            loop {
+                match events.next() {
+                    Ok(None) => return Ok(outcomes),
+                    Ok(Some(event)) => outcomes.push(event.event_type.to_owned()),
+                    Err(error) => {
+                        assert!(error.to_string().contains("order.parsed"), "{error}");
+                        let unmapped = events.unmapped().expect("what is known");
+                        outcomes.push(format!("{:?} {:?}", unmapped.topic, unmapped.key));
+                    }
+                }
+            }
+        });
+        let outcomes = outcomes.expect("outcomes");
+        assert_eq!(outcomes, ["Some(\"orders.events\") Some([55])", "order.placed"]);
+    }
+
+    #[test]
+    fn mistaken_rules_are_all_told_at_once() {
+        let table =
+            orders(vec![rule("order.a", "new.stat == 'x'"), rule("order.b", "new.id > 'x'")]);
+        let error = send(&table, &Happens::Insert(&ROW)).expect_err("refused").to_string();
+        for words in ["order.a", "\"stat\"", "order.b", "line 1, column"] {
+            assert!(error.contains(words), "{words}: {error}");
+        }
+    }
+}

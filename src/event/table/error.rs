@@ -1,6 +1,10 @@
 //! Why a domain table does not fit its settings.
 
-use crate::{event::Reason, failure::Code, value::UnfitForm};
+use crate::{
+    event::{Reason, table::rules::RuleError},
+    failure::Code,
+    value::UnfitForm,
+};
 
 /// What is wrong with a domain table, or with what is configured for it.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -44,6 +48,9 @@ pub enum TableProblem {
         /// The column.
         column: String,
     },
+    /// Expressions of its rules, at least one.
+    #[error("{}", all(.0))]
+    Rules(Vec<RuleError>),
     /// The table's name makes it nothing that Kafka allows.
     #[error("{0}")]
     Topic(Reason),
@@ -54,6 +61,7 @@ impl TableProblem {
         match self {
             Self::Missing { .. } => Code::ColumnMissing,
             Self::NotInIdentity { .. } => Code::ReplicaIdentity,
+            Self::Rules(errors) => errors.first().map_or(Code::Settings, RuleError::code),
             Self::Form { .. } | Self::ShownByKey { .. } | Self::Topic(_) => Code::Settings,
         }
     }
@@ -76,6 +84,9 @@ impl TableProblem {
                 "Run ALTER TABLE {quoted_table} REPLICA IDENTITY FULL. Or name other columns under \
                  {role} of the [[table]] of \"{table}\"."
             ),
+            Self::Rules(errors) => {
+                errors.first().map_or_else(String::new, |error| error.hint(table))
+            }
             Self::ShownByKey { .. } => format!(
                 "Name other columns under key of the [[table]] of \"{table}\", or show the column."
             ),
@@ -85,4 +96,9 @@ impl TableProblem {
             ),
         }
     }
+}
+
+/// All of them, so that one start finds them.
+fn all(errors: &[RuleError]) -> String {
+    errors.iter().map(RuleError::to_string).collect::<Vec<_>>().join("; ")
 }

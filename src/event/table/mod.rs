@@ -10,6 +10,7 @@ mod error;
 mod key;
 mod kind;
 mod row_view;
+pub mod rules;
 mod scratch;
 mod settings;
 mod steps;

@@ -4,12 +4,20 @@ use std::fmt::Write as _;
 
 use crate::{
     change::Transaction,
-    event::{Reason, id::ID_BYTES, timestamp, timestamp::INSTANT_BYTES},
+    event::{
+        Reason,
+        id::ID_BYTES,
+        table::Step,
+        timestamp::{self, INSTANT_BYTES},
+    },
     lsn::CommitLsn,
 };
 
 /// What is kept of the memory for keys between rows, in bytes: typical ones fit many times.
 const KEY_BYTES_KEPT: usize = 64 << 10;
+
+/// What is kept of the memory for what rules write, in bytes.
+const DATA_BYTES_KEPT: usize = 1 << 20;
 
 /// Reused by every row.
 #[derive(Debug)]
@@ -17,6 +25,10 @@ pub(crate) struct Scratch {
     pub(super) id: [u8; ID_BYTES],
     pub(super) topic: String,
     pub(super) key: Vec<u8>,
+    /// The events of the change at hand.
+    pub(in crate::event) steps: Vec<Step>,
+    /// What rules write as `data` of the events of the change at hand.
+    pub(super) data: Vec<u8>,
     pub(super) of_transaction: OfTransaction,
 }
 
@@ -37,6 +49,8 @@ impl Scratch {
             id: [0; ID_BYTES],
             topic: String::new(),
             key: Vec::new(),
+            steps: Vec::new(),
+            data: Vec::new(),
             of_transaction: OfTransaction {
                 commit_lsn: None,
                 correlation_id: String::new(),
@@ -44,6 +58,13 @@ impl Scratch {
                 has_instant: false,
             },
         }
+    }
+
+    /// Another change comes. One with large values must not hold their room for ever.
+    pub(super) fn begin(&mut self) {
+        self.steps.clear();
+        self.data.clear();
+        self.data.shrink_to(DATA_BYTES_KEPT);
     }
 
     /// One large key must not hold its room for ever.

@@ -3,15 +3,18 @@
 use crate::{
     change::{OldTuple, Place, RelationId, RowChange, Transaction},
     event::{
-        ColumnAt, DomainEvent, ExtraHeaders, Payload, Raw, Reason, Route, Row, Unmapped, id,
+        ColumnAt, DomainEvent, ExtraHeaders, Payload, Raw, Reason, Route, Row, TopicTemplate,
+        Unmapped,
+        id::{self, Happened},
         outbox::Shared,
         table::{
-            DataForm, Description, Held, Mask, RowView, Scratch, Settings, TableChange,
+            DataForm, Description, Held, Mask, Otherwise, RowView, Scratch, Settings, TableChange,
             TableProblem,
             key::Key,
             kind::Kind,
             row_view::{ColumnView, Shown},
-            steps::{Step, default_steps},
+            rules::{self, NamedColumn, OldValue, Rule, RuleFailure, Rules},
+            steps::{Made, Step, push_default},
         },
     },
     value::Form,
@@ -30,6 +33,10 @@ pub(in crate::event) struct Table {
     data: DataForm,
     tombstone: bool,
     kinds: Kinds,
+    rules: Rules,
+    /// What the events of each rule are.
+    rule_kinds: Vec<Kind>,
+    otherwise: Otherwise,
 }
 
 /// What its changes are without rules.
@@ -58,23 +65,29 @@ impl Table {
         settings: &Settings,
         routes: &[Route],
         table: &Description,
+        beyond_identity: OldValue,
     ) -> Result<Self, TableProblem> {
         let Description { schema, name, .. } = table;
         let columns = columns(settings, table)?;
         let find = |column: &str, role: &str| find(&columns, column, role);
         let key = Key::compile(settings, table, find)?;
         check_hidden_key(&columns, &key)?;
-        let template = settings.topic.filled(schema, name);
-        let kind = |what: &str| {
-            let event_type = format!("{name}.{what}");
+        let kind = |event_type: String, topic: &TopicTemplate| {
+            let template = topic.filled(schema, name);
             Kind::compile(event_type, &template, routes, |column| find(column, "topic"))
         };
+        let own = |what: &str| kind(format!("{name}.{what}"), &settings.topic);
         let kinds = Kinds {
-            created: kind("created")?,
-            updated: kind("updated")?,
-            deleted: kind("deleted")?,
-            truncated: kind("truncated")?,
+            created: own("created")?,
+            updated: own("updated")?,
+            deleted: own("deleted")?,
+            truncated: own("truncated")?,
         };
+        let rules = rules(settings, table, &columns, beyond_identity)?;
+        let rule_kinds = rules.iter().map(|rule| {
+            kind(rule.event_type().to_owned(), rule.topic().unwrap_or(&settings.topic))
+        });
+        let rule_kinds = rule_kinds.collect::<Result<_, _>>()?;
         Ok(Self {
             name: format!("{schema}.{name}"),
             columns,
@@ -82,6 +95,9 @@ impl Table {
             data: settings.data,
             tombstone: settings.tombstone,
             kinds,
+            rules,
+            rule_kinds,
+            otherwise: settings.otherwise,
         })
     }
 
@@ -119,9 +135,58 @@ impl Table {
         }
     }
 
-    /// The events of a change, in their order.
-    pub(in crate::event) fn steps(&self, change: TableChange<'_>) -> &'static [Step] {
-        default_steps(change, self.moves(change), self.tombstone)
+    /// Makes the list of the events of a change, in their order.
+    pub(in crate::event) fn plan(&self, change: TableChange<'_>, scratch: &mut Scratch) {
+        scratch.begin();
+        let Scratch { steps, data, .. } = scratch;
+        if !self.rules.is_empty() {
+            self.apply_rules(change, steps, data);
+        }
+        match (steps.is_empty(), self.otherwise) {
+            (false, _) => {
+                let is_delete = matches!(change, TableChange::Row(RowChange::Delete { .. }));
+                if is_delete && self.tombstone {
+                    steps.push(Step::Tombstone);
+                }
+            }
+            (true, Otherwise::Default) => {
+                push_default(steps, change, self.moves(change), self.tombstone);
+            }
+            (true, Otherwise::Skip) => {}
+        }
+    }
+
+    fn apply_rules(&self, change: TableChange<'_>, steps: &mut Vec<Step>, data: &mut Vec<u8>) {
+        let place_of = |rule: &Rule| {
+            let place = self.rules.iter().position(|known| std::ptr::eq(known, rule));
+            place.expect("it is one of these")
+        };
+        let mut matching = self.rules.matching(change.row());
+        while let Some(outcome) = matching.next() {
+            let (rule, made) = match outcome {
+                Ok(rule) if rule.has_data() => {
+                    let start = data.len();
+                    let written = matching
+                        .write_data(rule, data, |named, target| self.write_column(named, target));
+                    match written {
+                        Ok(()) => (rule, Made::Data { start, end: data.len() }),
+                        Err(reason) => {
+                            data.truncate(start);
+                            (rule, Made::Nothing(reason))
+                        }
+                    }
+                }
+                Ok(rule) => (rule, Made::OwnData),
+                Err(RuleFailure { rule, reason }) => (rule, Made::Nothing(reason)),
+            };
+            steps.push(Step::Rule { index: place_of(rule), made });
+        }
+    }
+
+    fn write_column(&self, named: NamedColumn<'_>, target: &mut Vec<u8>) -> Result<(), Reason> {
+        let column = self.columns.get(named.index).expect("a column of this table");
+        // A composite that was altered is in it by its text.
+        column.write(named.text, target).map(drop)
     }
 
     /// Whether the change gives a row another key.
@@ -165,10 +230,10 @@ impl Table {
         }
     }
 
-    /// One of the events of a change.
+    /// One of the events of a change, by its place in the plan.
     pub(in crate::event) fn event<'a>(
         &'a self,
-        step: Step,
+        step: usize,
         change: TableChange<'a>,
         shared: Shared<'a>,
         at: At<'_>,
@@ -176,39 +241,25 @@ impl Table {
     ) -> Result<DomainEvent<'a>, Reason> {
         scratch.shrink();
         scratch.of_transaction.enter(at.transaction);
-        let Scratch { id, topic, key, of_transaction } = scratch;
-        let of_transaction = &*of_transaction;
+        let Scratch { id, topic, key, steps, data, of_transaction } = scratch;
+        let (of_transaction, data) = (&*of_transaction, &*data);
+        let step = steps.get(step).expect("a step of the plan");
         let (old, new) = self.rows(change);
-        let kind = self.kind(step);
-        let row = match step {
-            Step::Created | Step::Updated => new,
-            Step::Deleted | Step::Tombstone => old,
-            Step::Truncated => None,
-        };
-        let payload = match (step, self.data) {
-            (Step::Tombstone, _) => Payload::Bare(None),
-            (Step::Truncated, _) => Payload::Data("null"),
-            (Step::Created, DataForm::Change) => Payload::Change { before: None, after: new },
-            (Step::Updated, DataForm::Change) => Payload::Change { before: old, after: new },
-            (Step::Deleted, DataForm::Change) => Payload::Change { before: old, after: None },
-            (Step::Created | Step::Updated | Step::Deleted, DataForm::Row) => {
-                row.map_or(Payload::Data("null"), Payload::Row)
-            }
-        };
+        let Meant { kind, version, condition } = self.meant(step);
+        let row = subject(step, old, new);
+        let payload = self.payload(step, old, new, data)?;
         let context = shared.context;
-        Ok(DomainEvent {
-            id: id::of_change(
-                id::Happened {
-                    system_id: &shared.identity.system_id,
-                    at,
-                    is_truncate: matches!(change, TableChange::Truncate),
-                    event_type: &kind.event_type,
-                    condition: "",
-                },
-                id,
-            ),
+        let happened = Happened {
+            system_id: &shared.identity.system_id,
+            at,
+            is_truncate: matches!(change, TableChange::Truncate),
             event_type: &kind.event_type,
-            version: VERSION,
+            condition,
+        };
+        Ok(DomainEvent {
+            id: id::of_change(happened, id),
+            event_type: &kind.event_type,
+            version,
             source: shared.source,
             correlation_id: context
                 .correlation_id()
@@ -223,20 +274,58 @@ impl Table {
             topic: kind.topic(|column| topic_text(column, row), topic)?,
             payload,
             headers: ExtraHeaders::none(),
-            partition: match step {
-                Step::Truncated => Some(0),
-                Step::Created | Step::Updated | Step::Deleted | Step::Tombstone => None,
+            partition: match change {
+                TableChange::Truncate => Some(0),
+                TableChange::Row(_) => None,
             },
         })
     }
 
-    fn kind(&self, step: Step) -> &Kind {
+    fn payload<'a>(
+        &self,
+        step: &Step,
+        old: Option<RowView<'a>>,
+        new: Option<RowView<'a>>,
+        data: &'a [u8],
+    ) -> Result<Payload<'a>, Reason> {
+        let (before, after) = match step {
+            Step::Tombstone => return Ok(Payload::Bare(None)),
+            Step::Truncated => return Ok(Payload::Data("null")),
+            Step::Rule { made: Made::Nothing(reason), .. } => return Err(reason.clone()),
+            Step::Rule { made: Made::Data { start, end }, .. } => {
+                let written = data.get(*start..*end).expect("what was written is there");
+                let text = std::str::from_utf8(written).expect("JSON is text");
+                return Ok(Payload::Data(text));
+            }
+            Step::Rule { made: Made::OwnData, .. } | Step::Updated => (old, new),
+            Step::Created => (None, new),
+            Step::Deleted => (old, None),
+        };
+        Ok(match self.data {
+            // TRUNCATE has neither.
+            _ if before.is_none() && after.is_none() => Payload::Data("null"),
+            DataForm::Change => Payload::Change { before, after },
+            DataForm::Row => after.or(before).map_or(Payload::Data("null"), Payload::Row),
+        })
+    }
+
+    fn meant(&self, step: &Step) -> Meant<'_> {
         let Kinds { created, updated, deleted, truncated } = &self.kinds;
+        let own = |kind| Meant { kind, version: VERSION, condition: "" };
         match step {
-            Step::Created => created,
-            Step::Updated => updated,
-            Step::Deleted | Step::Tombstone => deleted,
-            Step::Truncated => truncated,
+            Step::Created => own(created),
+            Step::Updated => own(updated),
+            Step::Deleted => own(deleted),
+            Step::Truncated => own(truncated),
+            Step::Tombstone => own(deleted),
+            Step::Rule { index, .. } => {
+                let rule = self.rules.iter().nth(*index).expect("a rule of this table");
+                Meant {
+                    kind: self.rule_kinds.get(*index).expect("each rule has a kind"),
+                    version: rule.version().unwrap_or(VERSION),
+                    condition: rule.condition(),
+                }
+            }
         }
     }
 
@@ -260,23 +349,42 @@ impl Table {
     /// What is known of a change of which an event could not be made.
     pub(in crate::event) fn unmapped<'a>(
         &'a self,
-        step: Step,
+        step: usize,
         change: TableChange<'a>,
         scratch: &'a mut Scratch,
     ) -> Unmapped<'a> {
         scratch.shrink();
-        let Scratch { topic, key, .. } = scratch;
+        let Scratch { topic, key, steps, .. } = scratch;
+        let step = steps.get(step).expect("a step of the plan");
         let (old, new) = self.rows(change);
-        let row = match step {
-            Step::Created | Step::Updated => new,
-            Step::Deleted | Step::Tombstone => old,
-            Step::Truncated => None,
-        };
+        let row = subject(step, old, new);
+        let kind = self.meant(step).kind;
         Unmapped {
-            topic: self.kind(step).topic(|column| topic_text(column, row), topic).ok(),
+            topic: kind.topic(|column| topic_text(column, row), topic).ok(),
             key: row.and_then(|row| self.key.write(row, key).ok().flatten()),
             raw: Raw::Change { table: &self.name, old, new },
         }
+    }
+}
+
+/// What a step's event says of itself.
+struct Meant<'t> {
+    kind: &'t Kind,
+    version: &'t str,
+    condition: &'t str,
+}
+
+/// The row that the event is about.
+fn subject<'a>(
+    step: &Step,
+    old: Option<RowView<'a>>,
+    new: Option<RowView<'a>>,
+) -> Option<RowView<'a>> {
+    match step {
+        Step::Created | Step::Updated => new,
+        Step::Deleted | Step::Tombstone => old,
+        Step::Truncated => None,
+        Step::Rule { .. } => new.or(old),
     }
 }
 
@@ -314,6 +422,33 @@ fn columns(settings: &Settings, table: &Description) -> Result<Vec<ColumnView>, 
         }
     }
     Ok(columns)
+}
+
+fn rules(
+    settings: &Settings,
+    table: &Description,
+    columns: &[ColumnView],
+    beyond_identity: OldValue,
+) -> Result<Rules, TableProblem> {
+    let described = table.columns.iter().zip(columns);
+    let described: Vec<rules::Column<'_>> = described
+        .map(|(column, view)| rules::Column {
+            name: &column.name,
+            column_type: &column.column_type,
+            old: match column.is_replica_identity {
+                true => OldValue::Delivered,
+                false => beyond_identity,
+            },
+            shown: match view.shown {
+                Shown::Plainly => rules::Shown::Plainly,
+                Shown::Masked(_) => rules::Shown::Masked,
+                Shown::Never => rules::Shown::Never,
+            },
+        })
+        .collect();
+    let quoted_table = table.quoted();
+    let columns = rules::Columns { quoted_table: &quoted_table, columns: &described };
+    Rules::compile(&settings.rules, columns).map_err(TableProblem::Rules)
 }
 
 /// The columns that the settings name, beside those of key and topic.
