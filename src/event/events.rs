@@ -33,6 +33,17 @@ pub enum Happening<'a> {
     Message(LogicalMessage<'a>),
 }
 
+impl Happening<'_> {
+    /// The tables that it is of.
+    pub fn relations(&self) -> &[RelationId] {
+        match self {
+            Self::Row { relation, .. } => std::slice::from_ref(relation),
+            Self::Truncate { relations } => relations,
+            Self::Message(_) => &[],
+        }
+    }
+}
+
 /// The events of a change. Each one borrows from here until the next one is asked for.
 #[derive(Debug)]
 pub struct Events<'a> {
@@ -190,16 +201,6 @@ impl<'a> Events<'a> {
         table.event(step, change, shared, at, table_scratch).map_err(|reason| {
             EventError::Unmappable { row: table.locate(change, self.transaction), reason }
         })
-    }
-
-    /// The table that the latest event is of.
-    pub fn relation(&self) -> Option<RelationId> {
-        match self.latest {
-            Latest::Nothing | Latest::Message(_) => None,
-            Latest::Outbox { index, .. } | Latest::Table { index, .. } => {
-                self.mapping.tables.get(index).map(|(relation, _)| *relation)
-            }
-        }
     }
 
     /// What is known of the event that the latest call made, or could not make, for a reason that

@@ -243,7 +243,9 @@ impl Assembler {
     pub(super) fn relation(&mut self, relation: &Relation, answers: Answers) {
         self.mapping.learn(answers.types);
         self.mapping.observe_relation(relation, answers.primary_key);
-        self.identities.observe(relation);
+        let settings = self.mapping.settings();
+        let is_configured = settings.is_configured(&relation.schema, &relation.name);
+        self.identities.observe(relation, is_configured);
     }
 
     /// A keepalive's end. Outside a transaction everything that was committed below came by, and
@@ -305,6 +307,10 @@ impl Assembler {
         let Some(Open { transaction, published: Some(published) }) = &self.open else {
             return Ok(());
         };
+        // Also where no event comes of it: a row under a name that is not configured is lost.
+        for relation in happening.relations() {
+            self.identities.judge(*relation)?;
+        }
         let (encoder, batch) = (&mut self.encoder, &mut self.current);
         let mut events = self.mapping.events(happening, transaction, place);
         let mut sequence = published.events;
@@ -317,9 +323,6 @@ impl Assembler {
                 }
                 Err(error) => Err(Failed::Map(error)),
             };
-            if let Some(relation) = events.relation() {
-                self.identities.judge_row(relation)?;
-            }
             let written = encoded.or_else(|failed| {
                 let failed = (failed, events.unmapped());
                 self.on_error.settle(encoder, batch, failed, (transaction, sequence))
