@@ -33,6 +33,17 @@ pub enum Happening<'a> {
     Message(LogicalMessage<'a>),
 }
 
+impl Happening<'_> {
+    /// The tables that it is of.
+    pub fn relations(&self) -> &[RelationId] {
+        match self {
+            Self::Row { relation, .. } => std::slice::from_ref(relation),
+            Self::Truncate { relations } => relations,
+            Self::Message(_) => &[],
+        }
+    }
+}
+
 /// The events of a change. Each one borrows from here until the next one is asked for.
 #[derive(Debug)]
 pub struct Events<'a> {

@@ -261,10 +261,10 @@ impl Assembler {
     pub(super) fn relation(&mut self, relation: &Relation, answers: Answers) {
         self.mapping.learn(answers.types);
         self.mapping.observe_relation(relation, answers.primary_key);
-        self.identities.observe(relation);
         self.relations.retain(|known| known.id != relation.id);
-        let (schema, name) = (&relation.schema, &relation.name);
-        if self.mapping.settings().table(schema, name).is_some() {
+        let (settings, schema, name) = (self.mapping.settings(), &relation.schema, &relation.name);
+        self.identities.observe(relation, settings.is_configured(schema, name));
+        if settings.table(schema, name).is_some() {
             self.relations.push(relation.clone());
         }
     }
@@ -328,6 +328,10 @@ impl Assembler {
         let Some(Open { transaction, published: Some(published) }) = &self.open else {
             return Ok(());
         };
+        // Also where no event comes of it: a row under a name that is not configured is lost.
+        for relation in happening.relations() {
+            self.identities.judge(*relation)?;
+        }
         let (encoder, batch) = (&mut self.encoder, &mut self.current);
         let mut events = self.mapping.events(happening, transaction, place);
         let mut sequence = published.events;
@@ -340,11 +344,8 @@ impl Assembler {
                 }
                 Err(error) => Err(Failed::Map(error)),
             };
-            if let Some(relation) = events.relation() {
-                self.identities.judge_row(relation)?;
-                if matches!(encoded, Ok(value::Written::OtherFields)) {
-                    self.outdated = Some(relation);
-                }
+            if matches!(encoded, Ok(value::Written::OtherFields)) {
+                self.outdated = events.relation();
             }
             let written = match encoded {
                 Ok(_) => Written::Record,

@@ -2,11 +2,11 @@
 //!
 //! A table that was renamed, or replaced by another one, and put back between two looks leaves no
 //! trace in the catalog. The stream has one: it names each table, with its OID, before its rows. A
-//! row that comes under another name of a configured table would be nobody's and lost; one of
-//! another table under a configured name means that the publication held two in turn, and what came
-//! before the second was added is lost.
+//! row that comes under another name of a configured table would be nobody's and lost, unless a
+//! pattern has that name too; one of another table under a configured name means that the
+//! publication held two in turn, and what came before the second was added is lost.
 //!
-//! Rows are judged, not descriptions: those of transactions that are published already come again
+//! Changes are judged, not descriptions: those of transactions that are published already come again
 //! under names of then.
 
 use super::{continuity::undecodable_rows_hint, refusal::Refusal};
@@ -20,7 +20,7 @@ use crate::{
 pub(super) struct TableIdentities {
     publication: String,
     tables: Vec<(String, RelationId)>,
-    /// Tables whose rows are refused. Nearly always empty.
+    /// Tables whose changes are refused. Nearly always empty.
     displaced: Vec<(RelationId, Refusal)>,
 }
 
@@ -35,12 +35,15 @@ impl TableIdentities {
         }
     }
 
-    /// Takes note of how the stream calls a table, in place of any earlier name.
-    pub(super) fn observe(&mut self, relation: &Relation) {
+    /// Takes note of how the stream calls a table, in place of any earlier name, and whether that
+    /// name is configured.
+    pub(super) fn observe(&mut self, relation: &Relation, is_configured: bool) {
         self.displaced.retain(|(id, _)| *id != relation.id);
         let streamed = relation.to_string();
-        let is_displaced =
-            |(name, oid): &&(String, RelationId)| (*name == streamed) != (*oid == relation.id);
+        let is_displaced = |(name, oid): &&(String, RelationId)| match *name == streamed {
+            true => *oid != relation.id,
+            false => *oid == relation.id && !is_configured,
+        };
         let Some((name, oid)) = self.tables.iter().find(is_displaced) else { return };
         let refusal = Refusal::PublicationGap {
             publication: self.publication.clone(),
@@ -54,11 +57,11 @@ impl TableIdentities {
         self.displaced.push((relation.id, refusal));
     }
 
-    /// Judges a row by its table.
+    /// Judges a change by its table.
     ///
     /// # Errors
     /// [`Refusal::PublicationGap`] where name and OID do not belong together.
-    pub(super) fn judge_row(&self, relation: RelationId) -> Result<(), Refusal> {
+    pub(super) fn judge(&self, relation: RelationId) -> Result<(), Refusal> {
         match self.displaced.iter().find(|(id, _)| *id == relation) {
             Some((_, refusal)) => Err(refusal.clone()),
             None => Ok(()),
@@ -99,25 +102,27 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_refused_where_name_and_oid_do_not_belong_together() {
-        for (id, name, is_refused) in [
-            (1, "outbox", false),
-            (1, "parked", true),
-            (2, "outbox", true),
+    fn changes_are_refused_where_name_and_oid_do_not_belong_together() {
+        for (id, name, is_configured, is_refused) in [
+            (1, "outbox", true, false),
+            (1, "parked", false, true),
+            // A pattern has both names.
+            (1, "parked", true, false),
+            (2, "outbox", true, true),
             // Another table of the publication, a partition for one.
-            (2, "orders", false),
+            (2, "orders", false, false),
         ] {
             let mut identities = identities();
-            identities.observe(&relation(id, name));
-            assert_eq!(identities.judge_row(RelationId(id)).is_err(), is_refused, "{id} {name}");
+            identities.observe(&relation(id, name), is_configured);
+            assert_eq!(identities.judge(RelationId(id)).is_err(), is_refused, "{id} {name}");
         }
     }
 
     #[test]
     fn a_later_description_replaces_an_earlier_one() {
         let mut identities = identities();
-        identities.observe(&relation(1, "parked"));
-        identities.observe(&relation(1, "outbox"));
-        assert!(identities.judge_row(RelationId(1)).is_ok());
+        identities.observe(&relation(1, "parked"), false);
+        identities.observe(&relation(1, "outbox"), true);
+        assert!(identities.judge(RelationId(1)).is_ok());
     }
 }

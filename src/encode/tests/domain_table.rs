@@ -177,6 +177,19 @@ fn an_unchanged_large_value_is_named_and_never_null() {
     assert_eq!(sent.data(), r#"{"id":7,"status":"paid"},"unavailable":["note"]"#);
 }
 
+/// The server sends the old key of such a row with each update, and NULL for all beside it.
+#[test]
+fn an_unchanged_large_key_is_taken_from_the_old_one() {
+    let new = [Unchanged, Text("paid"), Unchanged];
+    let sent = send_one(&DomainTable::orders(), &Happens::Update { key: Some(&KEY), new: &new });
+    assert_eq!((sent.event_type(), sent.key.as_deref()), ("orders.updated", Some("7")));
+    assert!(
+        sent.data().ends_with(r#","status":"paid"},"unavailable":["note"]"#),
+        "{}",
+        sent.data()
+    );
+}
+
 #[test]
 fn an_unchanged_large_value_is_taken_from_the_whole_old_row() {
     let whole = [Text("7"), Text("placed"), Text("large")];

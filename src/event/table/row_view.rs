@@ -4,7 +4,7 @@
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    change::{Tuple, TupleValue},
+    change::{OldTuple, Tuple, TupleValue},
     event::{Reason, table::Mask},
     value::{Form, Written, string},
 };
@@ -109,7 +109,7 @@ enum Values<'a> {
     /// All of it.
     Whole(Tuple<'a>),
     /// All but what was large and unchanged, which an old row may have.
-    New { new: Tuple<'a>, old: Option<Tuple<'a>> },
+    New { new: Tuple<'a>, old: Option<OldTuple<'a>> },
     /// The columns of the replica identity.
     Identity(Tuple<'a>),
 }
@@ -135,7 +135,7 @@ impl<'a> RowView<'a> {
     pub(super) fn new_row(
         columns: &'a [ColumnView],
         new: Tuple<'a>,
-        old: Option<Tuple<'a>>,
+        old: Option<OldTuple<'a>>,
     ) -> Self {
         Self { columns, values: Values::New { new, old } }
     }
@@ -184,7 +184,12 @@ impl<'a> RowView<'a> {
         let (tuple, older) = match self.values {
             Values::Identity(_) if !column.is_identity => return Held::NotSent,
             Values::Whole(tuple) | Values::Identity(tuple) => (tuple, None),
-            Values::New { new, old } => (new, old),
+            Values::New { new, old: Some(OldTuple::Full(old)) } => (new, Some(old)),
+            // What it holds beside the key is NULL whatever the row has. A large key is there.
+            Values::New { new, old: Some(OldTuple::Key(old)) } if column.is_identity => {
+                (new, Some(old))
+            }
+            Values::New { new, old: Some(OldTuple::Key(_)) | None } => (new, None),
         };
         match tuple.get(index) {
             Some(TupleValue::Text(text)) => Held::Text(text),

@@ -218,11 +218,7 @@ impl Table {
                 (None, Some(RowView::new_row(&self.columns, new, None)))
             }
             TableChange::Row(RowChange::Update { old, new }) => {
-                let whole = match old {
-                    Some(OldTuple::Full(tuple)) => Some(tuple),
-                    Some(OldTuple::Key(_)) | None => None,
-                };
-                let new = RowView::new_row(&self.columns, new, whole);
+                let new = RowView::new_row(&self.columns, new, old);
                 (old.map(|old| self.old_row(old)), Some(new))
             }
             TableChange::Row(RowChange::Delete { old }) => (Some(self.old_row(old)), None),
