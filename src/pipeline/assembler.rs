@@ -168,8 +168,8 @@ impl Assembler {
         on_error: OnError,
     ) -> Self {
         Self {
+            identities: TableIdentities::new(&checkpoint.publication, mapping.settings()),
             mapping,
-            identities: TableIdentities::new(&checkpoint.publication),
             encoder: Encoder::new(bounds.record_bytes),
             on_error,
             last: resume.last_of_publication(),
@@ -243,9 +243,7 @@ impl Assembler {
     pub(super) fn relation(&mut self, relation: &Relation, answers: Answers) {
         self.mapping.learn(answers.types);
         self.mapping.observe_relation(relation, answers.primary_key);
-        let settings = self.mapping.settings();
-        let is_configured = settings.is_configured(&relation.schema, &relation.name);
-        self.identities.observe(relation, is_configured);
+        self.identities.observe(relation);
     }
 
     /// A keepalive's end. Outside a transaction everything that was committed below came by, and
