@@ -53,6 +53,12 @@ impl Settings {
         tables().find(by_name).or_else(|| tables().find(by_pattern))
     }
 
+    /// Whether a section names that table, and not only a pattern that it matches.
+    pub fn is_named(&self, schema: &str, name: &str) -> bool {
+        let is_exact = |table: &table::Settings| table.name.exact() == Some((schema, name));
+        self.outbox(schema, name).is_some() || self.tables.iter().any(is_exact)
+    }
+
     /// Whether rows of that table become events.
     pub fn is_configured(&self, schema: &str, name: &str) -> bool {
         self.outbox(schema, name).is_some() || self.table(schema, name).is_some()

@@ -173,8 +173,8 @@ impl Assembler {
         on_error: OnError,
     ) -> Self {
         Self {
+            identities: TableIdentities::new(&checkpoint.publication, mapping.settings()),
             mapping,
-            identities: TableIdentities::new(&checkpoint.publication),
             relations: Vec::new(),
             outdated: None,
             encoder: Encoder::new(bounds.record_bytes),
@@ -261,10 +261,9 @@ impl Assembler {
     pub(super) fn relation(&mut self, relation: &Relation, answers: Answers) {
         self.mapping.learn(answers.types);
         self.mapping.observe_relation(relation, answers.primary_key);
+        self.identities.observe(relation);
         self.relations.retain(|known| known.id != relation.id);
-        let (settings, schema, name) = (self.mapping.settings(), &relation.schema, &relation.name);
-        self.identities.observe(relation, settings.is_configured(schema, name));
-        if settings.table(schema, name).is_some() {
+        if self.mapping.settings().table(&relation.schema, &relation.name).is_some() {
             self.relations.push(relation.clone());
         }
     }
