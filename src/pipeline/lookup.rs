@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use crate::{
     change::{Relation, RelationId},
     event::table::Questions,
-    postgres::{self, PostgresError, catalog, sql::Sql, types},
+    postgres::{self, PostgresError, catalog, column_types, sql::Sql},
     value::Type,
 };
 
@@ -98,7 +98,7 @@ async fn answer(
 ) -> Result<Answers, PostgresError> {
     let types = match questions.types.as_slice() {
         [] => Vec::new(),
-        oids => types::look_up(sql, oids).await?,
+        oids => column_types::look_up(sql, oids).await?,
     };
     let primary_key = match questions.primary_key {
         true => catalog::primary_key(sql, relation).await?,

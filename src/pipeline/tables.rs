@@ -13,10 +13,11 @@ use crate::{
     failure::{Code, Failure, Recovery},
     pipeline::settings::Settings,
     postgres::{
-        PostgresError, TableName, catalog, diagnosis,
+        PostgresError, TableName, catalog,
+        column_types::look_up,
+        diagnosis,
         publication::{self, Operations},
         sql::Sql,
-        types::look_up,
     },
     value::{Type, Types},
 };

@@ -43,5 +43,6 @@ mod tail;
 mod take_over;
 mod tls;
 mod toast;
+mod types;
 mod versions;
 mod workload;
