@@ -12,6 +12,8 @@ mod settings;
 
 // What the server and its tables are.
 pub mod catalog;
+// What the types of columns are made of.
+pub mod column_types;
 // What a doctor asks the server.
 pub mod diagnosis;
 // The pure decoder of pgoutput's messages.

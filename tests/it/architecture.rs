@@ -13,9 +13,9 @@ const EDGES: [(&str, &[&str]); 16] = [
     ("change", &["lsn"]),
     ("value", &["change"]),
     ("checkpoint", &["change", "lsn", "sink"]),
-    ("postgres", &["change", "checkpoint", "failure", "lsn"]),
+    ("postgres", &["change", "checkpoint", "failure", "lsn", "value"]),
     ("event", &["change", "failure", "lsn", "value"]),
-    ("encode", &["change", "event", "failure", "lsn", "sink"]),
+    ("encode", &["change", "event", "failure", "lsn", "sink", "value"]),
     ("sink", &["failure", "lsn", "telemetry"]),
     (
         "pipeline",
