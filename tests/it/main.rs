@@ -39,5 +39,6 @@ mod support;
 mod tail;
 mod take_over;
 mod tls;
+mod types;
 mod versions;
 mod workload;
