@@ -11,7 +11,7 @@ use crate::{
         Route,
         context::Context,
         outbox::{self, Withheld},
-        table::{self, DescribedColumn, Description, Questions, rules::OldValue},
+        table::{self, DescribedColumn, Description, PrimaryKey, Questions, rules::OldValue},
     },
     lsn::Lsn,
     value::{Type, Types},
@@ -231,9 +231,9 @@ impl Mapping {
         types.into_iter().for_each(|learnt| self.types.insert(learnt));
     }
 
-    /// Takes note of a table's shape, in place of any earlier one. `primary_key` has the names of its
-    /// columns, where [`Mapping::questions`] asks for them.
-    pub fn observe_relation(&mut self, relation: &Relation, primary_key: Vec<String>) {
+    /// Takes note of a table's shape, in place of any earlier one. `primary_key` is what the catalog
+    /// says where [`Mapping::questions`] asks for it.
+    pub fn observe_relation(&mut self, relation: &Relation, primary_key: PrimaryKey) {
         // A table may have been renamed: what its OID meant before counts no more.
         let former = self.tables.iter().position(|(id, _)| *id == relation.id);
         let former = former.map(|index| self.tables.swap_remove(index));
@@ -265,7 +265,7 @@ impl Mapping {
         self.tables.push((relation.id, known));
     }
 
-    fn describe(&self, relation: &Relation, primary_key: Vec<String>) -> Description {
+    fn describe(&self, relation: &Relation, primary_key: PrimaryKey) -> Description {
         let columns = relation.columns.iter();
         let columns = columns.map(|column| DescribedColumn {
             name: column.name.clone(),

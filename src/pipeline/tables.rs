@@ -9,7 +9,7 @@ use tracing::warn;
 
 use crate::{
     change::ReplicaIdentity,
-    event::table::{DescribedColumn, Description},
+    event::table::{DescribedColumn, Description, PrimaryKey},
     failure::{Code, Failure, Recovery},
     pipeline::settings::Settings,
     postgres::{
@@ -283,7 +283,7 @@ pub(super) async fn description(
         name: name.name.clone(),
         replica_identity: identity.replica_identity,
         columns: table.columns.iter().map(column).collect(),
-        primary_key: identity.primary_key.clone(),
+        primary_key: PrimaryKey::Columns(identity.primary_key.clone()),
     })
 }
 

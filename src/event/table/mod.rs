@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Description ─► Table::compile ─► columns, forms, key, kinds of events; once per shape
-//! TableChange ─► Table::steps ───► which events ─► Table::event ─► DomainEvent, one after the other
+//! TableChange ─► Table::plan ────► which events ─► Table::event ─► DomainEvent, one after the other
 //! ```
 
 mod description;
@@ -16,7 +16,7 @@ mod settings;
 mod steps;
 mod table;
 
-pub use description::{DescribedColumn, Description, Questions};
+pub use description::{DescribedColumn, Description, PrimaryKey, Questions};
 pub use error::TableProblem;
 pub use row_view::{ColumnView, Held, RowView};
 pub(super) use scratch::Scratch;
