@@ -515,6 +515,38 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_without_an_answer_is_named_with_the_expression_and_the_place_in_it() {
+        let answer = |problem| {
+            Box::new(rules::NoAnswer {
+                event_type: "order.paid".to_owned(),
+                part: rules::Part::Data { member: "note".to_owned() },
+                place: rules::Place { line: 1, column: 7 },
+                problem,
+            })
+        };
+        let not_sent = rules::Problem::NotSent { column: "note".to_owned() };
+        let error = unmappable(Reason::Rule { answer: answer(not_sent) });
+        let text = error.to_string();
+        assert!(
+            text.ends_with(
+                "to an event: rule \"order.paid\", data.note, line 1, column 7: the server did not \
+                 send the value of column \"note\", which is large and unchanged"
+            ),
+            "{text}"
+        );
+        assert_eq!(error.code(), Some(Code::EventUnmappable));
+        let hint = error.hint().expect("a hint");
+        assert!(hint.contains("or set REPLICA IDENTITY FULL for the table"), "{hint}");
+        let division = rules::Problem::DivisionByZero { operation: "/" };
+        let error = unmappable(Reason::Rule { answer: answer(division) });
+        let hint = error.hint().expect("a hint");
+        assert!(
+            hint.starts_with("Let data.note of the [[table.event]] \"order.paid\" ask"),
+            "{hint}"
+        );
+    }
+
+    #[test]
     fn an_unmappable_message_is_named_with_its_place() {
         let place = |position| Lsn::from_wire(position).expect("a position");
         let message = MessagePlace {

@@ -24,6 +24,7 @@ mod expression;
 mod functions;
 mod instant;
 mod json;
+mod loops;
 mod node;
 mod operator;
 mod place;

@@ -19,7 +19,7 @@ use crate::event::table::rules::{
 };
 
 /// Below it, the nearest name is probably not what was meant (`strsim::jaro_winkler`, 0 to 1).
-const LIKENESS_MIN: f64 = 0.75;
+const LIKENESS_MIN: f64 = 0.8;
 
 /// What `type()` is compared with: the types that JSON has.
 const TYPE_NAMES: [&str; 7] = ["bool", "double", "int", "list", "map", "null_type", "string"];
