@@ -3,6 +3,7 @@
 //! ```text
 //! Description ─► Table::compile ─► columns, forms, key, kinds of events; once per shape
 //! TableChange ─► Table::steps ───► which events ─► Table::event ─► DomainEvent, one after the other
+//! Table ───────► Shapes::all ────► which kinds of events there are, for whoever reads them
 //! ```
 
 mod description;
@@ -13,6 +14,7 @@ mod row_view;
 pub mod rules;
 mod scratch;
 mod settings;
+mod shape;
 mod steps;
 mod table;
 
@@ -23,5 +25,6 @@ pub(super) use scratch::Scratch;
 pub use settings::{
     DataForm, Mask, Otherwise, PatternError, RuleSettings, Salt, Settings, TablePattern,
 };
+pub use shape::{EventShape, ValueShape};
 pub(super) use steps::{Step, TableChange};
 pub(super) use table::{At, Table};

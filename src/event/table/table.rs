@@ -8,12 +8,13 @@ use crate::{
         id::{self, Happened},
         outbox::Shared,
         table::{
-            DataForm, Description, Held, Mask, Otherwise, RowView, Scratch, Settings, TableChange,
-            TableProblem,
+            DataForm, Description, EventShape, Held, Mask, Otherwise, RowView, Scratch, Settings,
+            TableChange, TableProblem,
             key::Key,
             kind::Kind,
             row_view::{ColumnView, Shown},
             rules::{self, NamedColumn, OldValue, Rule, RuleFailure, Rules},
+            shape::Shapes,
             steps::{Made, Step, push_default},
         },
     },
@@ -21,31 +22,31 @@ use crate::{
 };
 
 /// The version of an event that says nothing of it.
-const VERSION: &str = "1.0";
+pub(super) const VERSION: &str = "1.0";
 
 /// Ready to map changes.
 #[derive(Debug)]
 pub(in crate::event) struct Table {
     /// `schema.table`.
     name: String,
-    columns: Vec<ColumnView>,
-    key: Key,
-    data: DataForm,
-    tombstone: bool,
-    kinds: Kinds,
-    rules: Rules,
+    pub(super) columns: Vec<ColumnView>,
+    pub(super) key: Key,
+    pub(super) data: DataForm,
+    pub(super) tombstone: bool,
+    pub(super) kinds: Kinds,
+    pub(super) rules: Rules,
     /// What the events of each rule are.
-    rule_kinds: Vec<Kind>,
-    otherwise: Otherwise,
+    pub(super) rule_kinds: Vec<Kind>,
+    pub(super) otherwise: Otherwise,
 }
 
 /// What its changes are without rules.
 #[derive(Debug)]
-struct Kinds {
-    created: Kind,
-    updated: Kind,
-    deleted: Kind,
-    truncated: Kind,
+pub(super) struct Kinds {
+    pub(super) created: Kind,
+    pub(super) updated: Kind,
+    pub(super) deleted: Kind,
+    pub(super) truncated: Kind,
 }
 
 /// Where a change stands.
@@ -109,6 +110,11 @@ impl Table {
     /// Whether its events have null keys.
     pub(in crate::event) fn is_keyless(&self) -> bool {
         self.key.is_none()
+    }
+
+    /// The kinds of events that it has.
+    pub(in crate::event) fn shapes(&self, table: &Description) -> Vec<EventShape> {
+        Shapes { table: self, replica_identity: table.replica_identity }.all()
     }
 
     /// Whether what deletes carry of the old row is enough for key and topic.
