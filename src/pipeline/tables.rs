@@ -254,6 +254,30 @@ fn with_patterns(settings: &Settings, found: Vec<TableName>) -> Vec<TableName> {
     settings.tables.iter().cloned().chain(found.into_iter().filter(is_new)).collect()
 }
 
+/// All domain tables as the publication delivers them, or would: a table that it does not hold yet is
+/// described as it is.
+///
+/// # Errors
+/// Where the server does not answer.
+pub(super) async fn descriptions(
+    settings: &Settings,
+    sql: &Sql,
+) -> Result<Vec<Description>, PostgresError> {
+    let publication = &settings.publication;
+    let tables = match publication::describe(sql, publication, &[]).await? {
+        Some(_) => published(settings, sql).await?,
+        None => to_publish(settings, sql).await?,
+    };
+    let mut descriptions = Vec::new();
+    for name in tables.iter().filter(|name| kind_of(settings, name) == Kind::Domain) {
+        // One that is dropped at this moment has no events.
+        let Some(table) = catalog::published_table(sql, publication, name).await? else { continue };
+        let Some(identity) = catalog::row_identity(sql, name).await? else { continue };
+        descriptions.push(description(sql, name, &table, identity).await?);
+    }
+    Ok(descriptions)
+}
+
 /// A domain table as the publication delivers it.
 ///
 /// # Errors

@@ -16,6 +16,7 @@ mod scratch;
 mod settings;
 mod shape;
 mod steps;
+#[expect(clippy::module_inception, reason = "the file is named after what it holds")]
 mod table;
 
 pub use description::{DescribedColumn, Description, Questions};
