@@ -59,16 +59,17 @@ impl<F: Fn(usize) -> Value> DataSchema<'_, F> {
     }
 }
 
-/// What is one of these: each once, and anything where one of them is.
+/// What is one of these, each of which takes null: each once, and anything where one of them is.
 fn any_of(schemas: impl IntoIterator<Item = Value>) -> Value {
+    let null = json!({ "type": "null" });
     let mut different: Vec<Value> = Vec::new();
     for schema in schemas {
-        if !different.contains(&schema) {
+        if schema != null && !different.contains(&schema) {
             different.push(schema);
         }
     }
     match different.as_slice() {
-        [] => json!({}),
+        [] => null,
         [one] => one.clone(),
         several if several.contains(&json!({})) => json!({}),
         several => json!({ "anyOf": several }),
@@ -77,7 +78,8 @@ fn any_of(schemas: impl IntoIterator<Item = Value>) -> Value {
 
 fn of_type(cel_type: &CelType) -> Value {
     match cel_type {
-        CelType::Dynamic | CelType::Null => json!({}),
+        CelType::Dynamic => json!({}),
+        CelType::Null => json!({ "type": "null" }),
         CelType::Bool => json!({ "type": ["boolean", "null"] }),
         CelType::Int => json!({ "type": ["integer", "null"] }),
         CelType::Double => {
