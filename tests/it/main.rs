@@ -30,6 +30,7 @@ mod partitioners;
 mod refusals;
 mod resets;
 mod retention;
+mod rules;
 mod schema;
 mod secrets;
 mod stalls;
