@@ -9,6 +9,7 @@ mod dead_letters;
 mod demo;
 mod documents;
 mod domain_tables;
+mod domain_tables_example;
 mod events;
 mod exactly_once;
 mod example;
