@@ -244,6 +244,20 @@ pub(super) async fn to_publish(
     Ok(tables)
 }
 
+/// Those of the publication, or what it has to hold where it is not there yet.
+///
+/// # Errors
+/// Where the server does not answer.
+pub(super) async fn expected(
+    settings: &Settings,
+    sql: &Sql,
+) -> Result<Vec<TableName>, PostgresError> {
+    match publication::describe(sql, &settings.publication, &[]).await? {
+        Some(_) => published(settings, sql).await,
+        None => to_publish(settings, sql).await,
+    }
+}
+
 fn has_patterns(settings: &Settings) -> bool {
     settings.event.tables.iter().any(|table| table.name.exact().is_none())
 }
@@ -264,11 +278,8 @@ pub(super) async fn descriptions(
     sql: &Sql,
 ) -> Result<Vec<Description>, PostgresError> {
     let publication = &settings.publication;
-    let tables = match publication::describe(sql, publication, &[]).await? {
-        Some(_) => published(settings, sql).await?,
-        None => to_publish(settings, sql).await?,
-    };
     let mut descriptions = Vec::new();
+    let tables = expected(settings, sql).await?;
     for name in tables.iter().filter(|name| kind_of(settings, name) == Kind::Domain) {
         // One that is dropped at this moment has no events.
         let Some(table) = catalog::published_table(sql, publication, name).await? else { continue };

@@ -3,7 +3,7 @@
 //! ```text
 //! Description ─► Table::compile ─► columns, forms, key, kinds of events; once per shape
 //! TableChange ─► Table::steps ───► which events ─► Table::event ─► DomainEvent, one after the other
-//! Table ───────► Shapes::all ────► which kinds of events there are, for whoever reads them
+//! Table ───────► Table::shapes ──► which kinds of events there are, for whoever reads them
 //! ```
 
 mod description;

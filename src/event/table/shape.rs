@@ -8,8 +8,8 @@ use crate::{
     event::{
         TopicTemplate,
         table::{
-            ColumnView, DataForm, Mask, Otherwise, Table, TableChange, key::Key, kind::Kind,
-            row_view::Shown, rules::Rule, table::VERSION,
+            ColumnView, DataForm, Description, Mask, Otherwise, Table, TableChange, key::Key,
+            kind::Kind, row_view::Shown, rules::Rule, table::VERSION,
         },
     },
     value::or_null,
@@ -44,15 +44,22 @@ pub enum ValueShape {
     Tombstone,
 }
 
+impl Table {
+    /// The kinds of events that it has.
+    pub(in crate::event) fn shapes(&self, table: &Description) -> Vec<EventShape> {
+        Shapes { table: self, replica_identity: table.replica_identity }.all()
+    }
+}
+
 /// A table whose events are told of.
-pub(super) struct Shapes<'t> {
-    pub(super) table: &'t Table,
-    pub(super) replica_identity: ReplicaIdentity,
+struct Shapes<'t> {
+    table: &'t Table,
+    replica_identity: ReplicaIdentity,
 }
 
 impl Shapes<'_> {
     /// All kinds: those of rules in the order of the file, then those without.
-    pub(super) fn all(&self) -> Vec<EventShape> {
+    fn all(&self) -> Vec<EventShape> {
         let Table { rules, rule_kinds, kinds, otherwise, tombstone, .. } = self.table;
         let on_truncate: Vec<&Rule> =
             rules.matching(TableChange::Truncate.row()).filter_map(Result::ok).collect();

@@ -8,13 +8,12 @@ use crate::{
         id::{self, Happened},
         outbox::Shared,
         table::{
-            DataForm, Description, EventShape, Held, Mask, Otherwise, RowView, Scratch, Settings,
-            TableChange, TableProblem,
+            DataForm, Description, Held, Mask, Otherwise, RowView, Scratch, Settings, TableChange,
+            TableProblem,
             key::Key,
             kind::Kind,
             row_view::{ColumnView, Shown},
             rules::{self, NamedColumn, OldValue, Rule, RuleFailure, Rules},
-            shape::Shapes,
             steps::{Made, Step, push_default},
         },
     },
@@ -110,11 +109,6 @@ impl Table {
     /// Whether its events have null keys.
     pub(in crate::event) fn is_keyless(&self) -> bool {
         self.key.is_none()
-    }
-
-    /// The kinds of events that it has.
-    pub(in crate::event) fn shapes(&self, table: &Description) -> Vec<EventShape> {
-        Shapes { table: self, replica_identity: table.replica_identity }.all()
     }
 
     /// Whether what deletes carry of the old row is enough for key and topic.
