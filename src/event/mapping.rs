@@ -11,7 +11,9 @@ use crate::{
         Route,
         context::Context,
         outbox::{self, Withheld},
-        table::{self, DescribedColumn, Description, PrimaryKey, Questions, rules::OldValue},
+        table::{
+            self, DescribedColumn, Description, EventShape, PrimaryKey, Questions, rules::OldValue,
+        },
     },
     lsn::Lsn,
     value::{Type, Types},
@@ -57,6 +59,32 @@ impl Settings {
     pub fn is_named(&self, schema: &str, name: &str) -> bool {
         let is_exact = |table: &table::Settings| table.name.exact() == Some((schema, name));
         self.outbox(schema, name).is_some() || self.tables.iter().any(is_exact)
+    }
+
+    /// The kinds of events of a domain table as the catalog describes it; none of one that is not
+    /// configured.
+    ///
+    /// # Errors
+    /// [`EventError::Table`] for the first thing that does not fit.
+    pub fn event_shapes(&self, description: &Description) -> Result<Vec<EventShape>, EventError> {
+        let table = self.compile(description)?;
+        Ok(table.map_or_else(Vec::new, |table| table.shapes(description)))
+    }
+
+    /// A domain table that is to be published from now on; none where it is not configured.
+    fn compile(&self, description: &Description) -> Result<Option<table::Table>, EventError> {
+        let Description { schema, name, .. } = description;
+        let Some(settings) = self.table(schema, name) else { return Ok(None) };
+        let compiled =
+            table::Table::compile(settings, &self.routes, description, OldValue::Refused);
+        let compiled = compiled.and_then(|table| {
+            table.check_old_rows(description)?;
+            Ok(table)
+        });
+        compiled.map(Some).map_err(|problem| EventError::Table {
+            table: format!("{schema}.{name}"),
+            problem: Box::new(problem),
+        })
     }
 
     /// Whether rows of that table become events.
@@ -180,15 +208,7 @@ impl Mapping {
     /// # Errors
     /// [`EventError::Table`] for the first thing that does not fit.
     pub fn check_table(&self, description: &Description) -> Result<(), EventError> {
-        let Description { schema, name, .. } = description;
-        let Some(settings) = self.settings.table(schema, name) else { return Ok(()) };
-        let routes = &self.settings.routes;
-        let checked = table::Table::compile(settings, routes, description, OldValue::Refused)
-            .and_then(|table| table.check_old_rows(description));
-        checked.map_err(|problem| EventError::Table {
-            table: format!("{schema}.{name}"),
-            problem: Box::new(problem),
-        })
+        self.settings.compile(description).map(drop)
     }
 
     /// What must be asked of the catalog before that table's rows can be mapped.

@@ -54,6 +54,11 @@ impl TopicName {
         Ok(Self { template: template.clone(), parts })
     }
 
+    /// What it was compiled of.
+    pub(super) fn template(&self) -> &TopicTemplate {
+        &self.template
+    }
+
     /// The one name that all rows have.
     pub(super) fn literal(&self) -> Option<&str> {
         match self.parts.as_slice() {

@@ -245,6 +245,20 @@ pub(super) async fn to_publish(
     Ok(tables)
 }
 
+/// Those of the publication, or what it has to hold where it is not there yet.
+///
+/// # Errors
+/// Where the server does not answer.
+pub(super) async fn expected(
+    settings: &Settings,
+    sql: &Sql,
+) -> Result<Vec<TableName>, PostgresError> {
+    match publication::describe(sql, &settings.publication, &[]).await? {
+        Some(_) => published(settings, sql).await,
+        None => to_publish(settings, sql).await,
+    }
+}
+
 fn has_patterns(settings: &Settings) -> bool {
     settings.event.tables.iter().any(|table| table.name.exact().is_none())
 }
@@ -253,6 +267,27 @@ fn with_patterns(settings: &Settings, found: Vec<TableName>) -> Vec<TableName> {
     let is_new =
         |table: &TableName| settings.is_configured(table) && !settings.tables.contains(table);
     settings.tables.iter().cloned().chain(found.into_iter().filter(is_new)).collect()
+}
+
+/// All domain tables as the publication delivers them, or would: a table that it does not hold yet is
+/// described as it is.
+///
+/// # Errors
+/// Where the server does not answer.
+pub(super) async fn descriptions(
+    settings: &Settings,
+    sql: &Sql,
+) -> Result<Vec<Description>, PostgresError> {
+    let publication = &settings.publication;
+    let mut descriptions = Vec::new();
+    let tables = expected(settings, sql).await?;
+    for name in tables.iter().filter(|name| kind_of(settings, name) == Kind::Domain) {
+        // One that is dropped at this moment has no events.
+        let Some(table) = catalog::published_table(sql, publication, name).await? else { continue };
+        let Some(identity) = catalog::row_identity(sql, name).await? else { continue };
+        descriptions.push(description(sql, name, &table, identity).await?);
+    }
+    Ok(descriptions)
 }
 
 /// A domain table as the publication delivers it.

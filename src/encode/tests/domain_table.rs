@@ -1,5 +1,7 @@
 //! From changes of a domain table to the bytes of their records.
 
+use serde_json::{Value, json};
+
 use super::{RECORD_BYTES_MAX, Written};
 use crate::{
     change::ReplicaIdentity,
@@ -14,7 +16,7 @@ use crate::{
             },
             transaction,
         },
-        table::{DataForm, Mask, Salt},
+        table::{DataForm, EventShape, Mask, Salt, ValueShape},
     },
     sink::{Batch, Headers},
     value::ColumnForm,
@@ -71,7 +73,37 @@ fn send(table: &DomainTable, happens: &Happens<'_>) -> Result<Vec<Sent>, EventEr
             },
         }
     };
-    Ok(batch.records().iter().map(sent).collect())
+    let sent: Vec<Sent> = batch.records().iter().map(sent).collect();
+    if let Ok(shapes) = table.shapes() {
+        sent.iter().for_each(|sent| judge(sent, &shapes));
+    }
+    Ok(sent)
+}
+
+/// A record is what consumers are told of it.
+fn judge(sent: &Sent, shapes: &[EventShape]) {
+    let is_valid = |schema: &Value, value: &Value| {
+        jsonschema::draft202012::new(schema).expect("a schema").is_valid(value)
+    };
+    let value: Option<Value> =
+        sent.written.value.as_ref().map(|value| serde_json::from_str(value).expect("JSON"));
+    let is_described = |shape: &EventShape| {
+        let is_value = match (&shape.value, &value) {
+            (ValueShape::Tombstone, None) => true,
+            (ValueShape::Envelope { data, unavailable }, Some(value)) => {
+                let named = value["unavailable"].as_array().into_iter().flatten();
+                is_valid(data, &value["data"])
+                    && named.clone().all(|name| unavailable.iter().any(|known| name == known))
+            }
+            (ValueShape::Tombstone, Some(_)) | (ValueShape::Envelope { .. }, None) => false,
+        };
+        is_value
+            && shape.event_type == sent.event_type()
+            && shape.version == sent.written.headers_of("schema-version")[0]
+            && shape.topic.literal().is_none_or(|topic| topic == sent.topic)
+            && is_valid(&shape.key, &json!(sent.key))
+    };
+    assert!(shapes.iter().any(is_described), "{sent:#?} {shapes:#?}");
 }
 
 #[track_caller]

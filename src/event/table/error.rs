@@ -1,7 +1,10 @@
 //! Why a domain table does not fit its settings.
 
 use crate::{
-    event::{Reason, table::rules::RuleError},
+    event::{
+        Reason,
+        table::rules::{Mistake, RuleError},
+    },
     failure::Code,
     value::UnfitForm,
 };
@@ -75,6 +78,24 @@ impl TableProblem {
             Self::Rules(errors) => errors.first().map_or(Code::Settings, RuleError::code),
             Self::Form { .. } | Self::ShownByKey { .. } | Self::Topic(_) => Code::Settings,
         }
+    }
+
+    /// The SQL that mends it, where SQL alone does.
+    pub fn mend_sql(&self) -> Option<String> {
+        let quoted_table = match self {
+            Self::NotInIdentity { quoted_table, .. } => quoted_table,
+            Self::Rules(errors) => match &errors.first()?.mistake {
+                Mistake::NotDelivered { quoted_table, .. } => quoted_table,
+                _ => return None,
+            },
+            Self::Missing { .. }
+            | Self::KeyRenamed { .. }
+            | Self::KeyUnknown
+            | Self::Form { .. }
+            | Self::ShownByKey { .. }
+            | Self::Topic(_) => return None,
+        };
+        Some(format!("ALTER TABLE {quoted_table} REPLICA IDENTITY FULL"))
     }
 
     pub(in crate::event) fn hint(&self, table: &str) -> String {

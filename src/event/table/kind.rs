@@ -53,6 +53,15 @@ impl Kind {
         Ok(Self { event_type, topic })
     }
 
+    /// Its topic, with places for what columns decide; none where nothing makes it a name that Kafka
+    /// allows.
+    pub(super) fn template(&self) -> Option<TopicTemplate> {
+        match &self.topic {
+            Topic::Literal(name) => TopicTemplate::parse(name).ok(),
+            Topic::OfRow(name) => name.template().for_type(&self.event_type).ok(),
+        }
+    }
+
     /// The columns that its topic needs.
     pub(super) fn topic_columns(&self) -> impl Iterator<Item = &ColumnAt> {
         let name = match &self.topic {

@@ -21,31 +21,31 @@ use crate::{
 };
 
 /// The version of an event that says nothing of it.
-const VERSION: &str = "1.0";
+pub(super) const VERSION: &str = "1.0";
 
 /// Ready to map changes.
 #[derive(Debug)]
 pub(in crate::event) struct Table {
     /// `schema.table`.
     name: String,
-    columns: Vec<ColumnView>,
-    key: Key,
-    data: DataForm,
-    tombstone: bool,
-    kinds: Kinds,
-    rules: Rules,
+    pub(super) columns: Vec<ColumnView>,
+    pub(super) key: Key,
+    pub(super) data: DataForm,
+    pub(super) tombstone: bool,
+    pub(super) kinds: Kinds,
+    pub(super) rules: Rules,
     /// What the events of each rule are.
-    rule_kinds: Vec<Kind>,
-    otherwise: Otherwise,
+    pub(super) rule_kinds: Vec<Kind>,
+    pub(super) otherwise: Otherwise,
 }
 
 /// What its changes are without rules.
 #[derive(Debug)]
-struct Kinds {
-    created: Kind,
-    updated: Kind,
-    deleted: Kind,
-    truncated: Kind,
+pub(super) struct Kinds {
+    pub(super) created: Kind,
+    pub(super) updated: Kind,
+    pub(super) deleted: Kind,
+    pub(super) truncated: Kind,
 }
 
 /// Where a change stands.

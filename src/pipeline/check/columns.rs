@@ -1,4 +1,4 @@
-//! The columns of the outbox tables, as the publication delivers them.
+//! The columns of the tables, as the publication delivers them.
 
 use super::finding::Finding;
 use crate::{
@@ -33,8 +33,21 @@ pub(super) async fn examine(
         Err(failure) => failure,
     };
     let error: &dyn std::error::Error = &*failure;
-    let Some(EventError::Column { column, problem, .. }) = error.downcast_ref() else {
-        return Finding::of(NAME, &*failure);
+    let (column, problem) = match error.downcast_ref() {
+        Some(EventError::Column { column, problem, .. }) => (column, problem),
+        Some(EventError::Table { problem, .. }) => {
+            return match problem.mend_sql() {
+                Some(sql) => Finding::refused(
+                    NAME,
+                    &*failure,
+                    format!("{sql}; -- updates and deletes carry the whole old row from then on"),
+                ),
+                None => Finding::of(NAME, &*failure),
+            };
+        }
+        Some(EventError::Unmappable { .. } | EventError::UnmappableMessage { .. }) | None => {
+            return Finding::of(NAME, &*failure);
+        }
     };
     let nearest = match problem {
         ColumnProblem::Missing { .. } => {

@@ -1,4 +1,4 @@
-//! The outbox tables and the publication: whether they are there and fit, whether every row that is
+//! The tables and the publication: whether they are there and fit, whether every row that is
 //! inserted comes by, and where a first start has to make something, whether it may.
 
 use super::{columns, finding::Finding};
@@ -8,13 +8,13 @@ use crate::{
     failure::Code,
     pipeline::{
         continuity::{self, judge_operations},
-        refusal::not_published,
+        refusal::{Refusal, not_published},
         settings::Settings,
         tables::{self, Kind, TableMistake, kind_of},
     },
     postgres::{
         PostgresError, TableName, catalog, diagnosis,
-        publication::{self, Absence, Publication},
+        publication::{self, Absence, Operations, Publication},
         quote_identifier,
         sql::Sql,
     },
@@ -48,11 +48,11 @@ pub(super) async fn examine(
         findings.push(Finding::of("encoding", &mistake));
     }
     let mut fit = Vec::new();
-    for table in &settings.tables {
-        match tables::check_table(settings, sql, table).await? {
-            Ok(()) => fit.push(table.clone()),
+    for table in tables::expected(settings, sql).await? {
+        match tables::check_table(settings, sql, &table).await? {
+            Ok(()) => fit.push(table),
             Err(mistake) => {
-                let name = kind_of(settings, table).section();
+                let name = kind_of(settings, &table).section();
                 findings.push(Finding::refused(name, &mistake, mend(settings, &mistake)));
             }
         }
@@ -61,6 +61,9 @@ pub(super) async fn examine(
     match &found {
         None => absent(settings, sql, &fit, known, findings).await?,
         Some(found) => present(settings, sql, found, known, findings).await?,
+    }
+    if settings.operations(&fit) == Operations::All {
+        findings.extend(nameless(sql, &fit).await?);
     }
     for table in &fit {
         findings.push(columns::examine(settings, sql, mapping, table).await);
@@ -231,8 +234,10 @@ async fn present(
         if let Some(filter) = diagnosis::row_filter(sql, name, table).await? {
             findings.push(filtered(settings, known, table, &filter));
         }
+        // What is said of domain tables is said without a publication too.
+        let is_for_inserts = settings.operations(&tables) != Operations::All;
         let publishes_keys = ["update", "delete"].iter().any(|it| found.operations.contains(it));
-        if publishes_keys && diagnosis::has_no_identity(sql, table).await? {
+        if is_for_inserts && publishes_keys && diagnosis::has_no_identity(sql, table).await? {
             findings.push(without_identity(settings, sql, found, table).await?);
         }
     }
@@ -309,6 +314,22 @@ fn filtered(settings: &Settings, known: Known<'_>, table: &TableName, filter: &s
         settings.publication
     );
     Finding::wrong("row_filter", code, detail, fix)
+}
+
+/// Tables that would lose their updates by being published: the first start refuses them.
+async fn nameless(sql: &Sql, tables: &[TableName]) -> Result<Vec<Finding>, PostgresError> {
+    let mut findings = Vec::new();
+    for table in tables {
+        if diagnosis::has_no_identity(sql, table).await? {
+            let refusal = Refusal::NoRowIdentity { table: table.clone() };
+            let fix = format!(
+                "ALTER TABLE {} REPLICA IDENTITY FULL; -- or give the table a primary key",
+                table.quoted()
+            );
+            findings.push(Finding::refused("replica_identity", &refusal, fix));
+        }
+    }
+    Ok(findings)
 }
 
 /// The application's own UPDATE and DELETE fail on a table whose rows cannot be named.

@@ -18,6 +18,7 @@ mod check;
 mod coding;
 mod columns;
 mod data;
+mod data_schema;
 mod error;
 mod evaluation;
 mod expression;
