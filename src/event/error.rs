@@ -158,7 +158,7 @@ pub enum Reason {
         column: String,
     },
     /// Its type cannot have written the text.
-    #[error("the value of column \"{column}\" {problem}")]
+    #[error("column \"{column}\": {problem}")]
     Value {
         /// The column.
         column: String,

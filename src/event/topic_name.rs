@@ -6,13 +6,13 @@ use crate::event::{
 };
 
 /// A template compiled for one table.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct TopicName {
     template: TopicTemplate,
     parts: Vec<Piece>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 enum Piece {
     Literal(String),
     Type,

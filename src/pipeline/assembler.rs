@@ -357,6 +357,9 @@ impl Assembler {
                 Written::Record => sequence += 1,
                 Written::Nothing => {}
             }
+            if !events.may_go_on() {
+                return Ok(());
+            }
         }
     }
 

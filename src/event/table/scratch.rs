@@ -27,7 +27,7 @@ pub(crate) struct Scratch {
     pub(super) key: Vec<u8>,
     /// The events of the change at hand.
     pub(in crate::event) steps: Vec<Step>,
-    /// What rules write as `data` of the events of the change at hand.
+    /// What a rule writes as `data` of the event at hand.
     pub(super) data: Vec<u8>,
     pub(super) of_transaction: OfTransaction,
 }
@@ -60,15 +60,15 @@ impl Scratch {
         }
     }
 
-    /// Another change comes. One with large values must not hold their room for ever.
+    /// Another change comes.
     pub(super) fn begin(&mut self) {
         self.steps.clear();
-        self.data.clear();
-        self.data.shrink_to(DATA_BYTES_KEPT);
     }
 
-    /// One large key must not hold its room for ever.
+    /// Another event comes. One large key, or one large `data`, must not hold its room for ever.
     pub(super) fn shrink(&mut self) {
+        self.data.clear();
+        self.data.shrink_to(DATA_BYTES_KEPT);
         self.key.clear();
         self.key.shrink_to(KEY_BYTES_KEPT);
     }

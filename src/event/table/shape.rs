@@ -81,7 +81,12 @@ impl Shapes<'_> {
             shapes.extend(shape(&kinds.truncated, VERSION, no_key, nothing));
         }
         if *tombstone {
-            shapes.extend(shape(&kinds.deleted, VERSION, key(), ValueShape::Tombstone));
+            let own = (*otherwise == Otherwise::Default).then_some((&kinds.deleted, VERSION));
+            let of_rules = rules.iter().zip(rule_kinds);
+            let of_rules = of_rules.map(|(rule, kind)| (kind, rule.version().unwrap_or(VERSION)));
+            for (kind, version) in of_rules.chain(own) {
+                shapes.extend(shape(kind, version, key(), ValueShape::Tombstone));
+            }
         }
         shapes
     }

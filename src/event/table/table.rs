@@ -34,6 +34,8 @@ pub(in crate::event) struct Table {
     pub(super) tombstone: bool,
     pub(super) kinds: Kinds,
     pub(super) rules: Rules,
+    /// A column of the key of which updates and deletes do not carry the old value.
+    key_beyond_identity: Option<String>,
     /// What the events of each rule are.
     pub(super) rule_kinds: Vec<Kind>,
     pub(super) otherwise: Otherwise,
@@ -88,6 +90,7 @@ impl Table {
             kind(rule.event_type().to_owned(), rule.topic().unwrap_or(&settings.topic))
         });
         let rule_kinds = rule_kinds.collect::<Result<_, _>>()?;
+        let key_beyond_identity = beyond_identity_of(&columns, &key);
         Ok(Self {
             name: format!("{schema}.{name}"),
             columns,
@@ -95,6 +98,7 @@ impl Table {
             data: settings.data,
             tombstone: settings.tombstone,
             kinds,
+            key_beyond_identity,
             rules,
             rule_kinds,
             otherwise: settings.otherwise,
@@ -138,15 +142,15 @@ impl Table {
     /// Makes the list of the events of a change, in their order.
     pub(in crate::event) fn plan(&self, change: TableChange<'_>, scratch: &mut Scratch) {
         scratch.begin();
-        let Scratch { steps, data, .. } = scratch;
+        let steps = &mut scratch.steps;
         if !self.rules.is_empty() {
-            self.apply_rules(change, steps, data);
+            self.apply_rules(change, steps);
         }
         match (steps.is_empty(), self.otherwise) {
             (false, _) => {
                 let is_delete = matches!(change, TableChange::Row(RowChange::Delete { .. }));
                 if is_delete && self.tombstone {
-                    steps.push(Step::Tombstone);
+                    self.push_tombstones(steps);
                 }
             }
             (true, Otherwise::Default) => {
@@ -156,31 +160,32 @@ impl Table {
         }
     }
 
-    fn apply_rules(&self, change: TableChange<'_>, steps: &mut Vec<Step>, data: &mut Vec<u8>) {
+    fn apply_rules(&self, change: TableChange<'_>, steps: &mut Vec<Step>) {
         let place_of = |rule: &Rule| {
             let place = self.rules.iter().position(|known| std::ptr::eq(known, rule));
             place.expect("it is one of these")
         };
-        let mut matching = self.rules.matching(change.row());
-        while let Some(outcome) = matching.next() {
+        for outcome in self.rules.matching(change.row()) {
             let (rule, made) = match outcome {
-                Ok(rule) if rule.has_data() => {
-                    let start = data.len();
-                    let written = matching
-                        .write_data(rule, data, |named, target| self.write_column(named, target));
-                    match written {
-                        Ok(()) => (rule, Made::Data { start, end: data.len() }),
-                        Err(reason) => {
-                            data.truncate(start);
-                            (rule, Made::Nothing(reason))
-                        }
-                    }
-                }
+                Ok(rule) if rule.has_data() => (rule, Made::Data),
                 Ok(rule) => (rule, Made::OwnData),
                 Err(RuleFailure { rule, reason }) => (rule, Made::Nothing(reason)),
             };
             steps.push(Step::Rule { index: place_of(rule), made });
         }
+    }
+
+    /// One null record for each topic that events of the delete go to.
+    fn push_tombstones(&self, steps: &mut Vec<Step>) {
+        let mut told: Vec<usize> = Vec::new();
+        for step in &*steps {
+            let Step::Rule { index, made: Made::OwnData | Made::Data } = step else { continue };
+            let kind = |index: usize| self.rule_kinds.get(index).expect("each rule has a kind");
+            if !told.iter().any(|other| kind(*other).shares_topic(kind(*index))) {
+                told.push(*index);
+            }
+        }
+        steps.extend(told.into_iter().map(|index| Step::RuleTombstone { index }));
     }
 
     fn write_column(&self, named: NamedColumn<'_>, target: &mut Vec<u8>) -> Result<(), Reason> {
@@ -238,12 +243,13 @@ impl Table {
         scratch.shrink();
         scratch.of_transaction.enter(at.transaction);
         let Scratch { id, topic, key, steps, data, of_transaction } = scratch;
-        let (of_transaction, data) = (&*of_transaction, &*data);
+        let of_transaction = &*of_transaction;
         let step = steps.get(step).expect("a step of the plan");
         let (old, new) = self.rows(change);
         let Meant { kind, version, condition } = self.meant(step);
         let row = subject(step, old, new);
-        let payload = self.payload(step, old, new, data)?;
+        self.check_key_is_whole(step, change)?;
+        let payload = self.payload(step, change, data)?;
         let context = shared.context;
         let happened = Happened {
             system_id: &shared.identity.system_id,
@@ -277,20 +283,36 @@ impl Table {
         })
     }
 
+    /// An update must show whether it gives the row another key.
+    fn check_key_is_whole(&self, step: &Step, change: TableChange<'_>) -> Result<(), Reason> {
+        match (step, change, &self.key_beyond_identity) {
+            (_, TableChange::Row(RowChange::Update { old: Some(OldTuple::Full(_)), .. }), _) => {
+                Ok(())
+            }
+            (Step::Updated, TableChange::Row(RowChange::Update { .. }), Some(column)) => {
+                Err(Reason::NotSent { column: column.clone() })
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn payload<'a>(
-        &self,
+        &'a self,
         step: &Step,
-        old: Option<RowView<'a>>,
-        new: Option<RowView<'a>>,
-        data: &'a [u8],
+        change: TableChange<'a>,
+        data: &'a mut Vec<u8>,
     ) -> Result<Payload<'a>, Reason> {
+        let (old, new) = self.rows(change);
         let (before, after) = match step {
-            Step::Tombstone => return Ok(Payload::Bare(None)),
+            Step::Tombstone | Step::RuleTombstone { .. } => return Ok(Payload::Bare(None)),
             Step::Truncated => return Ok(Payload::Data("null")),
             Step::Rule { made: Made::Nothing(reason), .. } => return Err(reason.clone()),
-            Step::Rule { made: Made::Data { start, end }, .. } => {
-                let written = data.get(*start..*end).expect("what was written is there");
-                let text = std::str::from_utf8(written).expect("JSON is text");
+            Step::Rule { made: Made::Data, index } => {
+                let rule = self.rule(*index);
+                let matching = self.rules.matching(change.row());
+                matching
+                    .write_data(rule, data, |named, target| self.write_column(named, target))?;
+                let text = std::str::from_utf8(data).expect("JSON is text");
                 return Ok(Payload::Data(text));
             }
             Step::Rule { made: Made::OwnData, .. } | Step::Updated => (old, new),
@@ -305,6 +327,10 @@ impl Table {
         })
     }
 
+    fn rule(&self, index: usize) -> &Rule {
+        self.rules.iter().nth(index).expect("a rule of this table")
+    }
+
     fn meant(&self, step: &Step) -> Meant<'_> {
         let Kinds { created, updated, deleted, truncated } = &self.kinds;
         let own = |kind| Meant { kind, version: VERSION, condition: "" };
@@ -314,8 +340,8 @@ impl Table {
             Step::Deleted => own(deleted),
             Step::Truncated => own(truncated),
             Step::Tombstone => own(deleted),
-            Step::Rule { index, .. } => {
-                let rule = self.rules.iter().nth(*index).expect("a rule of this table");
+            Step::Rule { index, .. } | Step::RuleTombstone { index } => {
+                let rule = self.rule(*index);
                 Meant {
                     kind: self.rule_kinds.get(*index).expect("each rule has a kind"),
                     version: rule.version().unwrap_or(VERSION),
@@ -378,7 +404,7 @@ fn subject<'a>(
 ) -> Option<RowView<'a>> {
     match step {
         Step::Created | Step::Updated => new,
-        Step::Deleted | Step::Tombstone => old,
+        Step::Deleted | Step::Tombstone | Step::RuleTombstone { .. } => old,
         Step::Truncated => None,
         Step::Rule { .. } => new.or(old),
     }
@@ -479,11 +505,15 @@ fn nearest(columns: &[ColumnView], name: &str) -> Option<String> {
         .map(|(_, column)| column.name.clone())
 }
 
+/// A column of the key of which updates and deletes do not carry the old value.
+fn beyond_identity_of(columns: &[ColumnView], key: &Key) -> Option<String> {
+    let mut of_key = key.columns().filter_map(|index| columns.get(index));
+    of_key.find(|column| !column.is_identity).map(|column| column.name().to_owned())
+}
+
 /// What is to be hidden must not be in each record's key.
 fn check_hidden_key(columns: &[ColumnView], key: &Key) -> Result<(), TableProblem> {
-    let is_hidden = |index: &usize| {
-        columns.get(*index).is_some_and(|column| matches!(column.shown, Shown::Masked(_)))
-    };
+    let is_hidden = |index: &usize| columns.get(*index).is_some_and(|column| !column.is_plain());
     match key.columns().find(is_hidden).and_then(|index| columns.get(index)) {
         Some(column) => Err(TableProblem::ShownByKey { column: column.name.clone() }),
         None => Ok(()),
