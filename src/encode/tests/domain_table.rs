@@ -16,7 +16,7 @@ use crate::{
             },
             transaction,
         },
-        table::{DataForm, EventShape, Mask, Salt, ValueShape},
+        table::{DataForm, EventShape, Mask, PrimaryKey, Salt, ValueShape},
     },
     sink::{Batch, Headers},
     value::ColumnForm,
