@@ -213,18 +213,12 @@ impl<'a> RowView<'a> {
         })
     }
 
-    /// The bytes of all texts: about what the row takes in an event.
+    /// The bytes of all texts that events show as they are: about what the row takes in an event.
     pub fn text_bytes(&self) -> usize {
-        let of = |tuple: Tuple<'_>| -> usize {
-            let bytes = |value| match value {
-                TupleValue::Text(text) => text.len(),
-                TupleValue::Null | TupleValue::UnchangedToast => 0,
-            };
-            tuple.iter().map(bytes).sum()
+        let bytes = |(column, held): (&ColumnView, _)| match held {
+            Held::Text(text) if column.is_plain() => text.len(),
+            Held::Text(_) | Held::Null | Held::Unavailable | Held::NotSent => 0,
         };
-        match self.values {
-            Values::Whole(tuple) | Values::Identity(tuple) => of(tuple),
-            Values::New { new, .. } => of(new),
-        }
+        self.shown().map(bytes).sum()
     }
 }
