@@ -213,8 +213,43 @@ pub(super) async fn published(
     Ok(with_patterns(settings, publication::table_names(sql, &settings.publication).await?))
 }
 
-/// What a publication that is made has to hold: of the tables that a pattern names those whose rows
-/// can be named, because the application could not update the others any more.
+/// What a publication has to hold, and what it cannot.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    /// The tables that are configured by their names, and those of patterns whose rows can be named.
+    pub(super) tables: Vec<TableName>,
+    /// The others of patterns: with their updates published, the application could not update them
+    /// any more.
+    pub(super) nameless: Vec<TableName>,
+}
+
+/// Which tables a publication has to hold.
+///
+/// # Errors
+/// Where the server does not answer.
+pub(super) async fn wanted(settings: &Settings, sql: &Sql) -> Result<Wanted, PostgresError> {
+    let mut wanted = Wanted { tables: settings.tables.clone(), nameless: Vec::new() };
+    if !has_patterns(settings) {
+        return Ok(wanted);
+    }
+    let matching = with_patterns(settings, catalog::table_names(sql).await?);
+    for table in matching.into_iter().filter(|table| !settings.tables.contains(table)) {
+        // A partition comes with its root.
+        if catalog::is_partition(sql, &table).await? {
+            continue;
+        }
+        let identity = catalog::row_identity(sql, &table).await?;
+        let is_nameless = identity.is_some_and(|identity| identity.is_missing())
+            || diagnosis::without_identity(sql, &table).await?.is_some();
+        match is_nameless {
+            true => wanted.nameless.push(table),
+            false => wanted.tables.push(table),
+        }
+    }
+    Ok(wanted)
+}
+
+/// The same for who makes it so, with a word of what is left out.
 ///
 /// # Errors
 /// Where the server does not answer.
@@ -222,26 +257,15 @@ pub(super) async fn to_publish(
     settings: &Settings,
     sql: &Sql,
 ) -> Result<Vec<TableName>, PostgresError> {
-    if !has_patterns(settings) {
-        return Ok(settings.tables.clone());
+    let Wanted { tables, nameless } = wanted(settings, sql).await?;
+    for table in nameless {
+        warn!(
+            %table,
+            "left out of the publication, though a [[table]] matches it: it has neither a primary \
+             key nor another replica identity, and with updates published the application could \
+             not update it"
+        );
     }
-    let mut tables = with_patterns(settings, catalog::table_names(sql).await?);
-    let mut nameless = Vec::new();
-    for table in tables.iter().filter(|table| !settings.tables.contains(table)) {
-        // A partition comes with its root.
-        if catalog::is_partition(sql, table).await? {
-            nameless.push(table.clone());
-        } else if catalog::row_identity(sql, table).await?.is_some_and(|it| it.is_missing()) {
-            warn!(
-                %table,
-                "left out of the publication, though a [[table]] matches it: it has neither a \
-                 primary key nor another replica identity, and with updates published the \
-                 application could not update it"
-            );
-            nameless.push(table.clone());
-        }
-    }
-    tables.retain(|table| !nameless.contains(table));
     Ok(tables)
 }
 
@@ -332,7 +356,7 @@ pub(super) async fn create_sql(settings: &Settings, sql: &Sql) -> Result<String,
     Ok(publication::create_sql(&settings.publication, &tables, operations))
 }
 
-/// The first domain table that would lose its updates by being published.
+/// The first table, or partition, that would lose its updates by being published.
 ///
 /// # Errors
 /// Where the server does not answer.
@@ -345,8 +369,8 @@ pub(super) async fn first_without_identity(
         return Ok(None);
     }
     for table in tables {
-        if diagnosis::has_no_identity(sql, table).await? {
-            return Ok(Some(table.clone()));
+        if let Some(nameless) = diagnosis::without_identity(sql, table).await? {
+            return Ok(Some(nameless));
         }
     }
     Ok(None)

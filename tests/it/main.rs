@@ -41,6 +41,7 @@ mod standby;
 mod starts;
 mod status;
 mod support;
+mod table_checks;
 mod tail;
 mod take_over;
 mod tls;
