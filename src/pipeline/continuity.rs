@@ -111,12 +111,22 @@ pub(super) async fn judge_before_change(
     sql: &Sql,
     before: &Fingerprint,
 ) -> Judged<()> {
-    let is_held = |table: &&TableName| before.tables.contains_key(&table.to_string());
-    let held: Vec<TableName> = settings.tables.iter().filter(is_held).cloned().collect();
-    match describe_for(settings, sql, &held).await? {
-        Ok(now) => judge(settings, sql, before, &now).await,
-        Err(refusal) => Ok(Err(refusal)),
+    let is_held = |table: &TableName| before.tables.contains_key(&table.to_string());
+    let (held, by_pattern): (Vec<_>, Vec<_>) = tables::published(settings, sql)
+        .await?
+        .into_iter()
+        .filter(|table| is_held(table) || !settings.tables.contains(table))
+        .partition(is_held);
+    let mut now = match describe_for(settings, sql, &held).await? {
+        Ok(now) => now,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    // Whether it publishes enough for those that are new to it is not judged yet; but a table of
+    // another name may be one that it held.
+    if let Some(found) = publication::describe(sql, &settings.publication, &by_pattern).await? {
+        now.tables.extend(fingerprint(settings, &found).tables);
     }
+    judge(settings, sql, before, &now).await
 }
 
 /// Compares the publication as it was when the checkpoint was written with what it is.

@@ -455,8 +455,9 @@ pub(super) fn not_published(
         }
         Absence::AsAncestor(ancestor) => {
             let mend = format!(
-                "Set outbox.table to \"{ancestor}\" and start; then compare the table with the \
-                 topics, and insert rows anew that were left out meanwhile."
+                "Write \"{ancestor}\" in the place of \"{table}\" in the settings, and start; then \
+                 compare the table with the topics, and insert rows anew that were left out \
+                 meanwhile."
             );
             (format!("rows of {table} come under the name of {ancestor}"), mend)
         }

@@ -3,20 +3,23 @@
 //!
 //! Those that are configured by a pattern are the ones of them that the publication holds.
 
+use std::sync::Arc;
+
 use tracing::warn;
 
 use crate::{
     change::ReplicaIdentity,
-    event::table::{DescribedColumn, Description},
+    event::table::{DescribedColumn, Description, PrimaryKey},
     failure::{Code, Failure, Recovery},
     pipeline::settings::Settings,
     postgres::{
-        PostgresError, TableName, catalog, diagnosis,
+        PostgresError, TableName, catalog,
+        column_types::look_up,
+        diagnosis,
         publication::{self, Operations},
         sql::Sql,
-        types::look_up,
     },
-    value::Types,
+    value::{Type, Types},
 };
 
 /// Below it, the nearest name is probably not what was meant (`strsim::jaro_winkler`, 0 to 1).
@@ -210,8 +213,43 @@ pub(super) async fn published(
     Ok(with_patterns(settings, publication::table_names(sql, &settings.publication).await?))
 }
 
-/// What a publication that is made has to hold: of the tables that a pattern names those whose rows
-/// can be named, because the application could not update the others any more.
+/// What a publication has to hold, and what it cannot.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    /// The tables that are configured by their names, and those of patterns whose rows can be named.
+    pub(super) tables: Vec<TableName>,
+    /// The others of patterns: with their updates published, the application could not update them
+    /// any more.
+    pub(super) nameless: Vec<TableName>,
+}
+
+/// Which tables a publication has to hold.
+///
+/// # Errors
+/// Where the server does not answer.
+pub(super) async fn wanted(settings: &Settings, sql: &Sql) -> Result<Wanted, PostgresError> {
+    let mut wanted = Wanted { tables: settings.tables.clone(), nameless: Vec::new() };
+    if !has_patterns(settings) {
+        return Ok(wanted);
+    }
+    let matching = with_patterns(settings, catalog::table_names(sql).await?);
+    for table in matching.into_iter().filter(|table| !settings.tables.contains(table)) {
+        // A partition comes with its root.
+        if catalog::is_partition(sql, &table).await? {
+            continue;
+        }
+        let identity = catalog::row_identity(sql, &table).await?;
+        let is_nameless = identity.is_some_and(|identity| identity.is_missing())
+            || diagnosis::without_identity(sql, &table).await?.is_some();
+        match is_nameless {
+            true => wanted.nameless.push(table),
+            false => wanted.tables.push(table),
+        }
+    }
+    Ok(wanted)
+}
+
+/// The same for who makes it so, with a word of what is left out.
 ///
 /// # Errors
 /// Where the server does not answer.
@@ -219,27 +257,30 @@ pub(super) async fn to_publish(
     settings: &Settings,
     sql: &Sql,
 ) -> Result<Vec<TableName>, PostgresError> {
-    if !has_patterns(settings) {
-        return Ok(settings.tables.clone());
+    let Wanted { tables, nameless } = wanted(settings, sql).await?;
+    for table in nameless {
+        warn!(
+            %table,
+            "left out of the publication, though a [[table]] matches it: it has neither a primary \
+             key nor another replica identity, and with updates published the application could \
+             not update it"
+        );
     }
-    let mut tables = with_patterns(settings, catalog::table_names(sql).await?);
-    let mut nameless = Vec::new();
-    for table in tables.iter().filter(|table| !settings.tables.contains(table)) {
-        // A partition comes with its root.
-        if catalog::is_partition(sql, table).await? {
-            nameless.push(table.clone());
-        } else if catalog::row_identity(sql, table).await?.is_some_and(|it| it.is_missing()) {
-            warn!(
-                %table,
-                "left out of the publication, though a [[table]] matches it: it has neither a \
-                 primary key nor another replica identity, and with updates published the \
-                 application could not update it"
-            );
-            nameless.push(table.clone());
-        }
-    }
-    tables.retain(|table| !nameless.contains(table));
     Ok(tables)
+}
+
+/// Those of the publication, or what it has to hold where it is not there yet.
+///
+/// # Errors
+/// Where the server does not answer.
+pub(super) async fn expected(
+    settings: &Settings,
+    sql: &Sql,
+) -> Result<Vec<TableName>, PostgresError> {
+    match publication::describe(sql, &settings.publication, &[]).await? {
+        Some(_) => published(settings, sql).await,
+        None => to_publish(settings, sql).await,
+    }
 }
 
 fn has_patterns(settings: &Settings) -> bool {
@@ -252,6 +293,27 @@ fn with_patterns(settings: &Settings, found: Vec<TableName>) -> Vec<TableName> {
     settings.tables.iter().cloned().chain(found.into_iter().filter(is_new)).collect()
 }
 
+/// All domain tables as the publication delivers them, or would: a table that it does not hold yet is
+/// described as it is.
+///
+/// # Errors
+/// Where the server does not answer.
+pub(super) async fn descriptions(
+    settings: &Settings,
+    sql: &Sql,
+) -> Result<Vec<Description>, PostgresError> {
+    let publication = &settings.publication;
+    let mut descriptions = Vec::new();
+    let tables = expected(settings, sql).await?;
+    for name in tables.iter().filter(|name| kind_of(settings, name) == Kind::Domain) {
+        // One that is dropped at this moment has no events.
+        let Some(table) = catalog::published_table(sql, publication, name).await? else { continue };
+        let Some(identity) = catalog::row_identity(sql, name).await? else { continue };
+        descriptions.push(description(sql, name, &table, identity).await?);
+    }
+    Ok(descriptions)
+}
+
 /// A domain table as the publication delivers it.
 ///
 /// # Errors
@@ -262,7 +324,7 @@ pub(super) async fn description(
     table: &catalog::Table,
     identity: catalog::RowIdentity,
 ) -> Result<Description, PostgresError> {
-    let mut types = Types::default();
+    let mut types = Types::new();
     let missing = types.missing(table.columns.iter().map(|column| column.own_type_oid));
     for learnt in look_up(sql, &missing).await? {
         types.insert(learnt);
@@ -270,7 +332,9 @@ pub(super) async fn description(
     let is_full = identity.replica_identity == ReplicaIdentity::Full;
     let column = |column: &catalog::TableColumn| DescribedColumn {
         name: column.name.clone(),
-        column_type: types.get(column.own_type_oid),
+        column_type: types
+            .get(column.own_type_oid)
+            .map_or_else(|| Type::unknown(column.own_type_oid), Arc::clone),
         is_replica_identity: is_full || identity.columns.contains(&column.name),
     };
     Ok(Description {
@@ -278,7 +342,7 @@ pub(super) async fn description(
         name: name.name.clone(),
         replica_identity: identity.replica_identity,
         columns: table.columns.iter().map(column).collect(),
-        primary_key: identity.primary_key.clone(),
+        primary_key: PrimaryKey::Columns(identity.primary_key.clone()),
     })
 }
 
@@ -292,7 +356,7 @@ pub(super) async fn create_sql(settings: &Settings, sql: &Sql) -> Result<String,
     Ok(publication::create_sql(&settings.publication, &tables, operations))
 }
 
-/// The first domain table that would lose its updates by being published.
+/// The first table, or partition, that would lose its updates by being published.
 ///
 /// # Errors
 /// Where the server does not answer.
@@ -305,8 +369,8 @@ pub(super) async fn first_without_identity(
         return Ok(None);
     }
     for table in tables {
-        if diagnosis::has_no_identity(sql, table).await? {
-            return Ok(Some(table.clone()));
+        if let Some(nameless) = diagnosis::without_identity(sql, table).await? {
+            return Ok(Some(nameless));
         }
     }
     Ok(None)

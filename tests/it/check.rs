@@ -34,7 +34,7 @@ const README: &str = include_str!("../../README.md");
 const CHECKPOINTS: &str = "__tailwater_checkpoints";
 
 /// All findings, and the exit code.
-fn check(settings: &SettingsFile) -> (Option<i32>, Vec<Json>) {
+pub fn check(settings: &SettingsFile) -> (Option<i32>, Vec<Json>) {
     let ended = daemon::run(&["check", "--json"], settings);
     let findings: Vec<Json> = serde_json::from_str(&ended.stdout)
         .unwrap_or_else(|error| panic!("{error}: {}{}", ended.stdout, ended.stderr));
@@ -50,7 +50,7 @@ fn check(settings: &SettingsFile) -> (Option<i32>, Vec<Json>) {
 }
 
 #[track_caller]
-fn assert_healthy(settings: &SettingsFile) -> Vec<Json> {
+pub fn assert_healthy(settings: &SettingsFile) -> Vec<Json> {
     let (code, findings) = check(settings);
     let wrong: Vec<&Json> = findings.iter().filter(|finding| finding["ok"] == false).collect();
     assert!(wrong.is_empty() && code == Some(0), "{code:?} {wrong:#?}");
@@ -59,7 +59,7 @@ fn assert_healthy(settings: &SettingsFile) -> Vec<Json> {
 
 /// The one thing that is wrong, under its name and with its code; returns what mends it.
 #[track_caller]
-fn diagnose(settings: &SettingsFile, name: &str, code: &str) -> String {
+pub fn diagnose(settings: &SettingsFile, name: &str, code: &str) -> String {
     let (exit, findings) = check(settings);
     let wrong: Vec<&Json> = findings.iter().filter(|finding| finding["ok"] == false).collect();
     let [finding] = wrong.as_slice() else { panic!("{name}: {wrong:#?} of {findings:#?}") };
@@ -70,7 +70,7 @@ fn diagnose(settings: &SettingsFile, name: &str, code: &str) -> String {
     finding["fix"].as_str().expect("a fix").to_owned()
 }
 
-fn note_of(findings: &[Json], name: &str) -> String {
+pub fn note_of(findings: &[Json], name: &str) -> String {
     let found = findings.iter().find(|finding| finding["name"] == name);
     let found = found.unwrap_or_else(|| panic!("no {name} in {findings:#?}"));
     found["detail"].as_str().expect("a text").to_owned()
@@ -643,6 +643,44 @@ fn a_pipeline_of_messages_alone_is_healthy_before_and_after_init() {
     let fix = diagnose(&settings, "publication", "publication_missing");
     assert!(is_reset_as_told(&settings, &ward.role, &fix), "{fix}");
     assert_healthy(&settings);
+}
+
+#[test]
+fn defects_of_domain_tables_are_found_alone_and_mended_as_printed() {
+    let ward = Ward::open();
+    run_sql(
+        &ward.role,
+        "CREATE TABLE notes (text text); CREATE TABLE order_lines (id int PRIMARY KEY, note text)",
+    );
+    let text = ward.text();
+    let (head, _) = text.split_once("[[outbox]]").expect("a section");
+    let section = |name: &str, lines: &str| {
+        let topic = format!("source-{:08x}.{{table}}", fastrand::u32(..));
+        SettingsFile::of_text(format!(
+            "{head}[[table]]\nname = \"public.{name}\"\ntopic = \"{topic}\"\n{lines}\n"
+        ))
+    };
+    let notes = section("notes", "");
+    let fix = diagnose(&notes, "replica_identity", "replica_identity");
+    run_sql(&ward.role, &fix);
+    assert_healthy(&notes);
+    // What a pattern matches, before there is a publication and with one.
+    let lines = section("order_*", "key = [\"number\"]");
+    diagnose(&lines, "columns", "column_missing");
+    run_sql(
+        &ward.role,
+        "CREATE PUBLICATION tailwater FOR TABLE order_lines WITH (publish_via_partition_root = true)",
+    );
+    diagnose(&lines, "columns", "column_missing");
+    let lines = lines.replaced("key = [\"number\"]", "key = [\"note\"]");
+    run_sql(&ward.role, &diagnose(&lines, "columns", "replica_identity"));
+    assert_healthy(&lines);
+    // With a publication, what it would be too late for is told of at once.
+    let defect = "ALTER TABLE order_lines DROP CONSTRAINT order_lines_pkey; \
+                  ALTER TABLE order_lines REPLICA IDENTITY DEFAULT";
+    let plain = lines.replaced("key = [\"note\"]", "");
+    let found = ("replica_identity", "replica_identity");
+    cured_by_sql(&plain, (&ward.role, defect), found, &ward.role);
 }
 
 #[test]

@@ -4,13 +4,16 @@
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    change::{Tuple, TupleValue},
+    change::{OldTuple, Tuple, TupleValue},
     event::{Reason, table::Mask},
-    value::{Form, string},
+    value::{Form, Written, string},
 };
 
+/// The least that stands for a masked value: `"***"`.
+const MASKED_BYTES_MIN: usize = 5;
+
 /// A column of a domain table.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct ColumnView {
     pub(super) name: String,
     /// `"name":`
@@ -56,7 +59,7 @@ impl ColumnView {
     ///
     /// # Errors
     /// Where the column's type cannot have written the text.
-    pub fn write(&self, text: &[u8], target: &mut Vec<u8>) -> Result<(), Reason> {
+    pub fn write(&self, text: &[u8], target: &mut Vec<u8>) -> Result<Written, Reason> {
         match &self.shown {
             Shown::Plainly | Shown::Never => {
                 let written = self.form.write(text, target);
@@ -64,7 +67,7 @@ impl ColumnView {
             }
             Shown::Masked(mask) => {
                 write_masked(mask, text, target);
-                Ok(())
+                Ok(Written::AsDescribed)
             }
         }
     }
@@ -109,7 +112,7 @@ enum Values<'a> {
     /// All of it.
     Whole(Tuple<'a>),
     /// All but what was large and unchanged, which an old row may have.
-    New { new: Tuple<'a>, old: Option<Tuple<'a>> },
+    New { new: Tuple<'a>, old: Option<OldTuple<'a>> },
     /// The columns of the replica identity.
     Identity(Tuple<'a>),
 }
@@ -135,7 +138,7 @@ impl<'a> RowView<'a> {
     pub(super) fn new_row(
         columns: &'a [ColumnView],
         new: Tuple<'a>,
-        old: Option<Tuple<'a>>,
+        old: Option<OldTuple<'a>>,
     ) -> Self {
         Self { columns, values: Values::New { new, old } }
     }
@@ -169,7 +172,7 @@ impl<'a> RowView<'a> {
         index: usize,
         text: &[u8],
         target: &mut Vec<u8>,
-    ) -> Result<(), Reason> {
+    ) -> Result<Written, Reason> {
         let column = self.columns.get(index).expect("a column of this table");
         let written = column.form.write(text, target);
         written.map_err(|problem| Reason::Value { column: column.name.clone(), problem })
@@ -184,10 +187,17 @@ impl<'a> RowView<'a> {
         let (tuple, older) = match self.values {
             Values::Identity(_) if !column.is_identity => return Held::NotSent,
             Values::Whole(tuple) | Values::Identity(tuple) => (tuple, None),
-            Values::New { new, old } => (new, old),
+            Values::New { new, old: Some(OldTuple::Full(old)) } => (new, Some(old)),
+            // What it holds beside the key is NULL whatever the row has. A large key is there.
+            Values::New { new, old: Some(OldTuple::Key(old)) } if column.is_identity => {
+                (new, Some(old))
+            }
+            Values::New { new, old: Some(OldTuple::Key(_)) | None } => (new, None),
         };
         match tuple.get(index) {
             Some(TupleValue::Text(text)) => Held::Text(text),
+            // An identity's columns are never NULL: the partition has another identity than its root.
+            Some(TupleValue::Null) if matches!(self.values, Values::Identity(_)) => Held::NotSent,
             Some(TupleValue::Null) => Held::Null,
             Some(TupleValue::UnchangedToast) => match older.and_then(|old| old.get(index)) {
                 Some(TupleValue::Text(text)) => Held::Text(text),
@@ -208,18 +218,14 @@ impl<'a> RowView<'a> {
         })
     }
 
-    /// The bytes of all texts: about what the row takes in an event.
+    /// The bytes of the texts that events show: about what the row takes in an event, which is never
+    /// less than half of it.
     pub fn text_bytes(&self) -> usize {
-        let of = |tuple: Tuple<'_>| -> usize {
-            let bytes = |value| match value {
-                TupleValue::Text(text) => text.len(),
-                TupleValue::Null | TupleValue::UnchangedToast => 0,
-            };
-            tuple.iter().map(bytes).sum()
+        let bytes = |(column, held): (&ColumnView, Held<'_>)| match held {
+            Held::Text(_) if !column.is_plain() => MASKED_BYTES_MIN,
+            Held::Text(text) => text.len(),
+            Held::Null | Held::Unavailable | Held::NotSent => 0,
         };
-        match self.values {
-            Values::Whole(tuple) | Values::Identity(tuple) => of(tuple),
-            Values::New { new, .. } => of(new),
-        }
+        self.shown().map(bytes).sum()
     }
 }

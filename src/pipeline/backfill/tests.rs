@@ -21,7 +21,7 @@ use crate::{
         Transaction, Tuple, ValueSlot, Xid,
     },
     checkpoint::{SnapshotRecord, SnapshotState},
-    event::table::Description,
+    event::table::{Description, PrimaryKey},
     lsn::{CommitLsn, EndLsn, Lsn},
     postgres::{
         TableName,
@@ -409,9 +409,9 @@ fn shape(identity: ReplicaIdentity) -> Shape {
             type_oid: Oid(25),
             collation: Oid(100),
             index: 1,
+            operator_schema: None,
         }],
         estimate: None,
-        operator_schemas: Vec::new(),
     }
 }
 
@@ -721,7 +721,7 @@ impl Simulation {
             name: "t".to_owned(),
             replica_identity: self.identity,
             columns: Vec::new(),
-            primary_key: Vec::new(),
+            primary_key: PrimaryKey::Columns(Vec::new()),
         });
         Chunk {
             moment: Moment {

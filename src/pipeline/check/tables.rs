@@ -1,5 +1,5 @@
-//! The outbox tables and the publication: whether they are there and fit, whether every row that is
-//! inserted comes by, and where a first start has to make something, whether it may.
+//! The tables and the publication: whether they are there and fit, whether all that is done to them
+//! comes by, and where a first start has to make something, whether it may.
 
 use super::{columns, finding::Finding};
 use crate::{
@@ -8,13 +8,13 @@ use crate::{
     failure::Code,
     pipeline::{
         continuity::{self, judge_operations},
-        refusal::not_published,
+        refusal::{Refusal, not_published},
         settings::Settings,
-        tables::{self, Kind, TableMistake, kind_of},
+        tables::{self, Kind, TableMistake, Wanted, kind_of},
     },
     postgres::{
         PostgresError, TableName, catalog, diagnosis,
-        publication::{self, Absence, Publication},
+        publication::{self, Absence, Operations, Publication},
         quote_identifier,
         sql::Sql,
     },
@@ -48,25 +48,61 @@ pub(super) async fn examine(
         findings.push(Finding::of("encoding", &mistake));
     }
     let mut fit = Vec::new();
-    for table in &settings.tables {
-        match tables::check_table(settings, sql, table).await? {
-            Ok(()) => fit.push(table.clone()),
+    for table in tables::expected(settings, sql).await? {
+        match tables::check_table(settings, sql, &table).await? {
+            Ok(()) => fit.push(table),
             Err(mistake) => {
-                let name = kind_of(settings, table).section();
+                let name = kind_of(settings, &table).section();
                 findings.push(Finding::refused(name, &mistake, mend(settings, &mistake)));
             }
         }
     }
-    let found = publication::describe(sql, &settings.publication, &fit).await?;
-    match &found {
-        None => absent(settings, sql, &fit, known, findings).await?,
-        Some(found) => present(settings, sql, found, known, findings).await?,
+    let is_unfit = |table: &TableName| settings.tables.contains(table) && !fit.contains(table);
+    let is_there = publication::describe(sql, &settings.publication, &[]).await?.is_some();
+    let mut wanted = tables::wanted(settings, sql).await?;
+    wanted.tables.retain(|table| !is_unfit(table));
+    let mut tables = match is_there {
+        true => tables::published(settings, sql).await?,
+        false => wanted.tables.clone(),
+    };
+    tables.retain(|table| !is_unfit(table));
+    match publication::describe(sql, &settings.publication, &tables).await? {
+        None => absent(settings, sql, &wanted, known, findings).await?,
+        Some(found) => present(settings, sql, &found, &wanted, known, findings).await?,
     }
-    for table in &fit {
+    for table in &tables {
         findings.push(columns::examine(settings, sql, mapping, table).await);
         findings.extend(movable(settings, sql, table).await?);
+        findings.extend(partitioned(settings, sql, table).await?);
     }
     Ok(())
+}
+
+/// A partition whose updates and deletes carry less than its table says they do.
+async fn partitioned(
+    settings: &Settings,
+    sql: &Sql,
+    table: &TableName,
+) -> Result<Option<Finding>, PostgresError> {
+    if kind_of(settings, table) == Kind::Outbox {
+        return Ok(None);
+    }
+    let partitions = diagnosis::partitions_without_full(sql, table).await?;
+    if partitions.is_empty() {
+        return Ok(None);
+    }
+    let names: Vec<String> = partitions.iter().map(TableName::to_string).collect();
+    let fixes: Vec<String> = partitions.iter().map(full_identity_sql).collect();
+    let detail = format!(
+        "table {table} has REPLICA IDENTITY FULL, and of its partitions {} have not: what their \
+         updates and deletes do not carry of the old row comes as NULL",
+        names.join(", ")
+    );
+    Ok(Some(Finding::wrong("replica_identity", None, detail, fixes.join(" "))))
+}
+
+fn full_identity_sql(table: &TableName) -> String {
+    format!("ALTER TABLE {} REPLICA IDENTITY FULL;", table.quoted())
 }
 
 /// A row that an UPDATE moves into another partition is an insert to the log. The columns of an
@@ -148,11 +184,12 @@ fn create_table_sql(settings: &Settings, table: &TableName) -> String {
 async fn absent(
     settings: &Settings,
     sql: &Sql,
-    fit: &[TableName],
+    wanted: &Wanted,
     known: Known<'_>,
     findings: &mut Vec<Finding>,
 ) -> Result<(), PostgresError> {
     const NAME: &str = "publication";
+    let tables = &wanted.tables;
     if known.has_slot {
         if let Err(refusal) = continuity::describe_for(settings, sql, &[]).await? {
             findings.push(Finding::of(NAME, &refusal));
@@ -160,7 +197,8 @@ async fn absent(
         return Ok(());
     }
     let name = &settings.publication;
-    let missing = lacking_rights(sql, fit, diagnosis::may_create_in_database(sql).await?).await?;
+    let missing =
+        lacking_rights(sql, tables, diagnosis::may_create_in_database(sql).await?).await?;
     findings.push(match missing {
         None => Finding::note(
             NAME,
@@ -175,11 +213,30 @@ async fn absent(
             ),
             format!(
                 "{}; -- as a role that may",
-                publication::create_sql(name, fit, settings.operations(fit))
+                publication::create_sql(name, tables, settings.operations(tables))
             ),
         ),
     });
+    left_out(settings, wanted, findings);
+    if settings.operations(tables) == Operations::All {
+        for table in tables {
+            findings.extend(without_identity(settings, sql, None, table).await?);
+        }
+    }
     Ok(())
+}
+
+/// Tables of a pattern that `init` leaves out.
+fn left_out(settings: &Settings, wanted: &Wanted, findings: &mut Vec<Finding>) {
+    for table in &wanted.nameless {
+        let detail = format!(
+            "table {table} matches a [[table]] and is left out of \"{}\": it has neither a primary \
+             key nor another replica identity, and with updates published the application could \
+             not update it",
+            settings.publication
+        );
+        findings.push(Finding::note("replica_identity", detail));
+    }
 }
 
 /// What our role lacks to put these tables into a publication; none where nothing.
@@ -204,6 +261,7 @@ async fn present(
     settings: &Settings,
     sql: &Sql,
     found: &Publication,
+    wanted: &Wanted,
     known: Known<'_>,
     findings: &mut Vec<Finding>,
 ) -> Result<(), PostgresError> {
@@ -227,13 +285,20 @@ async fn present(
         let options = found.options();
         findings.push(Finding::fine(NAME, format!("publication \"{name}\" ({options})")));
     }
-    for table in found.tables.keys() {
+    for table in wanted.tables.iter().filter(|table| !tables.contains(table)) {
+        let detail =
+            format!("table {table} matches a [[table]] and is not in \"{name}\"; init adds it");
+        findings.push(Finding::note(NAME, detail));
+    }
+    left_out(settings, wanted, findings);
+    let publishes_keys = ["update", "delete"].iter().any(|it| found.operations.contains(it));
+    let has_tables = settings.operations(&tables) == Operations::All;
+    for table in &tables {
         if let Some(filter) = diagnosis::row_filter(sql, name, table).await? {
             findings.push(filtered(settings, known, table, &filter));
         }
-        let publishes_keys = ["update", "delete"].iter().any(|it| found.operations.contains(it));
-        if publishes_keys && diagnosis::has_no_identity(sql, table).await? {
-            findings.push(without_identity(settings, sql, found, table).await?);
+        if publishes_keys || has_tables {
+            findings.extend(without_identity(settings, sql, Some(found), table).await?);
         }
     }
     Ok(())
@@ -284,8 +349,17 @@ async fn outside(
     })
 }
 
-/// `run` cannot see rows that the server leaves out; whoever set the filter should know.
+/// `run` cannot see rows that the server leaves out; whoever set the filter should know. Of a domain
+/// table rows come and go by it, as by inserts and deletes; of an outbox they are lost.
 fn filtered(settings: &Settings, known: Known<'_>, table: &TableName, filter: &str) -> Finding {
+    if kind_of(settings, table) == Kind::Domain {
+        let detail = format!(
+            "publication \"{}\" leaves out rows of {table}: only those with {filter} are published; \
+             a row that comes to it, or no longer does, is created or deleted",
+            settings.publication
+        );
+        return Finding::note("row_filter", detail);
+    }
     let (name, quoted) = (quote_identifier(settings.publication.as_str()), table.quoted());
     let again = format!(
         "BEGIN; ALTER PUBLICATION {name} DROP TABLE {quoted}; ALTER PUBLICATION {name} ADD TABLE \
@@ -311,26 +385,37 @@ fn filtered(settings: &Settings, known: Known<'_>, table: &TableName, filter: &s
     Finding::wrong("row_filter", code, detail, fix)
 }
 
-/// The application's own UPDATE and DELETE fail on a table whose rows cannot be named.
+/// The application's own UPDATE and DELETE fail on a table whose rows cannot be named, or will.
 async fn without_identity(
     settings: &Settings,
     sql: &Sql,
-    found: &Publication,
+    found: Option<&Publication>,
     table: &TableName,
-) -> Result<Finding, PostgresError> {
+) -> Result<Option<Finding>, PostgresError> {
+    const NAME: &str = "replica_identity";
+    let Some(nameless) = diagnosis::without_identity(sql, table).await? else { return Ok(None) };
     let name = &settings.publication;
+    let is_published = |found: &&Publication| {
+        let publishes_keys = ["update", "delete"].iter().any(|it| found.operations.contains(it));
+        publishes_keys && found.tables.contains_key(table)
+    };
+    let Some(found) = found.filter(is_published) else {
+        let fix = full_identity_sql(&nameless);
+        return Ok(Some(Finding::refused(NAME, &Refusal::NoRowIdentity { table: nameless }, fix)));
+    };
     let all = diagnosis::published_tables(sql, name).await?;
-    let is_ours_alone = usize::try_from(all).is_ok_and(|all| all == found.tables.len());
-    let fix = match is_ours_alone {
+    let are_outboxes_alone = usize::try_from(all).is_ok_and(|all| all == found.tables.len())
+        && found.tables.keys().all(|table| kind_of(settings, table) == Kind::Outbox);
+    let fix = match are_outboxes_alone {
         true => format!(
             "ALTER PUBLICATION {} SET (publish = 'insert');",
             quote_identifier(name.as_str())
         ),
-        false => format!("ALTER TABLE {} REPLICA IDENTITY FULL;", table.quoted()),
+        false => full_identity_sql(&nameless),
     };
     let detail = format!(
-        "publication \"{name}\" publishes updates and deletes, and table {table} has no replica \
+        "publication \"{name}\" publishes updates and deletes, and table {nameless} has no replica \
          identity: the application's own UPDATE and DELETE fail"
     );
-    Ok(Finding::wrong("replica_identity", None, detail, fix))
+    Ok(Some(Finding::wrong(NAME, None, detail, fix)))
 }

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, future::poll_fn, pin::Pin};
 use futures_core::Stream as _;
 use tokio_postgres::{CopyOutStream, SimpleQueryMessage, SimpleQueryRow};
 
-use super::{Moment, Shape, Snapshot, connect, copy_text::read_line};
+use super::{KeyColumn, Moment, Shape, Snapshot, connect, copy_text::read_line};
 use crate::{
     change::{Tuple, TupleValue, ValueSlot},
     lsn::Lsn,
@@ -130,15 +130,9 @@ impl ChunkQuery<'_> {
         }
     }
 
-    fn key(&self) -> String {
-        let columns = self.shape.key.iter().map(|column| quote_identifier(&column.name));
-        columns.collect::<Vec<_>>().join(", ")
-    }
-
-    /// The rows in one statement. Values of the key are written without a type: beside a column they
-    /// are of its type, and are compared in its collation.
+    /// The rows in one statement.
     fn sql(&self) -> String {
-        let key = self.key();
+        let key = Comparison { key: &self.shape.key };
         let columns = self.shape.table.columns.iter().map(|column| quote_identifier(&column.name));
         let mut columns = columns.collect::<Vec<_>>().join(", ");
         let mut conditions = Vec::new();
@@ -150,18 +144,17 @@ impl ChunkQuery<'_> {
             Part::Behind { bound, rows_max } => {
                 conditions.extend(match bound {
                     Bound::Nothing => None,
-                    Bound::UpTo(last) => Some(format!("({key}) > ({})", texts(last))),
+                    Bound::UpTo(last) => Some(format!("({})", key.is_behind(last))),
                     Bound::Everything => Some("false".to_owned()),
                 });
-                order = format!(" ORDER BY {key} LIMIT {rows_max}");
+                order = format!(" ORDER BY {} LIMIT {rows_max}", key.columns());
             }
             Part::Of { keys, bound } => {
-                let keys: Vec<String> =
-                    keys.iter().map(|key| format!("({})", texts(key))).collect();
-                conditions.push(format!("({key}) IN ({})", keys.join(", ")));
+                let keys: Vec<String> = keys.iter().map(|texts| key.is(texts)).collect();
+                conditions.push(format!("({})", keys.join(" OR ")));
                 let is_within = match bound {
                     Bound::Nothing => "false".to_owned(),
-                    Bound::UpTo(last) => format!("({key}) <= ({})", texts(last)),
+                    Bound::UpTo(last) => format!("NOT ({})", key.is_behind(last)),
                     Bound::Everything => "true".to_owned(),
                 };
                 columns.push_str(&format!(", {is_within}"));
@@ -192,8 +185,54 @@ impl ChunkQuery<'_> {
     }
 }
 
-fn texts(key: &[String]) -> String {
-    key.iter().map(|text| quote_literal(text)).collect::<Vec<_>>().join(", ")
+/// Compares the key of rows with texts. These are written without a type: beside a column they are of
+/// its type, and are compared in its collation.
+#[derive(Clone, Copy)]
+struct Comparison<'a> {
+    key: &'a [KeyColumn],
+}
+
+impl Comparison<'_> {
+    fn columns(self) -> String {
+        let columns = self.key.iter().map(|column| quote_identifier(&column.name));
+        columns.collect::<Vec<_>>().join(", ")
+    }
+
+    fn is(self, texts: &[String]) -> String {
+        let columns = self.key.iter().zip(texts);
+        let equals = columns.map(|(column, text)| compare(column, "=", text));
+        format!("({})", equals.collect::<Vec<_>>().join(" AND "))
+    }
+
+    /// As one comparison of rows, which an index takes, where their operators lie in one schema.
+    fn is_behind(self, texts: &[String]) -> String {
+        let [first, rest @ ..] = self.key else { return "false".to_owned() };
+        if rest.iter().all(|column| column.operator_schema == first.operator_schema) {
+            let texts: Vec<String> = texts.iter().map(|text| quote_literal(text)).collect();
+            let operator = operator(first, ">");
+            return format!("({}) {operator} ({})", self.columns(), texts.join(", "));
+        }
+        let Some((text, texts)) = texts.split_first() else { return "false".to_owned() };
+        let [not_before, behind, equal] =
+            [">=", ">", "="].map(|symbol| compare(first, symbol, text));
+        let rest = Comparison { key: rest }.is_behind(texts);
+        // The first one alone is what an index takes.
+        format!("{not_before} AND ({behind} OR {equal} AND ({rest}))")
+    }
+}
+
+fn compare(column: &KeyColumn, symbol: &str, text: &str) -> String {
+    let (name, operator) = (quote_identifier(&column.name), operator(column, symbol));
+    format!("{name} {operator} {}", quote_literal(text))
+}
+
+/// An extension's operators need not be on the search path, and that is not ours to change: the text
+/// of some values depends on it.
+fn operator(column: &KeyColumn, symbol: &str) -> String {
+    match &column.operator_schema {
+        Some(schema) => format!("OPERATOR({}.{symbol})", quote_identifier(schema)),
+        None => symbol.to_owned(),
+    }
 }
 
 /// A session that reads chunks, each in a transaction of its own.
@@ -300,9 +339,6 @@ impl ChunkReader {
     /// Where the server refuses, or the connection breaks.
     pub async fn read(&self, query: &ChunkQuery<'_>) -> Result<RowBlock, PostgresError> {
         let action = format!("read table {}", query.table);
-        if !query.shape.operator_schemas.is_empty() {
-            self.sql.execute(&action, &search_path(&query.shape.operator_schemas)).await?;
-        }
         let statement = format!("COPY ({}) TO STDOUT", query.sql());
         let stream = self.sql.copy_out(&action, &statement).await?;
         let mut lines = Lines { stream: Box::pin(stream), action: &action };
@@ -350,13 +386,6 @@ impl ChunkReader {
     }
 }
 
-/// With the operators of an extension's types: what lies in `pg_catalog` comes first by itself.
-fn search_path(schemas: &[String]) -> String {
-    let schemas: Vec<String> = schemas.iter().map(|schema| quote_identifier(schema)).collect();
-    let schemas = quote_literal(&format!(", {}", schemas.join(", ")));
-    format!("SELECT set_config('search_path', current_setting('search_path') || {schemas}, true)")
-}
-
 /// The lines of a COPY.
 struct Lines<'a> {
     stream: Pin<Box<CopyOutStream>>,
@@ -390,24 +419,22 @@ mod tests {
     use super::*;
     use crate::{
         change::{Oid, RelationId, ReplicaIdentity},
-        postgres::{
-            catalog::{RowIdentity, Table, TableColumn},
-            snapshot::KeyColumn,
-        },
+        postgres::catalog::{RowIdentity, Table, TableColumn},
     };
 
-    fn shape(key: &[&str], row_filter: Option<&str>) -> Shape {
+    fn shape(key: &[(&str, Option<&str>)], row_filter: Option<&str>) -> Shape {
         let column = |name: &str| TableColumn {
             name: name.to_owned(),
             own_type_oid: Oid(23),
             type_oid: Oid(23),
         };
-        let key_column = |name: &&str| KeyColumn {
+        let key_column = |(name, schema): &(&str, Option<&str>)| KeyColumn {
             name: (*name).to_owned(),
             number: 1,
             type_oid: Oid(23),
             collation: Oid(0),
             index: 0,
+            operator_schema: schema.map(str::to_owned),
         };
         Shape {
             oid: RelationId(1),
@@ -424,7 +451,6 @@ mod tests {
             },
             key: key.iter().map(key_column).collect(),
             estimate: None,
-            operator_schemas: Vec::new(),
         }
     }
 
@@ -437,37 +463,47 @@ mod tests {
     fn the_next_rows_are_behind_the_cursor_in_the_order_of_the_key() {
         let first = Part::Behind { bound: Bound::Nothing, rows_max: 7 };
         assert_eq!(
-            sql(&shape(&["id"], None), None, first),
+            sql(&shape(&[("id", None)], None), None, first),
             "SELECT \"id\", \"b\"\"c\" FROM ONLY \"public\".\"t\" ORDER BY \"id\" LIMIT 7"
         );
         let cursor = &["o'1".to_owned(), "2".to_owned()];
         let next = Part::Behind { bound: Bound::UpTo(cursor), rows_max: 7 };
         assert_eq!(
-            sql(&shape(&["b\"c", "id"], Some("id > 3")), Some("status = 'x' -- only"), next),
+            sql(
+                &shape(&[("b\"c", None), ("id", None)], Some("id > 3")),
+                Some("status = 'x' -- only"),
+                next
+            ),
             "SELECT \"id\", \"b\"\"c\" FROM ONLY \"public\".\"t\" WHERE (id > 3) AND (\nstatus = 'x' \
-             -- only\n) AND (\"b\"\"c\", \"id\") > ('o''1', '2') ORDER BY \"b\"\"c\", \"id\" LIMIT 7"
+             -- only\n) AND ((\"b\"\"c\", \"id\") > ('o''1', '2')) ORDER BY \"b\"\"c\", \"id\" LIMIT 7"
         );
     }
 
     #[test]
     fn single_rows_are_told_whether_they_are_within_the_bound() {
         let keys = &[vec!["1".to_owned()], vec!["2".to_owned()]];
-        let shape = Shape { is_partitioned: true, ..shape(&["id"], None) };
+        let shape = Shape { is_partitioned: true, ..shape(&[("id", None)], None) };
         let bound = ["5".to_owned()];
         assert_eq!(
             sql(&shape, None, Part::Of { keys, bound: Bound::UpTo(&bound) }),
-            "SELECT \"id\", \"b\"\"c\", (\"id\") <= ('5') FROM \"public\".\"t\" WHERE (\"id\") IN \
-             (('1'), ('2'))"
+            "SELECT \"id\", \"b\"\"c\", NOT ((\"id\") > ('5')) FROM \"public\".\"t\" WHERE \
+             ((\"id\" = '1') OR (\"id\" = '2'))"
         );
         let all = sql(&shape, None, Part::Of { keys, bound: Bound::Everything });
         assert!(all.starts_with("SELECT \"id\", \"b\"\"c\", true FROM"), "{all}");
     }
 
     #[test]
-    fn operators_of_extensions_are_found_behind_all_others() {
+    fn operators_of_extensions_are_named_with_their_schema() {
+        let behind = |schemas: [Option<&str>; 2]| {
+            let [a, b] = schemas;
+            let key = shape(&[("a", a), ("b", b)], None).key;
+            Comparison { key: &key }.is_behind(&["x".to_owned(), "y".to_owned()])
+        };
+        assert_eq!(behind([Some("my ext"); 2]), "(\"a\", \"b\") OPERATOR(\"my ext\".>) ('x', 'y')");
         assert_eq!(
-            search_path(&["my ext".to_owned()]),
-            "SELECT set_config('search_path', current_setting('search_path') || ', \"my ext\"', true)"
+            behind([None, Some("e")]),
+            "\"a\" >= 'x' AND (\"a\" > 'x' OR \"a\" = 'x' AND ((\"b\") OPERATOR(\"e\".>) ('y')))"
         );
     }
 }

@@ -22,7 +22,7 @@ pub use open_transactions::{OpenTransactions, mark};
 pub use shape::{KeyColumn, Shape};
 pub use waiting::{After, Row, Rows, RowsQuery, SnapshotReader, is_partitioned};
 
-use super::{PostgresError, Settings, settings::VALUE_OPTIONS, sql::Sql};
+use super::{PostgresError, Settings, sql::Sql};
 
 /// No bound on the statement that reads, nor on a pause of ours while Kafka is slow (see also
 /// [`UNBOUNDED_TRANSACTION`]). Rows that a policy would hide are an error, and never silently left
@@ -37,8 +37,7 @@ const UNBOUNDED_TRANSACTION: &str = "SELECT set_config(name, '0', false) FROM pg
 
 /// A session that reads rows.
 async fn connect(settings: &Settings) -> Result<Sql, PostgresError> {
-    let options = format!("{VALUE_OPTIONS} {SESSION_OPTIONS}");
-    let sql = Sql::connect_with(settings, &options).await?;
+    let sql = Sql::connect_with(settings, SESSION_OPTIONS).await?;
     sql.execute("begin a session that reads rows", UNBOUNDED_TRANSACTION).await?;
     Ok(sql)
 }

@@ -28,8 +28,6 @@ pub struct Shape {
     pub key: Vec<KeyColumn>,
     /// About how many rows it has, where the server ever counted them.
     pub estimate: Option<u64>,
-    /// Schemas that the comparison operators of the key's types lie in, beside `pg_catalog`.
-    pub(crate) operator_schemas: Vec<String>,
 }
 
 /// A column of the key.
@@ -45,6 +43,8 @@ pub struct KeyColumn {
     pub collation: Oid,
     /// Its place among the columns that are delivered.
     pub index: usize,
+    /// The schema of its type's comparison operators, where that is another one than `pg_catalog`.
+    pub(crate) operator_schema: Option<String>,
 }
 
 impl Shape {
@@ -77,24 +77,18 @@ impl Shape {
             return Ok(None);
         };
         let oid = RelationId(row.get(0));
-        let (key, operator_schemas) = key(sql, oid, &table).await?;
         Ok(Some(Self {
             oid,
             is_partitioned: row.get(1),
             estimate: row.get::<_, Option<i64>>(2).and_then(|count| u64::try_from(count).ok()),
-            table,
             identity,
-            key,
-            operator_schemas,
+            key: key(sql, oid, &table).await?,
+            table,
         }))
     }
 }
 
-async fn key(
-    sql: &Sql,
-    oid: RelationId,
-    table: &Table,
-) -> Result<(Vec<KeyColumn>, Vec<String>), PostgresError> {
+async fn key(sql: &Sql, oid: RelationId, table: &Table) -> Result<Vec<KeyColumn>, PostgresError> {
     // The index that the replica identity names, else that of the primary key. An operator class of
     // an extension has its operators in the extension's schema; what has no class of its own is
     // compared by another type's, or as any array, enum or range is.
@@ -122,17 +116,17 @@ async fn key(
     let action = format!("look up the key of table {oid}");
     let parameters: [&(dyn ToSql + Sync); 1] = [&oid.0];
     let rows = sql.rows(&action, SQL, &parameters).await?;
-    let (mut key, mut schemas) = (Vec::new(), Vec::new());
+    let mut key = Vec::new();
     for row in &rows {
         let name: String = row.get(0);
         // To order by what is not delivered would leave nobody knowing whose row a change is of.
         let Some(index) = table.columns.iter().position(|column| column.name == name) else {
-            return Ok((Vec::new(), Vec::new()));
+            return Ok(Vec::new());
         };
         let (number, type_oid, collation) = (row.get(1), Oid(row.get(2)), Oid(row.get(3)));
-        key.push(KeyColumn { name, number, type_oid, collation, index });
-        let schema = row.get::<_, Option<String>>(4).filter(|schema| schema != "pg_catalog");
-        schemas.extend(schema.filter(|schema| !schemas.contains(schema)));
+        let schema = row.get::<_, Option<String>>(4);
+        let operator_schema = schema.filter(|schema| schema != "pg_catalog");
+        key.push(KeyColumn { name, number, type_oid, collation, index, operator_schema });
     }
-    Ok((key, schemas))
+    Ok(key)
 }

@@ -322,6 +322,16 @@ impl Session {
         Ok(rows.collect())
     }
 
+    /// How many rows each of several statements touched.
+    pub fn try_counts(&self, sql: &str) -> Result<Vec<u64>, tokio_postgres::Error> {
+        let messages = self.runtime.block_on(self.client.simple_query(sql))?;
+        let counts = messages.into_iter().filter_map(|message| match message {
+            SimpleQueryMessage::CommandComplete(count) => Some(count),
+            _ => None,
+        });
+        Ok(counts.collect())
+    }
+
     /// All rows of a query as text.
     pub fn rows(&self, sql: &str) -> Vec<Vec<Option<String>>> {
         self.try_rows(sql).unwrap_or_else(|error| panic!("{sql}: {error:?}"))

@@ -1,0 +1,353 @@
+//! A copy of the tables of `replica_source`, kept by nothing but events: what a consumer has to do.
+
+use std::collections::{HashMap, hash_map::Entry};
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tailwater::lsn::Lsn;
+
+use super::{
+    kafka::Record,
+    postgres::Session,
+    replica_source::{CREATE, Table},
+    table_shop::position,
+};
+
+/// Events that are applied by one message to the server.
+const BATCH: usize = 100;
+
+/// Reads what the daemon may write as the text of JSON.
+const READ_JSON: &str = "
+    CREATE FUNCTION read_json(data jsonb, VARIADIC names text[]) RETURNS jsonb LANGUAGE sql AS $$
+        SELECT data || coalesce((
+            SELECT jsonb_object_agg(name, (data ->> name)::jsonb) FROM unnest(names) name
+            WHERE jsonb_typeof(data -> name) = 'string'
+        ), '{}')
+    $$";
+
+/// What is expected of an event that is there twice.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Delivery {
+    ExactlyOnce,
+    AtLeastOnce,
+}
+
+/// The envelope, its data as it was written.
+#[derive(Deserialize)]
+struct Event<'a> {
+    #[serde(rename = "type")]
+    event_type: String,
+    #[serde(borrow)]
+    data: &'a RawValue,
+    #[serde(default)]
+    unavailable: Vec<String>,
+}
+
+/// `data` of a table with `data = "change"`.
+#[derive(Deserialize)]
+struct Change<'a> {
+    #[serde(borrow)]
+    before: Option<&'a RawValue>,
+    #[serde(borrow)]
+    after: Option<&'a RawValue>,
+    changed: Option<Vec<String>>,
+}
+
+/// What happened to a row, with the columns that are told of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    Created,
+    Updated,
+    Deleted,
+    Truncated,
+}
+
+/// One event, as far as a copy needs it.
+struct Step {
+    transaction: Lsn,
+    table: Table,
+    kind: Kind,
+    /// JSON of the old row, as far as it is told.
+    before: Option<String>,
+    /// JSON of the new row.
+    after: Option<String>,
+    /// Columns of the new row that are not told.
+    unavailable: Vec<String>,
+}
+
+/// Checks what each consumer may rely on, and returns the events in the order of the log, each once.
+pub fn in_order(records: Vec<Record>, delivery: Delivery) -> Vec<Record> {
+    let mut by_id: HashMap<String, Record> = HashMap::new();
+    let mut partitions: HashMap<(String, Vec<u8>), i32> = HashMap::new();
+    let mut newest: HashMap<(String, i32), (Lsn, u64)> = HashMap::new();
+    let mut doubled = 0;
+    for record in records {
+        let event = record.json();
+        let id = record.header("event-id").expect("an id").to_owned();
+        assert_eq!(event["id"], *id);
+        if let Some(key) = &record.key {
+            let key = (record.topic.clone(), key.clone());
+            let partition = *partitions.entry(key).or_insert(record.partition);
+            assert_eq!(partition, record.partition, "a key in two partitions: {event}");
+        }
+        if delivery == Delivery::ExactlyOnce {
+            let place = position(&record).expect("a place in the log");
+            let partition = (record.topic.clone(), record.partition);
+            let before = newest.insert(partition, place);
+            assert!(before.is_none_or(|before| before < place), "out of order: {event}");
+        }
+        match by_id.entry(id) {
+            Entry::Vacant(entry) => _ = entry.insert(record),
+            Entry::Occupied(first) => {
+                assert_eq!(delivery, Delivery::AtLeastOnce, "doubled: {event}");
+                assert_eq!(bytes(first.get()), bytes(&record), "the same id, another event");
+                doubled += 1;
+            }
+        }
+    }
+    let mut records: Vec<Record> = by_id.into_values().collect();
+    records.sort_by_key(|record| position(record).expect("a place in the log"));
+    let mut due = (None, 0);
+    for record in &records {
+        let (transaction, sequence) = position(record).expect("a place in the log");
+        due = match due {
+            (Some(open), next) if open == transaction => (Some(open), next),
+            (_, _) => (Some(transaction), 0),
+        };
+        assert_eq!(sequence, due.1, "a gap in {transaction}");
+        due.1 += 1;
+    }
+    eprintln!("{} events, {doubled} doubled", records.len());
+    records
+}
+
+/// All that a record is made of, but for its place in Kafka.
+fn bytes(record: &Record) -> impl PartialEq + std::fmt::Debug {
+    let Record { topic, partition, key, value, headers, timestamp_ms, .. } = record.clone();
+    (topic, partition, key, value, headers, timestamp_ms)
+}
+
+/// The tables that events are applied to.
+pub struct Copy {
+    session: Session,
+}
+
+impl Copy {
+    /// Empty tables in an empty database.
+    pub fn create(session: Session) -> Self {
+        session.run(&format!("{CREATE}; {READ_JSON}"));
+        Self { session }
+    }
+
+    /// Applies events, which come in the order of the log. Each must find its row.
+    pub fn apply(&self, records: &[Record]) {
+        let steps: Vec<Step> = records.iter().map(Step::of).collect();
+        let mut steps = steps.iter().peekable();
+        let mut batch = Vec::new();
+        while let Some(step) = steps.next() {
+            if step.table == Table::DdlLog {
+                self.run(&mut batch);
+                self.session.run(&self.statement(step));
+            }
+            // A key changed: what is not told of the new row is what the old one had.
+            let moved = steps.peek().copied().filter(|next| step.is_moved_to(next));
+            batch.push(match moved {
+                Some(created) => {
+                    steps.next();
+                    created.update_sql(step.old())
+                }
+                None => step.sql(),
+            });
+            if batch.len() >= BATCH {
+                self.run(&mut batch);
+            }
+        }
+        self.run(&mut batch);
+    }
+
+    /// The change of shape that a row of `ddl_log` is of.
+    fn statement(&self, step: &Step) -> String {
+        assert_eq!(step.kind, Kind::Created, "nobody changes ddl_log");
+        let row: serde_json::Value = serde_json::from_str(step.new()).expect("JSON");
+        row["statement"].as_str().expect("a statement").to_owned()
+    }
+
+    fn run(&self, batch: &mut Vec<String>) {
+        if batch.is_empty() {
+            return;
+        }
+        let sql = batch.join(";\n");
+        let counts =
+            self.session.try_counts(&sql).unwrap_or_else(|error| panic!("{error:?}: {sql}"));
+        for (statement, count) in batch.iter().zip(&counts) {
+            let is_whole = statement.starts_with("TRUNCATE");
+            assert!(*count == 1 || is_whole, "{count} rows: {statement}");
+        }
+        assert_eq!(counts.len(), batch.len());
+        batch.clear();
+    }
+
+    /// Compares each table with the source, row for row.
+    pub fn assert_equals(&self, source: &Session) {
+        for table in Table::ALL {
+            let sql = format!("SELECT t::text FROM {} t ORDER BY 1", table.quoted());
+            let [expected, found] = [source, &self.session].map(|session| session.rows(&sql));
+            let mut differing = expected.iter().zip(&found).filter(|(left, right)| left != right);
+            if let Some((expected, found)) = differing.next() {
+                panic!("{table:?}: the source has {expected:?}, and the copy {found:?}");
+            }
+            assert_eq!(expected.len(), found.len(), "{table:?}");
+            eprintln!("{table:?}: {} rows", found.len());
+        }
+    }
+}
+
+impl Step {
+    fn of(record: &Record) -> Self {
+        let text = std::str::from_utf8(record.value.as_deref().expect("a value")).expect("UTF-8");
+        let event: Event<'_> = serde_json::from_str(text).expect("an event");
+        let (table, kind) = event.event_type.rsplit_once('.').expect("a table and what happened");
+        let table = Table::ALL.into_iter().find(|known| known.name() == table).expect("a table");
+        let kind = match kind {
+            "created" => Kind::Created,
+            "updated" => Kind::Updated,
+            "deleted" => Kind::Deleted,
+            "truncated" => Kind::Truncated,
+            other => panic!("{other}"),
+        };
+        let is_row = ["before", "after"].iter().all(|name| member(event.data, name).is_none());
+        let raw = |json: &RawValue| json.get().to_owned();
+        let (before, after) = match kind {
+            Kind::Truncated => {
+                assert_eq!(event.data.get(), "null");
+                (None, None)
+            }
+            Kind::Created | Kind::Updated if is_row => (None, Some(raw(event.data))),
+            Kind::Deleted if is_row => (Some(raw(event.data)), None),
+            Kind::Created | Kind::Updated | Kind::Deleted => {
+                let change: Change<'_> = serde_json::from_str(event.data.get()).expect("a change");
+                change.check(kind);
+                (change.before.map(raw), change.after.map(raw))
+            }
+        };
+        for name in &event.unavailable {
+            let after = after.as_deref().expect("what is unavailable is of a new row");
+            let row: HashMap<String, &RawValue> = serde_json::from_str(after).expect("a row");
+            assert!(!row.contains_key(name), "{name} is told, and said to be unavailable");
+        }
+        let (transaction, _) = position(record).expect("a place in the log");
+        Self { transaction, table, kind, before, after, unavailable: event.unavailable }
+    }
+
+    fn old(&self) -> &str {
+        self.before.as_deref().expect("an old row")
+    }
+
+    fn new(&self) -> &str {
+        self.after.as_deref().expect("a new row")
+    }
+
+    /// Whether this and the next one are a row whose key changed, and whose new values are not all
+    /// told.
+    fn is_moved_to(&self, next: &Self) -> bool {
+        self.kind == Kind::Deleted
+            && next.kind == Kind::Created
+            && !next.unavailable.is_empty()
+            && (self.transaction, self.table) == (next.transaction, next.table)
+    }
+
+    /// A row of JSON as one of the table.
+    fn record(&self, json: &str) -> String {
+        let names: String =
+            self.table.json_columns().iter().map(|name| format!(", '{name}'")).collect();
+        let data = match names.is_empty() {
+            true => format!("$json${json}$json$"),
+            false => format!("read_json($json${json}$json${names})"),
+        };
+        format!("jsonb_populate_record(NULL::{}, {data})", self.table.quoted())
+    }
+
+    fn sql(&self) -> String {
+        let table = self.table.quoted();
+        match self.kind {
+            Kind::Created => {
+                assert_eq!(self.unavailable, [""; 0], "nobody has what it lacks");
+                format!("INSERT INTO {table} SELECT * FROM {}", self.record(self.new()))
+            }
+            // Where the old row is told, it is by that; else the key is the same.
+            Kind::Updated => self.update_sql(self.before.as_deref().unwrap_or(self.new())),
+            Kind::Deleted => {
+                let is_row = self.is_row();
+                format!(
+                    "DELETE FROM {table} t USING {} old WHERE {is_row}",
+                    self.record(self.old())
+                )
+            }
+            Kind::Truncated => format!("TRUNCATE {table}"),
+        }
+    }
+
+    /// Sets what is told of the new row on the one that `old` is of.
+    fn update_sql(&self, old: &str) -> String {
+        let new: HashMap<String, &RawValue> = serde_json::from_str(self.new()).expect("a row");
+        let assignments: Vec<String> = new
+            .keys()
+            .map(|name| {
+                let name = format!("\"{}\"", name.replace('"', "\"\""));
+                format!("{name} = new.{name}")
+            })
+            .collect();
+        format!(
+            "UPDATE {} t SET {} FROM {} old, {} new WHERE {}",
+            self.table.quoted(),
+            assignments.join(", "),
+            self.record(old),
+            self.record(self.new()),
+            self.is_row()
+        )
+    }
+
+    /// Whether `t` is the row that `old` is of: by its key, else any one of the rows that are alike.
+    fn is_row(&self) -> String {
+        match self.table.key() {
+            [] => format!(
+                "t.ctid = (SELECT like_it.ctid FROM {} like_it WHERE like_it::text = old::text LIMIT 1)",
+                self.table.quoted()
+            ),
+            key => {
+                let is_same = |column: &&str| format!("t.{column} = old.{column}");
+                key.iter().map(is_same).collect::<Vec<_>>().join(" AND ")
+            }
+        }
+    }
+}
+
+/// A member of a JSON object.
+fn member<'a>(json: &'a RawValue, name: &str) -> Option<&'a RawValue> {
+    let members: Option<HashMap<String, &RawValue>> = serde_json::from_str(json.get()).ok();
+    members?.remove(name)
+}
+
+impl Change<'_> {
+    /// What is there at all, and that `changed` names what differs.
+    fn check(&self, kind: Kind) {
+        let Self { before, after, changed } = self;
+        let is_right = match kind {
+            Kind::Created => before.is_none() && after.is_some() && changed.is_none(),
+            Kind::Updated => after.is_some() && (changed.is_none() || before.is_some()),
+            Kind::Deleted => before.is_some() && after.is_none() && changed.is_none(),
+            Kind::Truncated => false,
+        };
+        assert!(is_right, "{kind:?}: {before:?} {after:?} {changed:?}");
+        let (Some(before), Some(after), Some(changed)) = (before, after, changed) else { return };
+        let row = |json: &RawValue| -> HashMap<String, String> {
+            let row: HashMap<String, &RawValue> = serde_json::from_str(json.get()).expect("a row");
+            row.into_iter().map(|(name, value)| (name, value.get().to_owned())).collect()
+        };
+        let (before, after) = (row(before), row(after));
+        assert_eq!(before.len(), after.len(), "both rows are whole");
+        for (name, value) in &after {
+            assert_eq!(changed.contains(name), before[name] != *value, "{name} of {changed:?}");
+        }
+    }
+}
