@@ -17,7 +17,7 @@ use crate::{
     event::{
         TopicTemplate, TypeGlob, TypeTemplate,
         outbox::{Layout, PayloadForm},
-        table::{DataForm, Otherwise, Salt, TablePattern},
+        table::{DataForm, Otherwise, Salt, SnapshotMode, TablePattern},
     },
     pipeline::LargeTransactions,
     postgres::{PublicationName, SlotName, TableName},
@@ -236,6 +236,10 @@ section! {
         /// topic, for topics that are compacted. Nothing follows a delete of which rules make no
         /// event; to rules, a change of the key is an update.
         tombstone: bool = false,
+        /// Whether the rows that the table has are published too, each as `<table>.snapshot`, beside
+        /// the stream: from the first start on, or from when the table is configured (`initial`), or
+        /// only when somebody asks for them (`never`).
+        snapshot: SnapshotMode = "initial",
         /// How values of some types and columns are written.
         types: TableTypesSection,
         /// What events show of the columns.

@@ -280,6 +280,7 @@ fn settings(section: &TableSection, file: &Surroundings<'_>) -> table::Settings 
         masks: masks.collect(),
         rules: section.event.iter().map(rule).collect(),
         otherwise: otherwise(section),
+        snapshot: section.snapshot,
     }
 }
 

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     event::{
         outbox::{Layout, PayloadForm},
-        table::{DataForm, Otherwise},
+        table::{DataForm, Otherwise, SnapshotMode},
     },
     pipeline::LargeTransactions,
     sink::kafka::{Delivery, Partitioner},
@@ -67,7 +67,8 @@ words! {
     LargeTransactions { "split" => Split, "atomic" => Atomic, }
     OnError { "halt" => Halt, "dead-letter" => DeadLetter, }
     Delivery { "exactly-once" => ExactlyOnce, "at-least-once" => AtLeastOnce, }
-DataForm { "row" => Row, "change" => Change, }
+    DataForm { "row" => Row, "change" => Change, }
+    SnapshotMode { "initial" => Initial, "never" => Never, }
     Otherwise { "skip" => Skip, "default" => Default, }
     MaskForm { "sha256" => Sha256, "redact" => Redact, }
     Int8Form { "number" => Number, "string" => String, }

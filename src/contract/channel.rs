@@ -307,9 +307,9 @@ mod tests {
             (channel.address.clone(), types.collect::<Vec<_>>())
         };
         let [orders, audit] = found.as_slice() else { panic!("{found:?}") };
-        let created = ["orders.created", "orders.updated", "orders.deleted", "orders.deleted"];
-        assert_eq!(told(orders).1[1..], created);
-        assert!(matches!(orders.messages[4].contents, Contents::Tombstone { .. }));
+        let types = ["created", "updated", "deleted", "snapshot", "deleted"];
+        assert_eq!(told(orders).1[1..], types.map(|what| format!("orders.{what}")));
+        assert!(matches!(orders.messages[5].contents, Contents::Tombstone { .. }));
         // The outbox may have events of that type too.
         let both = vec!["orders.truncated".to_owned(), "table public.a".to_owned()];
         assert_eq!(told(audit), ("audit".to_owned(), both));

@@ -1,7 +1,7 @@
 //! Why a row or a message cannot be an event, and why a table cannot be an outbox.
 
 use crate::{
-    change::{Oid, Xid},
+    change::{Oid, Transaction, Xid},
     event::{
         CONTEXT_PREFIX, EXTRA_HEADERS_MAX, Field, HEADER_NAME_BYTES_MAX, TopicNameError,
         table::{TableProblem, rules},
@@ -81,20 +81,44 @@ pub struct Row {
     pub table: String,
     /// The value of its id column, where it has one.
     pub id: Option<String>,
-    /// The commit record of its transaction.
-    pub commit_lsn: CommitLsn,
-    /// Its transaction.
-    pub xid: Xid,
+    /// How it came.
+    pub origin: RowOrigin,
+}
+
+/// How a row came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RowOrigin {
+    /// In the stream.
+    Transaction {
+        /// The commit record of its transaction.
+        commit_lsn: CommitLsn,
+        /// Its transaction.
+        xid: Xid,
+    },
+    /// It was read as it was there.
+    Snapshot,
+}
+
+impl RowOrigin {
+    pub(super) fn of(transaction: &Transaction) -> Self {
+        let Transaction { commit_lsn, xid, .. } = *transaction;
+        Self::Transaction { commit_lsn, xid }
+    }
 }
 
 impl std::fmt::Display for Row {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { table, id, commit_lsn, xid } = self;
+        let Self { table, id, origin } = self;
         write!(formatter, "a row of \"{table}\"")?;
         if let Some(id) = id {
             write!(formatter, " (id \"{id}\")")?;
         }
-        write!(formatter, " in transaction {xid} committed at {commit_lsn}")
+        match origin {
+            RowOrigin::Transaction { commit_lsn, xid } => {
+                write!(formatter, " in transaction {xid} committed at {commit_lsn}")
+            }
+            RowOrigin::Snapshot => formatter.write_str(" that was there before the stream"),
+        }
     }
 }
 
@@ -492,10 +516,24 @@ mod tests {
         let row = Row {
             table: "public.outbox_events".to_owned(),
             id: Some("a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11".to_owned()),
-            commit_lsn: CommitLsn(Lsn::from_wire(0x15A_3F28).expect("a position")),
-            xid: Xid(742),
+            origin: RowOrigin::Transaction {
+                commit_lsn: CommitLsn(Lsn::from_wire(0x15A_3F28).expect("a position")),
+                xid: Xid(742),
+            },
         };
         EventError::Unmappable { row: Box::new(row), reason }
+    }
+
+    #[test]
+    fn an_unmappable_row_of_no_transaction_is_named_too() {
+        let (table, id) = ("public.orders".to_owned(), Some("7".to_owned()));
+        let row = Box::new(Row { table, id, origin: RowOrigin::Snapshot });
+        let reason = Reason::Null { column: "tenant".to_owned() };
+        assert_eq!(
+            EventError::Unmappable { row, reason }.to_string(),
+            "cannot map a row of \"public.orders\" (id \"7\") that was there before the stream to an \
+             event: column \"tenant\" is NULL"
+        );
     }
 
     #[test]

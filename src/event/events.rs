@@ -12,6 +12,7 @@ use crate::{
         table::{At, TableChange},
         unmapped::type_and_key,
     },
+    lsn::CommitLsn,
 };
 
 /// A change, and what it is of.
@@ -31,6 +32,23 @@ pub enum Happening<'a> {
     },
     /// A transactional message.
     Message(LogicalMessage<'a>),
+    /// Nothing: a row of the table that [`Mapping::observe_snapshot`] saw last is there.
+    Snapshot(SnapshotRow<'a>),
+}
+
+/// A row that was read, and not streamed.
+#[derive(Clone, Copy, Debug)]
+pub struct SnapshotRow<'a> {
+    /// The row, whole.
+    pub row: Tuple<'a>,
+    /// What names it: the texts of the columns of its key, each preceded by its length in bytes as a
+    /// 64-bit big-endian number.
+    pub key: &'a [u8],
+    /// For which request it was read.
+    pub request: &'a str,
+    /// Where the transaction was committed that moved the row to its key, where it was looked for
+    /// because of that: another row may have come under the same key.
+    pub moved_at: Option<CommitLsn>,
 }
 
 impl Happening<'_> {
@@ -39,7 +57,7 @@ impl Happening<'_> {
         match self {
             Self::Row { relation, .. } => std::slice::from_ref(relation),
             Self::Truncate { relations } => relations,
-            Self::Message(_) => &[],
+            Self::Message(_) | Self::Snapshot(_) => &[],
         }
     }
 }
@@ -67,14 +85,36 @@ enum Next<'a> {
     },
     Message(LogicalMessage<'a>),
     Table {
-        index: usize,
+        at: TableAt,
         change: TableChange<'a>,
         step: usize,
     },
     /// It is said once.
     Unfit {
-        index: usize,
+        at: TableAt,
     },
+}
+
+/// Which table.
+#[derive(Clone, Copy, Debug)]
+enum TableAt {
+    /// As the stream described it last, by its place.
+    Stream(usize),
+    /// As those who read its rows do.
+    Snapshot,
+}
+
+impl TableAt {
+    fn of<'m>(
+        self,
+        tables: &'m [(RelationId, Known)],
+        snapshot: &'m Option<(RelationId, Known)>,
+    ) -> Option<&'m (RelationId, Known)> {
+        match self {
+            Self::Stream(index) => tables.get(index),
+            Self::Snapshot => snapshot.as_ref(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -82,7 +122,7 @@ enum Latest<'a> {
     Nothing,
     Outbox { index: usize, row: Tuple<'a> },
     Message(LogicalMessage<'a>),
-    Table { index: usize, change: TableChange<'a>, step: usize },
+    Table { at: TableAt, change: TableChange<'a>, step: usize },
 }
 
 impl<'a> Events<'a> {
@@ -96,6 +136,10 @@ impl<'a> Events<'a> {
             Happening::Row { relation, change } => (Next::of_row(mapping, relation, change), &[]),
             Happening::Truncate { relations } => (Next::Nothing, relations),
             Happening::Message(message) => (Next::Message(message), &[]),
+            Happening::Snapshot(row) => {
+                let (at, change) = (TableAt::Snapshot, TableChange::Snapshot(row));
+                (Next::of_table(mapping, at, change), &[])
+            }
         };
         Self { mapping, transaction, place, next, latest: Latest::Nothing, truncated }
     }
@@ -125,17 +169,17 @@ impl<'a> Events<'a> {
                 (self.next, self.latest) = (Next::Nothing, Latest::Message(message));
                 self.of_message(message)
             }
-            Next::Table { index, change, step } => {
-                self.latest = Latest::Table { index, change, step };
+            Next::Table { at, change, step } => {
+                self.latest = Latest::Table { at, change, step };
                 self.next = match step + 1 < self.mapping.table_scratch.steps.len() {
-                    true => Next::Table { index, change, step: step + 1 },
+                    true => Next::Table { at, change, step: step + 1 },
                     false => Next::Nothing,
                 };
-                self.of_table(index, change, step).map(Some)
+                self.of_table(at, change, step).map(Some)
             }
-            Next::Unfit { index } => {
+            Next::Unfit { at } => {
                 (self.next, self.latest) = (Next::Nothing, Latest::Nothing);
-                match self.mapping.tables.get(index) {
+                match at.of(&self.mapping.tables, &self.mapping.snapshot) {
                     Some((_, Known::Outbox(Err(error)) | Known::Table(Err(error)))) => {
                         Err(error.clone())
                     }
@@ -187,12 +231,13 @@ impl<'a> Events<'a> {
 
     fn of_table(
         &mut self,
-        index: usize,
+        at: TableAt,
         change: TableChange<'a>,
         step: usize,
     ) -> Result<DomainEvent<'_>, EventError> {
-        let Mapping { settings, identity, tables, context, table_scratch, .. } = &mut *self.mapping;
-        let Some((relation, Known::Table(Ok(table)))) = tables.get(index) else {
+        let Mapping { settings, identity, tables, snapshot, context, table_scratch, .. } =
+            &mut *self.mapping;
+        let Some((relation, Known::Table(Ok(table)))) = at.of(tables, snapshot) else {
             unreachable!("its place was just found")
         };
         context.check()?;
@@ -213,8 +258,12 @@ impl<'a> Events<'a> {
     pub fn relation(&self) -> Option<RelationId> {
         match self.latest {
             Latest::Nothing | Latest::Message(_) => None,
-            Latest::Outbox { index, .. } | Latest::Table { index, .. } => {
+            Latest::Outbox { index, .. } => {
                 self.mapping.tables.get(index).map(|(relation, _)| *relation)
+            }
+            Latest::Table { at, .. } => {
+                let known = at.of(&self.mapping.tables, &self.mapping.snapshot);
+                known.map(|(relation, _)| *relation)
             }
         }
     }
@@ -222,16 +271,19 @@ impl<'a> Events<'a> {
     /// What is known of the event that the latest call made, or could not make, for a reason that
     /// other rows of its table need not have.
     pub fn unmapped(&mut self) -> Option<Unmapped<'_>> {
-        let Mapping { settings, tables, outbox_scratch, table_scratch, unmapped_key, .. } =
-            &mut *self.mapping;
+        let Mapping {
+            settings, tables, snapshot, outbox_scratch, table_scratch, unmapped_key, ..
+        } = &mut *self.mapping;
         match self.latest {
             Latest::Nothing => None,
             Latest::Outbox { index, row } => {
                 let Some((_, Known::Outbox(Ok(table)))) = tables.get(index) else { return None };
                 Some(table.unmapped(&settings.routes, row, &mut outbox_scratch.topic))
             }
-            Latest::Table { index, change, step } => {
-                let Some((_, Known::Table(Ok(table)))) = tables.get(index) else { return None };
+            Latest::Table { at, change, step } => {
+                let Some((_, Known::Table(Ok(table)))) = at.of(tables, snapshot) else {
+                    return None;
+                };
                 Some(table.unmapped(step, change, table_scratch))
             }
             Latest::Message(LogicalMessage { prefix, content, .. }) => {
@@ -260,32 +312,34 @@ impl<'a> Next<'a> {
             (Some((_, Known::Outbox(Ok(_)))), RowChange::Insert { new: row }) => {
                 Self::Outbox { index, row }
             }
-            (Some((_, Known::Outbox(Err(_)))), RowChange::Insert { .. }) => Self::Unfit { index },
+            (Some((_, Known::Outbox(Err(_)))), RowChange::Insert { .. }) => {
+                Self::Unfit { at: TableAt::Stream(index) }
+            }
             // An application may update and delete the rows of its outbox as it likes.
             (Some((_, Known::Outbox(_))) | None, _) => Self::Nothing,
             (Some((_, Known::Table(_))), change) => {
-                Self::of_table(mapping, index, TableChange::Row(change))
+                Self::of_table(mapping, TableAt::Stream(index), TableChange::Row(change))
             }
         }
     }
 
     fn of_truncate(mapping: &mut Mapping, relation: RelationId) -> Self {
         match place_of(mapping, relation) {
-            Some(index) => Self::of_table(mapping, index, TableChange::Truncate),
+            Some(index) => Self::of_table(mapping, TableAt::Stream(index), TableChange::Truncate),
             None => Self::Nothing,
         }
     }
 
-    fn of_table(mapping: &mut Mapping, index: usize, change: TableChange<'a>) -> Self {
-        match mapping.tables.get(index) {
+    fn of_table(mapping: &mut Mapping, at: TableAt, change: TableChange<'a>) -> Self {
+        match at.of(&mapping.tables, &mapping.snapshot) {
             Some((_, Known::Table(Ok(table)))) => {
                 table.plan(change, &mut mapping.table_scratch);
                 match mapping.table_scratch.steps.is_empty() {
                     true => Self::Nothing,
-                    false => Self::Table { index, change, step: 0 },
+                    false => Self::Table { at, change, step: 0 },
                 }
             }
-            Some((_, Known::Table(Err(_)))) => Self::Unfit { index },
+            Some((_, Known::Table(Err(_)))) => Self::Unfit { at },
             Some((_, Known::Outbox(_))) | None => Self::Nothing,
         }
     }

@@ -11,6 +11,11 @@
 //!   transaction's commit record and of itself, its ordinal among the changes with that position (of
 //!   a truncate the table's OID), each a 64-bit big-endian number, the event's type, and the condition
 //!   of the rule that made it, empty where none did. Time and hash as for a message.
+//! - A row of a table that was there before: `tailwater snapshot`, system id (decimal), the request,
+//!   the table (`schema.table`), the texts of its key's columns, each preceded by its length, as one
+//!   string, the position of the commit record that moved the row to this key, where it was looked
+//!   for because of that, else empty, the event's type, and the condition of the rule that made it. The
+//!   first 16 bytes are the UUID.
 //! - A message without an id: `tailwater message`, system id (decimal), and the positions of its
 //!   transaction's commit record and of itself, each a 64-bit big-endian number. The first 10 bytes
 //!   follow 6 bytes that hold the commit time in milliseconds since 1970, so that ids sort by time.
@@ -18,7 +23,11 @@
 use sha2::{Digest as _, Sha256};
 use uuid::{Builder, Uuid};
 
-use crate::{change::Transaction, event::table::At, lsn::Lsn};
+use crate::{
+    change::Transaction,
+    event::{SnapshotRow, table::At},
+    lsn::Lsn,
+};
 
 /// The database that rows and messages come from. A cluster's databases may have tables of the same
 /// names, so the system id alone would not do.
@@ -147,6 +156,34 @@ pub(super) fn of_change<'a>(happened: Happened<'_>, scratch: &'a mut [u8; ID_BYT
     take_in(&mut hash, event_type.as_bytes());
     take_in(&mut hash, condition.as_bytes());
     sorted_by_time(transaction, hash, scratch)
+}
+
+/// What an event of a row is made of that was there before.
+pub(super) struct WasThere<'w> {
+    pub(super) system_id: &'w str,
+    /// `schema.table`.
+    pub(super) table: &'w str,
+    pub(super) row: SnapshotRow<'w>,
+    pub(super) event_type: &'w str,
+    pub(super) condition: &'w str,
+}
+
+/// The id of an event of a row that was there before.
+pub(super) fn of_snapshot<'a>(was_there: WasThere<'_>, scratch: &'a mut [u8; ID_BYTES]) -> &'a str {
+    let WasThere { system_id, table, row, event_type, condition } = was_there;
+    let SnapshotRow { key, request, moved_at, .. } = row;
+    let mut hash = Sha256::new();
+    for text in ["tailwater snapshot", system_id, request, table] {
+        take_in(&mut hash, text.as_bytes());
+    }
+    take_in(&mut hash, key);
+    let moved_at = moved_at.map(|at| at.lsn().to_wire().to_be_bytes());
+    take_in(&mut hash, moved_at.as_ref().map_or(&[], <[u8; 8]>::as_slice));
+    take_in(&mut hash, event_type.as_bytes());
+    take_in(&mut hash, condition.as_bytes());
+    let digest: [u8; 32] = hash.finalize().into();
+    let (bytes, _) = digest.split_first_chunk().expect("SHA-256 has 32 bytes");
+    Builder::from_custom_bytes(*bytes).into_uuid().hyphenated().encode_lower(scratch)
 }
 
 /// A UUID of the commit time and a hash.

@@ -143,6 +143,8 @@ pub struct Mapping {
     pub(super) tables: Vec<(RelationId, Known)>,
     /// Theirs, close together: a search through them is faster than a hash, for some hundreds too.
     pub(super) table_ids: Vec<RelationId>,
+    /// The table whose rows are read, as it was when they were.
+    pub(super) snapshot: Option<(RelationId, Known)>,
     types: Types,
     /// Tables of which a value showed that a type is not what it was looked up as, since the stream
     /// described them: they are looked up again once.
@@ -169,6 +171,7 @@ impl Mapping {
             identity,
             tables: Vec::new(),
             table_ids: Vec::new(),
+            snapshot: None,
             types: Types::new(),
             outdated: Vec::new(),
             keyless: Vec::new(),
@@ -289,6 +292,23 @@ impl Mapping {
         };
         self.table_ids.push(relation.id);
         self.tables.push((relation.id, known));
+    }
+
+    /// Takes note of what a domain table is whose rows come as [`Happening::Snapshot`], in place of any
+    /// earlier one.
+    pub fn observe_snapshot(&mut self, relation: RelationId, description: &Description) {
+        let Description { schema, name, .. } = description;
+        let Some(settings) = self.settings.table(schema, name) else {
+            self.snapshot = None;
+            return;
+        };
+        let routes = &self.settings.routes;
+        let table = table::Table::compile(settings, routes, description, OldValue::Unknown);
+        let table = table.map_err(|problem| EventError::Table {
+            table: format!("{schema}.{name}"),
+            problem: Box::new(problem),
+        });
+        self.snapshot = Some((relation, Known::Table(table)));
     }
 
     fn describe(&self, relation: &Relation, primary_key: PrimaryKey) -> Description {

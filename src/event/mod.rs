@@ -40,9 +40,9 @@ pub use context::CONTEXT_PREFIX;
 pub use domain_event::{DomainEvent, ExtraHeaders, Field, FieldSet, Payload};
 pub use error::{
     ColumnProblem, EventError, FieldProblem, HeaderProblem, MessagePlace, MessageProblem, Reason,
-    Row,
+    Row, RowOrigin,
 };
-pub use events::{Events, Happening};
+pub use events::{Events, Happening, SnapshotRow};
 pub use header::{CONFIGURED_HEADERS_MAX, EXTRA_HEADERS_MAX, HEADER_NAME_BYTES_MAX, OwnHeader};
 pub use id::DatabaseIdentity;
 pub use mapping::{LogicalMessage, Mapping, Settings};

@@ -13,12 +13,19 @@
 //! A transaction that is out in part stays in every checkpoint until it is received whole, so that
 //! none can forget it.
 //!
+//! Between two transactions rows of tables go out that were there before (`rows`), each chunk whole,
+//! with a cut behind it that has the record of how far they are.
+//!
 //! A batch that fills up inside a transaction is handed over without a cut. Nothing is read while the
 //! sink holds a fixed number of bytes, so memory is bounded whatever the size of a transaction.
 
+mod rows;
+
 use std::collections::VecDeque;
 
+use self::rows::RowMemory;
 use super::{
+    backfill::Backfills,
     checkpoint_writer::CheckpointWriter,
     lookup::Answers,
     on_error::{Failed, OnError, Written},
@@ -29,7 +36,7 @@ use crate::{
     change::{Place, Relation, RelationId, Transaction},
     checkpoint::{CheckpointRecord, InProgress, LastTransaction, Tracker},
     encode::Encoder,
-    event::{Happening, LogicalMessage, Mapping, table::Questions},
+    event::{self, Happening, LogicalMessage, Mapping, table::Questions},
     failure::Failure,
     lsn::{CommitLsn, EndLsn, Lsn},
     postgres::transaction::{Change, ChangeDigest, ChangeKind},
@@ -78,6 +85,8 @@ pub(super) enum Trouble {
         /// What is wrong with the event.
         failure: Box<dyn Failure>,
     },
+    /// A row that was there cannot be published: everything up to here is, then we stop.
+    Row(Box<dyn Failure>),
     /// The stream itself is not to be followed.
     Failed(Box<dyn Failure>),
 }
@@ -111,6 +120,15 @@ struct Published {
     is_handed_over: bool,
 }
 
+/// Where publishing goes on.
+pub(super) struct Beginning {
+    pub(super) checkpoint: CheckpointRecord,
+    /// What the stream is asked of it.
+    pub(super) resume: Resume,
+    /// Rows that are still to come.
+    pub(super) backfills: Backfills,
+}
+
 /// How large things may become, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
@@ -127,6 +145,8 @@ pub(super) struct Counters {
     pub(super) events: u64,
     /// Transactions received whole, the skipped ones left out.
     pub(super) transactions: u64,
+    /// How many of the events are rows that were there before.
+    pub(super) rows: u64,
     /// How many of the events are dead letters.
     pub(super) dead_letters: u64,
     /// Messages outside of transactions that would have been events inside one.
@@ -145,6 +165,11 @@ pub(super) struct Assembler {
     on_error: OnError,
     resume: Resume,
     checkpoint: CheckpointWriter,
+    backfills: Backfills,
+    /// Where chunks that went out lately stand in the log.
+    row_positions: VecDeque<Lsn>,
+    /// What a chunk is written with.
+    row_memory: RowMemory,
     transaction_bytes: usize,
     current: Batch,
     /// Records of the current batch that belong to whole transactions.
@@ -164,14 +189,13 @@ pub(super) struct Assembler {
 }
 
 impl Assembler {
-    /// Goes on from `checkpoint`, of which the stream is asked by `resume`.
     pub(super) fn new(
         mapping: Mapping,
-        resume: Resume,
-        checkpoint: CheckpointRecord,
+        beginning: Beginning,
         bounds: Bounds,
         on_error: OnError,
     ) -> Self {
+        let Beginning { checkpoint, resume, backfills } = beginning;
         Self {
             identities: TableIdentities::new(&checkpoint.publication, mapping.settings()),
             mapping,
@@ -183,6 +207,9 @@ impl Assembler {
             in_progress: checkpoint.in_progress,
             resume,
             checkpoint: CheckpointWriter::new(checkpoint),
+            backfills,
+            row_positions: VecDeque::new(),
+            row_memory: RowMemory::default(),
             transaction_bytes: bounds.transaction_bytes,
             current: Batch::default(),
             whole_records: 0,
@@ -235,6 +262,11 @@ impl Assembler {
         self.last
     }
 
+    /// How rows become events.
+    pub(super) fn event_settings(&self) -> &event::Settings {
+        self.mapping.settings()
+    }
+
     /// What the checkpoint says of the publication from here on.
     pub(super) fn checkpoint_mut(&mut self) -> &mut CheckpointWriter {
         &mut self.checkpoint
@@ -260,6 +292,9 @@ impl Assembler {
     /// skipping.
     pub(super) fn relation(&mut self, relation: &Relation, answers: Answers) {
         self.mapping.learn(answers.types);
+        if self.mapping.settings().table(&relation.schema, &relation.name).is_some() {
+            self.backfills.observe_relation(relation, &answers.primary_key);
+        }
         self.mapping.observe_relation(relation, answers.primary_key);
         self.identities.observe(relation);
         self.relations.retain(|known| known.id != relation.id);
@@ -270,22 +305,34 @@ impl Assembler {
 
     /// A keepalive's end. Outside a transaction everything that was committed below came by, and
     /// the tracker hears of it only where nothing is missing.
-    pub(super) fn keepalive(&self, end: Lsn, tracker: &mut Tracker) -> Result<(), Trouble> {
-        if self.open.is_none() {
-            self.resume.observe_passed(end)?;
-            tracker.observe_keepalive(end);
+    pub(super) fn keepalive(&mut self, end: Lsn, tracker: &mut Tracker) -> Result<(), Trouble> {
+        if self.open.is_some() {
+            return Ok(());
         }
-        Ok(())
+        self.resume.observe_passed(end)?;
+        tracker.observe_keepalive(end);
+        self.backfills.observe_passed(end);
+        self.release_rows(tracker)
     }
 
-    /// A transaction begins.
-    pub(super) fn begin(&mut self, transaction: Transaction) -> Result<(), Trouble> {
+    /// A transaction begins. Everything that was committed before it came by.
+    pub(super) fn begin(
+        &mut self,
+        transaction: Transaction,
+        tracker: &mut Tracker,
+    ) -> Result<(), Trouble> {
+        self.backfills.observe_passed(transaction.commit_lsn.lsn());
+        self.release_rows(tracker)?;
+        tracker.begin();
         let published = match self.resume.admit(&transaction)? {
             Admission::Skip => None,
             Admission::Publish => Some(Published::new(None)),
             Admission::GoOn(part) => Some(Published::new(Some(part))),
         };
         self.mapping.begin();
+        if published.is_some() {
+            self.backfills.begin(transaction);
+        }
         self.open = Some(Open { transaction, published });
         Ok(())
     }
@@ -302,8 +349,12 @@ impl Assembler {
             return Ok(());
         };
         let happening = happening(change);
-        if let Happening::Message(message) = happening {
-            self.mapping.observe_message(message, transaction);
+        // Also what is out: of a transaction that goes on all changes count.
+        match happening {
+            Happening::Message(message) => self.mapping.observe_message(message, transaction),
+            Happening::Row { relation, change } => self.backfills.change(relation, change),
+            Happening::Truncate { relations } => self.backfills.truncate(relations),
+            Happening::Snapshot(_) => {}
         }
         if published.is_due(place, transaction.commit_lsn)? {
             let first_record = self.current.records().len();
@@ -387,13 +438,15 @@ impl Assembler {
             self.whole_records = self.current.records().len();
             self.in_progress = None;
             self.counters.transactions += 1;
+            self.backfills.commit();
         }
+        self.backfills.observe_passed(end.lsn());
         // Of those that are skipped the checkpoint's is the last, unless the publication is another.
         if self.last.is_none_or(|last| last.commit_lsn < received.commit_lsn) {
             self.last = Some(received);
         }
         tracker.commit(end);
-        Ok(())
+        self.release_rows(tracker)
     }
 
     /// Everything that was read is in: hands over the whole transactions, unless the sink has
@@ -488,8 +541,8 @@ impl Assembler {
 
     fn cut(&mut self, end: EndLsn, rest: Batch, urgency: Urgency, tracker: &mut Tracker) {
         let sequence = tracker.hand_over(end);
-        let checkpoint = self.checkpoint.encode(end, self.last, self.in_progress);
-        self.current.set_cut(Cut { sequence, checkpoints: checkpoint.into(), urgency });
+        let checkpoints = self.checkpoints(end);
+        self.current.set_cut(Cut { sequence, checkpoints, urgency });
         self.ready.push_back(std::mem::replace(&mut self.current, rest));
         self.whole_records = 0;
         self.is_cut_due = false;

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use crate::{
-    checkpoint::{CheckpointKey, CheckpointRecord, Fingerprint, InProgress, LastTransaction},
+    checkpoint::{
+        CheckpointKey, CheckpointRecord, Fingerprint, InProgress, LastTransaction, SnapshotRecord,
+    },
     lsn::EndLsn,
     sink::Checkpoint,
 };
@@ -11,6 +13,7 @@ use crate::{
 /// Writes one pipeline's checkpoint records.
 #[derive(Debug)]
 pub(super) struct CheckpointWriter {
+    pipeline: CheckpointKey,
     key: Arc<str>,
     record: CheckpointRecord,
 }
@@ -18,17 +21,33 @@ pub(super) struct CheckpointWriter {
 impl CheckpointWriter {
     /// `record` holds what does not change: source, identity, timeline, publication.
     pub(super) fn new(record: CheckpointRecord) -> Self {
-        let key = CheckpointKey {
+        let pipeline = CheckpointKey {
             system_id: record.system_id.clone(),
             database: record.database.clone(),
             slot: record.slot.clone(),
         };
-        Self { key: key.to_string().into(), record }
+        Self { key: pipeline.to_string().into(), pipeline, record }
     }
 
     /// The publication as it is known from here on.
     pub(super) fn set_publication(&mut self, fingerprint: Fingerprint) {
         self.record.publication = fingerprint;
+    }
+
+    /// The publication, as it was known last.
+    pub(super) fn publication(&self) -> &Fingerprint {
+        &self.record.publication
+    }
+
+    /// The tables whose snapshot is not finished, from here on.
+    pub(super) fn set_snapshots(&mut self, tables: Vec<String>) {
+        self.record.snapshots = tables;
+    }
+
+    /// The record of a table's snapshot.
+    pub(super) fn encode_snapshot(&self, record: &SnapshotRecord) -> Checkpoint {
+        let value = serde_json::to_vec(record).expect("texts and numbers always encode");
+        Checkpoint { key: self.pipeline.snapshot(&record.table).into(), value }
     }
 
     /// The record for a cut.

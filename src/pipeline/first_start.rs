@@ -13,8 +13,9 @@
 use tracing::info;
 
 use super::{
+    backfill::due,
     continuity::judge_operations,
-    judgement::judge_source,
+    judgement::{judge_source, taken_over},
     refusal::{Refusal, not_published},
     settings::Settings,
     slot_creation::await_slot,
@@ -83,16 +84,18 @@ async fn check_identities(
 }
 
 /// Where there is no slot: intent and slot.
-pub(super) async fn prepare(ground: &Ground<'_>) -> Result<(), Failed> {
-    write_intent(ground, None).await?;
+pub(super) async fn prepare(ground: &Ground<'_>, publication: &Fingerprint) -> Result<(), Failed> {
+    write_intent(ground, None, publication).await?;
     create_slot(ground.settings, &ground.sql, SlotSnapshot::None).await.map(drop)
 }
 
-/// Writes the intent, unless there is one already that promises the same: that the rows of a
-/// take-over come first, or that nothing does. With a take-over its record is written too.
+/// Writes the intent, unless there is one already that promises the same. One that promises that the
+/// rows of a take-over come first, or that nothing does, is not replaced by another. With a take-over
+/// its record is written too.
 pub(super) async fn write_intent(
     ground: &Ground<'_>,
     take_over: Option<&TakeOver>,
+    publication: &Fingerprint,
 ) -> Result<(), Failed> {
     let settings = ground.settings;
     let raced = || Refusal::FirstStartRaced { slot: settings.slot.clone() };
@@ -113,9 +116,17 @@ pub(super) async fn write_intent(
     if slot.is_some() || look.checkpoint.is_some() {
         return Err(raced().into());
     }
-    let snapshots: Vec<String> = take_over.iter().map(|record| record.table.clone()).collect();
-    if let Some(intent) = &look.intent {
-        return if intent.snapshots == snapshots { Ok(()) } else { Err(raced().into()) };
+    let first = take_over.map(|record| &record.table);
+    if let Some(intent) = &look.intent
+        && taken_over(settings, intent) != first
+    {
+        return Err(raced().into());
+    }
+    let beside = due::of_all_tables(&settings.event, publication);
+    let beside = beside.into_iter().map(|record| record.table);
+    let snapshots: Vec<String> = first.cloned().into_iter().chain(beside).collect();
+    if look.intent.as_ref().is_some_and(|intent| intent.snapshots == snapshots) {
+        return Ok(());
     }
     let intent = Intent {
         version: 1,

@@ -96,7 +96,7 @@ impl<'a> HeldSlot<'a> {
     ) -> Result<Ground<'a>, Failed> {
         let Self { ground, mut stream, kafka, .. } = self;
         writing_by_hand.begin();
-        let writing = write_checkpoint(kafka, &ground.key, record);
+        let writing = write_checkpoint(kafka, &ground.key, record, &[]);
         await_kafka(&mut stream, ground.settings.kafka.outage_grace, writing).await?;
         writing_by_hand.end(record.commit_end_lsn);
         stream.finish(None, None).await;

@@ -9,10 +9,10 @@ use super::{
     start::{Failed, Ground, Purpose},
 };
 use crate::{
-    checkpoint::{CheckpointKey, CheckpointRecord, store::Look},
+    checkpoint::{CheckpointKey, CheckpointRecord, Intent, store::Look},
     lsn::Lsn,
     postgres::{
-        SlotName, catalog,
+        SlotName, TableName, catalog,
         replication::TimelineHistory,
         slot::{self, Slot},
     },
@@ -83,13 +83,23 @@ pub(super) fn judge_source(settings: &Settings, look: &Look) -> Result<(), Refus
     })
 }
 
+/// The table that an intent says is taken over from a poller: its rows come before the stream. Those
+/// of domain tables come beside it.
+pub(super) fn taken_over<'i>(settings: &Settings, intent: &'i Intent) -> Option<&'i String> {
+    let is_domain_table = |name: &String| {
+        let table = TableName::try_from(name.clone());
+        table.is_ok_and(|table| settings.event.table(&table.schema, &table.name).is_some())
+    };
+    intent.snapshots.iter().find(|name| !is_domain_table(name))
+}
+
 /// Whether rows that waited for a poller are still to come before the stream. Only where everything
 /// was read: the first checkpoint ends a take-over.
 ///
 /// # Errors
 /// [`Refusal::TakeOverUnfinished`] where they are.
 pub(super) fn judge_take_over(settings: &Settings, look: &Look) -> Result<(), Refusal> {
-    let due = look.intent.as_ref().and_then(|intent| intent.snapshots.first());
+    let due = look.intent.as_ref().and_then(|intent| taken_over(settings, intent));
     match (&look.checkpoint, due) {
         (None, Some(table)) => {
             let (slot, table) = (settings.slot.clone(), table.clone());

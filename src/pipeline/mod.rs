@@ -5,6 +5,7 @@
 //!   │            │
 //!   │            └─ assembler (records, cuts), resume (what is published already),
 //!   │               on_error (what becomes of events that cannot be published)
+//!   │            ├─ backfill (the rows that tables had before), beside (what is asked meanwhile)
 //!   │            ├─ outage (how long the slot is held while Kafka takes nothing)
 //!   │            ├─ lookup (what the stream does not say of a table)
 //!   ├─ judgement (checkpoint, slot, server), continuity (the publication), refusal (their words)
@@ -23,6 +24,7 @@ mod adoption;
 mod amendment;
 mod assembler;
 mod backfill;
+mod beside;
 // The doctor.
 pub mod check;
 mod checkpoint_writer;

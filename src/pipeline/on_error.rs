@@ -43,7 +43,8 @@ impl Failed {
         }
     }
 
-    fn into_failure(self) -> Box<dyn Failure> {
+    /// What stops the daemon for it.
+    pub(super) fn into_failure(self) -> Box<dyn Failure> {
         match self {
             Self::Map(error) => error.into(),
             Self::Encode(error) => error.into(),

@@ -12,7 +12,11 @@
 //! From step 1 on status updates say flush 0/0, which the server takes for no news; in step 5 too,
 //! until the stream has passed the checkpoint, because what it repeats is the rest of step 4.
 
-use std::{collections::BTreeSet, future::Future, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    time::Duration,
+};
 
 use tokio::{
     task::spawn_blocking,
@@ -21,7 +25,9 @@ use tokio::{
 use tracing::{debug, info};
 
 use super::{
-    assembler::{Assembler, Bounds, PART_BYTES_AT_LEAST_ONCE},
+    assembler::{Assembler, Beginning, Bounds, PART_BYTES_AT_LEAST_ONCE},
+    backfill::{Backfills, Reading, due},
+    beside::Beside,
     continuity, first_start,
     judgement::{judge_checkpoint, judge_look, judge_slot, judge_source, judge_take_over},
     lookup::Lookup,
@@ -33,12 +39,12 @@ use super::{
     retention::{self, RetentionTask},
     settings::{LargeTransactions, Settings},
     shutdown::Shutdown,
-    stream_loop::{Catalog, Limits, StreamLoop},
+    stream_loop::{Limits, StreamLoop},
     tables,
 };
 use crate::{
     checkpoint::{
-        CheckpointKey, CheckpointRecord, Fingerprint, Tracker,
+        CheckpointKey, CheckpointRecord, Fingerprint, SnapshotRecord, Tracker,
         store::{Look, Store},
     },
     event::{DatabaseIdentity, Mapping, outbox::Withheld},
@@ -80,7 +86,32 @@ pub(super) struct TakenOver {
     pub(super) sql: Sql,
     pub(super) checkpoint: CheckpointRecord,
     pub(super) resume: Resume,
+    pub(super) snapshots: Snapshots,
     pub(super) mapping: Mapping,
+}
+
+/// The tables whose rows are still to come.
+#[derive(Default)]
+pub(super) struct Snapshots {
+    /// Their records as they were written.
+    written: Vec<SnapshotRecord>,
+    /// Those of tables that were taken on just now: written with the next checkpoint.
+    due: Vec<SnapshotRecord>,
+}
+
+impl Snapshots {
+    /// Of a checkpoint that names them, and of a publication that may hold more tables by now. A table
+    /// that is not configured any more is nobody's.
+    fn go_on(
+        settings: &Settings,
+        written: BTreeMap<String, SnapshotRecord>,
+        before: &Fingerprint,
+        now: &Fingerprint,
+    ) -> Self {
+        let written = written.into_values().filter(|record| now.tables.contains_key(&record.table));
+        let due = due::of_new_tables(&settings.event, before, now);
+        Self { written: written.collect(), due }
+    }
 }
 
 /// What the server is.
@@ -158,7 +189,7 @@ pub(super) async fn start(
     shutdown: &Shutdown,
     halt_before: Option<CommitLsn>,
 ) -> Result<(StreamLoop<KafkaSink>, Option<RetentionTask>), Failed> {
-    let TakenOver { stream, kafka, sql, checkpoint, resume, mapping } =
+    let TakenOver { stream, kafka, sql, checkpoint, resume, snapshots, mapping } =
         take_over(settings, shutdown, Purpose::Run).await?;
     info!(
         slot = %settings.slot,
@@ -178,11 +209,16 @@ pub(super) async fn start(
         record_bytes: kafka.record_bytes_max(),
     };
     let on_error = OnError::of(settings.dead_letters.clone());
-    let assembler = Assembler::new(mapping, resume, checkpoint, bounds, on_error);
+    let mut backfills = Backfills::of(snapshots.written);
+    snapshots.due.into_iter().for_each(|record| backfills.add_due(record));
+    // Before a halt only what the stream has is published.
+    let reading = halt_before.is_none().then(|| Reading::new(settings, checkpoint.timeline));
+    let beginning = Beginning { checkpoint, resume, backfills };
+    let assembler = Assembler::new(mapping, beginning, bounds, on_error);
     let limits = Limits { halt_before, outage_grace: settings.kafka.outage_grace };
     let sink = kafka.into_sink()?;
-    let catalog = Catalog { watch, lookup: Lookup::new(settings.postgres.clone()) };
-    let stream_loop = StreamLoop::new(stream, assembler, tracker, sink, catalog, limits);
+    let beside = Beside { watch, lookup: Lookup::new(settings.postgres.clone()), reading };
+    let stream_loop = StreamLoop::new(stream, assembler, tracker, sink, beside, limits);
     Ok((stream_loop, retention))
 }
 
@@ -212,7 +248,7 @@ pub(super) async fn take_over(
     // What a publication that was just made delivers is known only by now.
     let mapping = check_tables(&ground).await?;
     if slot.is_none() {
-        first_start::prepare(&ground).await?;
+        first_start::prepare(&ground, &fingerprint).await?;
     }
 
     let mut stream = take_slot(settings, replication).await?;
@@ -222,34 +258,37 @@ pub(super) async fn take_over(
     judge_take_over(settings, &look)?;
     let slot = slot::describe(&ground.sql, &settings.slot).await?;
     let confirmed_flush = slot.and_then(|slot| slot.confirmed_flush);
-    let (kafka, checkpoint, resume) = match (look.checkpoint, confirmed_flush) {
+    let (kafka, checkpoint, resume, snapshots) = match (look.checkpoint, confirmed_flush) {
         (Some(checkpoint), _) => {
             judge_checkpoint(&ground, confirmed_flush, &checkpoint).await?;
             let (before, sql) = (&checkpoint.publication, &ground.sql);
             continuity::judge(settings, sql, before, &fingerprint).await??;
             continuity::warn_if_altered(before, &fingerprint);
+            let snapshots = Snapshots::go_on(settings, look.snapshots, before, &fingerprint);
             let fingerprint = continuity::date(sql, before, fingerprint).await?;
             let (mut checkpoint, resume) = go_on(&ground, checkpoint, confirmed_flush, fingerprint);
             if checkpoint.begun_at.is_none() {
                 checkpoint.begun_at = Some(catalog::now(&ground.sql).await?);
             }
-            (kafka, checkpoint, resume)
+            (kafka, checkpoint, resume, snapshots)
         }
         (None, Some(position)) if look.intent.is_some() => {
             let identity = &ground.server.identity;
             let now = catalog::now(&ground.sql).await?;
-            let first = first_start::checkpoint(settings, identity, position, fingerprint, now);
-            let writing = write_checkpoint(kafka, &ground.key, &first);
+            let written = due::of_all_tables(&settings.event, &fingerprint);
+            let mut first = first_start::checkpoint(settings, identity, position, fingerprint, now);
+            first.snapshots = written.iter().map(|record| record.table.clone()).collect();
+            let writing = write_checkpoint(kafka, &ground.key, &first, &written);
             let kafka = await_kafka(&mut stream, settings.kafka.outage_grace, writing).await?;
             let resume = Resume::new(&first, confirmed_flush, &first.publication);
-            (kafka, first, resume)
+            (kafka, first, resume, Snapshots { written, due: Vec::new() })
         }
         (None, _) => {
             return Err(Refusal::CheckpointMissing { slot: settings.slot.clone() }.into());
         }
     };
     let Ground { sql, .. } = ground;
-    Ok(TakenOver { stream, kafka, sql, checkpoint, resume, mapping })
+    Ok(TakenOver { stream, kafka, sql, checkpoint, resume, snapshots, mapping })
 }
 
 /// From a checkpoint that was not refused.
@@ -415,16 +454,24 @@ pub(super) async fn fence_and_read(
     .await
 }
 
-/// The first checkpoint, in a Kafka transaction of its own.
+/// A checkpoint that is written by itself, in a Kafka transaction of its own, with the records of
+/// tables whose rows are due.
 pub(super) async fn write_checkpoint(
     mut kafka: Kafka,
     key: &CheckpointKey,
     checkpoint: &CheckpointRecord,
+    due: &[SnapshotRecord],
 ) -> Result<Kafka, Failed> {
-    let key = key.to_string();
     let value = serde_json::to_vec(checkpoint).expect("text keys and numbers always encode");
+    let mut records = vec![(key.to_string(), value)];
+    records.extend(due.iter().map(|record| {
+        let value = serde_json::to_vec(record).expect("texts and numbers always encode");
+        (key.snapshot(&record.table), value)
+    }));
     blocking(move || {
-        kafka.write(&[(key.as_str(), value.as_slice())])?;
+        let records: Vec<_> =
+            records.iter().map(|(key, value)| (key.as_str(), value.as_slice())).collect();
+        kafka.write(&records)?;
         Ok(kafka)
     })
     .await

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use super::{
     chain,
     former_primary::pass_over,
-    judgement::{judge_history, judge_source},
+    judgement::{judge_history, judge_source, taken_over},
     settings::Settings,
     shutdown::Shutdown,
     start::{Failed, Ground, Server, peek},
@@ -161,7 +161,7 @@ fn judge(settings: &Settings, findings: Findings, now: PgTimestamp) -> Status {
     let last = look.checkpoint.as_ref().and_then(|record| record.last);
     let age = last.map(|last| last.age_seconds(now));
     let lag_seconds = if lag_bytes == Some(0) { Some(0.) } else { age };
-    let due = look.intent.as_ref().and_then(|intent| intent.snapshots.first().cloned());
+    let due = look.intent.as_ref().and_then(|intent| taken_over(settings, intent).cloned());
     let unfinished_take_over = due.filter(|_| look.checkpoint.is_none());
     let invalidation = slot.as_ref().and_then(Slot::invalidation);
     let state = match (&slot, &holder) {

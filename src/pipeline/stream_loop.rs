@@ -1,5 +1,7 @@
 //! The loop: reads what there is room for, hands over what is whole, acknowledges what is durable.
 
+mod rows;
+
 use std::{convert::Infallible, time::Duration};
 
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
@@ -7,15 +9,16 @@ use tracing::{debug, warn};
 
 use super::{
     assembler::{Assembler, Trouble},
-    lookup::{Answers, Lookup},
+    backfill::Meter,
+    beside::Beside,
+    lookup::Answers,
     outage::{Outage, Patience},
     progress::Progress,
-    publication_watch::PublicationWatch,
-    refusal::Refusal,
     shutdown::Shutdown,
 };
 use crate::{
-    checkpoint::{Fingerprint, Tracker},
+    checkpoint::Tracker,
+    event,
     failure::{Code, Failure},
     lsn::CommitLsn,
     postgres::{
@@ -25,6 +28,7 @@ use crate::{
         transaction::{Step, TransactionReader},
     },
     sink::{Report, Sink},
+    telemetry::Seldom,
 };
 
 /// How often timers are looked at: fine enough for an acknowledgement to be prompt, coarse enough
@@ -58,6 +62,9 @@ const HALT_DRAIN_MAX: Duration = Duration::from_secs(24 * 3600);
 /// How long closing both sides may take; each bounds itself below this.
 const CLOSE_MAX: Duration = Duration::from_secs(4);
 
+/// How often it is said that rows cannot be read.
+const ROWS_SAID_EVERY: Duration = Duration::from_secs(30);
+
 /// Why a stream ended.
 #[derive(Debug)]
 pub(super) enum End {
@@ -82,6 +89,8 @@ pub(super) enum End {
         /// The replication slot is still ours.
         holds_slot: bool,
     },
+    /// A row that was there before cannot be published. Everything up to it is.
+    Row(Box<dyn Failure>),
     /// Something failed.
     Failed(Box<dyn Failure>),
     /// The replication connection broke, or it cannot be said whether the slot is ours, and another
@@ -107,6 +116,7 @@ impl From<Trouble> for End {
     fn from(trouble: Trouble) -> Self {
         match trouble {
             Trouble::Halt { before, failure } => Self::Halt { before, failure },
+            Trouble::Row(failure) => Self::Row(failure),
             Trouble::Failed(failure) => Self::Failed(failure),
         }
     }
@@ -127,13 +137,6 @@ pub(super) struct Limits {
     pub(super) outage_grace: Duration,
 }
 
-/// What is asked of the catalog beside the stream.
-#[derive(Debug)]
-pub(super) struct Catalog {
-    pub(super) watch: PublicationWatch,
-    pub(super) lookup: Lookup,
-}
-
 /// A stream that publishes: holds the slot, knows its checkpoint.
 pub(super) struct StreamLoop<S: Sink> {
     stream: ReplicationStream,
@@ -142,8 +145,7 @@ pub(super) struct StreamLoop<S: Sink> {
     assembler: Assembler,
     tracker: Tracker,
     sink: S,
-    watch: PublicationWatch,
-    lookup: Lookup,
+    beside: Beside,
     /// Everything before this transaction is published, then the loop ends.
     halt_before: Option<CommitLsn>,
     /// The stream's buffer holds messages that there was no room for.
@@ -158,6 +160,11 @@ pub(super) struct StreamLoop<S: Sink> {
     has_delivered: bool,
     patience: Patience,
     progress: Progress,
+    /// How rows become events.
+    settings: event::Settings,
+    /// Of rows that could not be read.
+    rows_said: Seldom,
+    meter: Meter,
 }
 
 impl<S: Sink> StreamLoop<S> {
@@ -166,23 +173,24 @@ impl<S: Sink> StreamLoop<S> {
         assembler: Assembler,
         tracker: Tracker,
         sink: S,
-        catalog: Catalog,
+        beside: Beside,
         limits: Limits,
     ) -> Self {
-        let Catalog { watch, lookup } = catalog;
         let now = Instant::now();
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
+            settings: assembler.event_settings().clone(),
+            rows_said: Seldom::every(ROWS_SAID_EVERY),
+            meter: Meter::default(),
             stream,
             decoder: Decoder::new(),
             reader: TransactionReader::new(),
             assembler,
             tracker,
             sink,
-            progress: Progress::new(watch.wal_end()),
-            watch,
-            lookup,
+            progress: Progress::new(beside.watch.wal_end()),
+            beside,
             halt_before: limits.halt_before,
             has_unread: false,
             is_called: false,
@@ -215,6 +223,11 @@ impl<S: Sink> StreamLoop<S> {
                 let all = End::BeforeHalt { is_all_delivered: true };
                 self.drain(all, HALT_DRAIN_MAX, shutdown).await
             }
+            // The next start reads it again, and comes as far.
+            End::Row(failure) => match self.drain(End::Stopped, HALT_DRAIN_MAX, shutdown).await {
+                End::Stopped => End::Failed(failure),
+                end => end,
+            },
             End::Failed(failure) if failure.code() == Some(Code::Fenced) => {
                 self.judge_fenced(failure, shutdown).await
             }
@@ -241,7 +254,8 @@ impl<S: Sink> StreamLoop<S> {
     /// Whatever it waits for is cancel-safe.
     async fn publish(&mut self) -> Result<Infallible, End> {
         loop {
-            let may_read = self.assembler.has_room() && !self.lookup.is_under_way();
+            self.read_rows();
+            let may_read = self.may_read();
             if self.has_unread && may_read {
                 self.take_messages()?;
                 continue;
@@ -253,13 +267,9 @@ impl<S: Sink> StreamLoop<S> {
                 report = self.sink.next_report() => self.on_report(report)?,
                 // Answer before wal_sender_timeout, also while the sink is stalled.
                 _ = self.ticks.tick() => self.on_tick().await?,
-                // A table that left the publication has a gap that no position shows.
-                change = self.watch.changed() => self.on_publication(change)?,
-                // What follows its description can only be read with what the catalog says.
-                answer = self.lookup.answered(), if self.lookup.is_under_way() => {
-                    let (relation, answers) = answer?;
-                    self.assembler.relation(&relation, answers);
-                }
+                // A table that left the publication has a gap that no position shows; what follows a
+                // description can only be read with what the catalog says.
+                news = self.beside.next() => self.on_news(news)?,
                 // Read only what there is room for: this is the back-pressure.
                 read = read(&mut self.stream, is_held), if may_read => {
                     read?;
@@ -276,7 +286,7 @@ impl<S: Sink> StreamLoop<S> {
     fn take_messages(&mut self) -> Result<(), End> {
         let flush_before = self.tracker.flush_lsn();
         let outcome = loop {
-            if !self.assembler.has_room() || self.lookup.is_under_way() {
+            if !self.may_read() {
                 self.has_unread = true;
                 break Ok(());
             }
@@ -317,13 +327,12 @@ impl<S: Sink> StreamLoop<S> {
                         if self.halt_before.is_some_and(|halt| transaction.commit_lsn >= halt) {
                             return Err(End::BeforeHalt { is_all_delivered: false });
                         }
-                        self.tracker.begin();
-                        self.assembler.begin(transaction)?;
+                        self.assembler.begin(transaction, &mut self.tracker)?;
                     }
                     Step::Change { place, change } => {
                         self.assembler.change(place, &change, &mut self.tracker)?;
                         if let Some((relation, questions)) = self.assembler.take_outdated() {
-                            self.lookup.ask(relation, questions);
+                            self.beside.lookup.ask(relation, questions);
                         }
                     }
                     Step::Commit { end_lsn, .. } => {
@@ -333,7 +342,7 @@ impl<S: Sink> StreamLoop<S> {
                         let questions = self.assembler.described(&relation);
                         match questions.is_empty() {
                             true => self.assembler.relation(&relation, Answers::none()),
-                            false => self.lookup.ask(relation, questions),
+                            false => self.beside.lookup.ask(relation, questions),
                         }
                     }
                     Step::NonTransactionalMessage { prefix } => {
@@ -347,6 +356,13 @@ impl<S: Sink> StreamLoop<S> {
             }
         }
         Ok(true)
+    }
+
+    /// Whether the next message can be taken.
+    fn may_read(&self) -> bool {
+        self.assembler.has_room()
+            && !self.beside.lookup.is_under_way()
+            && !self.assembler.backfills().holds_stream(Instant::now())
     }
 
     /// While the sink waits for its turn with what it has, what comes can wait in the socket.
@@ -371,6 +387,7 @@ impl<S: Sink> StreamLoop<S> {
             Report::Emptied(batch) => {
                 self.assembler.give_back(batch);
                 self.patience.observe_progress();
+                self.assembler.release_rows(&mut self.tracker)?;
                 if !self.has_unread {
                     self.assembler.hand_over_gathered(&mut self.tracker);
                     self.send_ready();
@@ -378,6 +395,9 @@ impl<S: Sink> StreamLoop<S> {
             }
             Report::LastCall if self.stream.has_waiting() => self.is_called = true,
             Report::LastCall => self.sink.go_on(),
+            Report::Refused { commit_lsn, failure } if self.assembler.is_of_rows(commit_lsn) => {
+                return Err(End::Failed(failure));
+            }
             Report::Refused { commit_lsn, failure } => {
                 return Err(End::Halt { before: commit_lsn, failure });
             }
@@ -411,6 +431,7 @@ impl<S: Sink> StreamLoop<S> {
         self.checkpoint_when_idle();
         self.observe_patience()?;
         self.progress.tick(self.assembler.counters(), self.assembler.last(), &self.tracker);
+        self.meter.look(self.assembler.backfills().records().next());
         let is_silent = self.stream.silent_for() >= PING_AFTER;
         if is_silent && self.ping_at.elapsed() >= PING_AFTER {
             self.ping_at = Instant::now();
@@ -455,13 +476,9 @@ impl<S: Sink> StreamLoop<S> {
         self.stream.send_status(write, flush, reply == Reply::Requested).await
     }
 
-    fn on_publication(&mut self, change: Result<Fingerprint, Refusal>) -> Result<(), End> {
-        self.assembler.checkpoint_mut().set_publication(change?);
-        Ok(())
-    }
-
     /// Lets the sink finish the whole transactions, for a bounded time.
     async fn drain(&mut self, end: End, limit: Duration, shutdown: &mut Shutdown) -> End {
+        self.assembler.backfills_mut().stop();
         match shutdown.within(limit, self.await_deliveries()).await {
             Some(Ok(())) => end,
             Some(Err(failure)) => failure,
@@ -472,6 +489,7 @@ impl<S: Sink> StreamLoop<S> {
                 match end {
                     End::BeforeHalt { .. } => End::BeforeHalt { is_all_delivered: false },
                     End::Stopped
+                    | End::Row(_)
                     | End::Halt { .. }
                     | End::Fenced { .. }
                     | End::Failed(_)
@@ -513,7 +531,7 @@ impl<S: Sink> StreamLoop<S> {
         let holder = tokio::select! {
             biased;
             () = stopped.requested() => return End::Failed(failure),
-            holder = shutdown.within(HOLDER_MAX, self.watch.slot_holder()) => holder,
+            holder = shutdown.within(HOLDER_MAX, self.beside.watch.slot_holder()) => holder,
         };
         let unknown: PostgresError = match holder {
             Some(Ok(Some(holder))) => {

@@ -118,7 +118,7 @@ async fn attempt(settings: &Settings, shutdown: &mut Shutdown, carried: &mut Car
     carried.has_timed_out &= !has_delivered;
     match end {
         End::Stopped => Verdict::Stopped,
-        End::Failed(failure) => carried.judge(failure),
+        End::Failed(failure) | End::Row(failure) => carried.judge(failure),
         End::FailedFenced { failure, fenced } => {
             carried.fenced = Some(fenced);
             carried.judge(failure)

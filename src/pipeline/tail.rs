@@ -9,7 +9,9 @@ use std::{io::stdout, time::Duration};
 use tracing::info;
 
 use super::{
-    assembler::{Assembler, Bounds},
+    assembler::{Assembler, Beginning, Bounds},
+    backfill::Backfills,
+    beside::Beside,
     continuity, first_start,
     init::{lacking_sql, patiently},
     lookup::Lookup,
@@ -21,7 +23,7 @@ use super::{
     shutdown::Shutdown,
     slot_creation::await_slot,
     start::{Failed, Ground, check_server, check_tables},
-    stream_loop::{Catalog, End, Limits, StreamLoop},
+    stream_loop::{End, Limits, StreamLoop},
     tables,
 };
 use crate::{
@@ -52,6 +54,7 @@ pub async fn tail(settings: &Settings, style: Style, mut shutdown: Shutdown) -> 
         End::Stopped | End::BeforeHalt { .. } => Ok(()),
         End::Failed(failure) if is_closed(&failure) => Ok(()),
         End::Failed(failure)
+        | End::Row(failure)
         | End::FailedFenced { failure, .. }
         | End::Halt { failure, .. }
         | End::Fenced { failure, .. } => Err(failure),
@@ -95,10 +98,13 @@ async fn start(
     let from = first_start::checkpoint(settings, &server.identity, position, fingerprint, now);
     let resume = Resume::new(&from, Some(position), &from.publication);
     let tracker = Tracker::new(&from);
-    let assembler = Assembler::new(mapping, resume, from, BOUNDS, OnError::Tell);
+    let backfills = Backfills::default();
+    let beginning = Beginning { checkpoint: from, resume, backfills };
+    let assembler = Assembler::new(mapping, beginning, BOUNDS, OnError::Tell);
     let sink = StdoutSink::start(stdout(), style)?;
-    let catalog = Catalog { watch, lookup: Lookup::new(settings.postgres.clone()) };
-    Ok(StreamLoop::new(stream, assembler, tracker, sink, catalog, LIMITS))
+    // Of what is there nothing is shown: only what happens.
+    let beside = Beside { watch, lookup: Lookup::new(settings.postgres.clone()), reading: None };
+    Ok(StreamLoop::new(stream, assembler, tracker, sink, beside, LIMITS))
 }
 
 /// Before a slot waits for anything: without the publication nothing would ever come.

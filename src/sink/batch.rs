@@ -222,6 +222,13 @@ impl Batch {
         self.cut = None;
     }
 
+    /// Takes back the records from `first_record` on. Topics that they announced stay announced.
+    pub fn truncate(&mut self, first_record: usize) {
+        let Some(first) = self.records.get(first_record) else { return };
+        self.arena.truncate(first.first_byte() as usize);
+        self.records.truncate(first_record);
+    }
+
     /// Moves the records from `first_record` on, and their bytes, into the empty batch `rest`.
     pub fn split_into(&mut self, first_record: usize, rest: &mut Batch) {
         debug_assert!(
@@ -346,6 +353,19 @@ mod tests {
         let third = rest.records.get(1).expect("the third record");
         let header = Headers::new(rest.slice(third.headers)).next();
         assert_eq!(header, Some(("event-id".as_bytes(), "third".as_bytes())));
+    }
+
+    #[test]
+    fn what_is_taken_back_leaves_the_records_before_it() {
+        let mut batch = Batch::default();
+        for text in ["first", "second", "third"] {
+            push(&mut batch, text);
+        }
+        batch.truncate(3);
+        assert_eq!(batch.records().len(), 3);
+        batch.truncate(1);
+        let [only] = batch.records() else { panic!("{batch:?}") };
+        assert_eq!(batch.bytes(), only.headers.end as usize);
     }
 
     #[test]

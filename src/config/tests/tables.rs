@@ -4,7 +4,10 @@ use super::{FIRST_PIPELINE, file_with, mistakes, read};
 use crate::{
     event::{
         self,
-        table::{self, DataForm, Mask, Otherwise, RuleSettings, Salt, Settings, TablePattern},
+        table::{
+            self, DataForm, Mask, Otherwise, RuleSettings, Salt, Settings, SnapshotMode,
+            TablePattern,
+        },
     },
     value::{ByteaForm, ColumnForm, Int8Form, NumericForm, Options},
 };
@@ -37,6 +40,7 @@ topic = "shop.{schema}.{table}"
 key = ["tenant", "id"]
 data = "change"
 tombstone = true
+snapshot = "never"
 types = { numeric = "string", bytea = "hex", columns = { total = "number", picture = "base64" } }
 columns = { exclude = ["notes", "draft"], mask = { email = "sha256", card = "redact" } }
 otherwise = "default"
@@ -93,6 +97,7 @@ fn a_table_alone_is_a_pipeline_and_has_defaults() {
             masks: Vec::new(),
             rules: Vec::new(),
             otherwise: Otherwise::Default,
+            snapshot: SnapshotMode::Initial,
         }
     );
 }
@@ -144,6 +149,7 @@ fn a_table_is_told_all_that_its_section_says() {
             ],
             rules: vec![shipped, deleted],
             otherwise: Otherwise::Default,
+            snapshot: SnapshotMode::Never,
         }
     );
     // What a section does not say of types the file says.
@@ -164,7 +170,8 @@ fn the_schema_takes_what_the_program_takes() {
         ("public.*", "*.orders"),
         ("type = \"order.deleted\"", ""),
         ("\"redact\"", "\"md5\""),
-        ("tombstone", "snapshot"),
+        ("tombstone", "tombstones"),
+        ("\"never\"", "\"always\""),
     ] {
         let text = WHOLE.replacen(right, wrong, 1);
         assert!(!schema.is_valid(&file(&text)), "{wrong}");
@@ -266,7 +273,7 @@ fn what_is_no_value_of_a_key_is_told_with_what_is_expected() {
         ),
         ("types.int8 = 8", "table.types.int8 must be one of \"number\", \"string\", not a number"),
         ("data = \"both\"", "table.data must be one of \"row\", \"change\", not \"both\""),
-        ("snapshot = \"never\"", "table.snapshot is not a setting; there are name, topic, key, "),
+        ("snapshot = \"no\"", "table.snapshot must be one of \"initial\", \"never\", not \"no\""),
         ("colums = {}", "table.colums is not a setting; the nearest is table.columns"),
         (
             "topic = \"{aggregate_type}\"",

@@ -12,7 +12,7 @@ use crate::{
             INT8, NUMERIC, TEXT,
             domain_table::{
                 Cell::{self, Null, Text, Unchanged},
-                DomainTable, Happens, take_events,
+                DomainTable, Happens, REQUEST, TABLE, take_events,
             },
             transaction,
         },
@@ -51,10 +51,17 @@ impl Sent {
 fn send(table: &DomainTable, happens: &Happens<'_>) -> Result<Vec<Sent>, EventError> {
     let (mut batch, mut encoder) = (Batch::default(), Encoder::new(RECORD_BYTES_MAX));
     let mut mapping = table.mapping();
+    let is_snapshot = matches!(happens, Happens::Snapshot { .. });
+    if is_snapshot {
+        mapping.observe_snapshot(TABLE, &table.description());
+    }
     take_events(&mut mapping, happens, |mut events| {
         for sequence in 5.. {
             let Some(event) = events.next()? else { break };
-            let encoded = encoder.encode(&event, &transaction(), sequence, &mut batch);
+            let encoded = match is_snapshot {
+                true => encoder.encode_snapshot(&event, &transaction(), &mut batch),
+                false => encoder.encode(&event, &transaction(), sequence, &mut batch),
+            };
             assert_eq!(encoded.expect("it has a JSON form"), crate::value::Written::AsDescribed);
         }
         Ok(())
@@ -137,6 +144,39 @@ fn an_insert_is_created_with_the_row_under_its_key() {
         (vec!["16/B374D848"], vec!["5"], vec!["742"])
     );
     assert_eq!(sent.partition, None);
+}
+
+/// Made by Python: hashlib.sha256(b"".join(len(s).to_bytes(8, "big") + s for s in [b"tailwater
+/// snapshot", b"7", the request, b"public.orders", (1).to_bytes(8, "big") + b"7", b"",
+/// b"orders.snapshot", b""])), the first 16 bytes, then version 8 and variant 1.
+#[test]
+fn a_row_that_was_there_is_a_snapshot_of_no_transaction() {
+    let row = Happens::Snapshot { row: &ROW, key: "7", moved_at: None };
+    let sent = send_one(&DomainTable::orders(), &row);
+    assert_eq!((sent.topic.as_str(), sent.key.as_deref()), ("orders.events", Some("7")));
+    assert_eq!(sent.data(), r#"{"id":7,"status":"placed","note":null}"#);
+    assert_eq!(sent.id(), "665b35e5-648c-85df-9ec4-fedaea028651");
+    let of = |name| sent.written.headers_of(name);
+    assert_eq!((of("event-type"), of("correlation-id")), (vec!["orders.snapshot"], vec![REQUEST]));
+    assert_eq!(of("pg-lsn"), ["16/B374D848"]);
+    assert!(of("pg-seq").is_empty() && of("pg-xid").is_empty());
+    let change = DomainTable::orders().with(|table| table.settings.data = DataForm::Change);
+    assert_eq!(
+        send_one(&change, &row).data(),
+        r#"{"before":null,"after":{"id":7,"status":"placed","note":null}}"#
+    );
+}
+
+#[test]
+fn the_id_of_a_row_that_was_there_is_that_of_its_key_and_of_how_it_got_there() {
+    let id = |key, moved_at| {
+        let row = Happens::Snapshot { row: &ROW, key, moved_at };
+        send_one(&DomainTable::orders(), &row).id().to_owned()
+    };
+    let moved_at = Some(transaction().commit_lsn);
+    let ids = [id("7", None), id("8", None), id("7", moved_at)];
+    assert_eq!(ids[0], id("7", None));
+    assert!(ids[0] != ids[1] && ids[0] != ids[2] && ids[1] != ids[2], "{ids:?}");
 }
 
 #[test]

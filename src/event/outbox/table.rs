@@ -5,7 +5,7 @@ use tracing::warn;
 use crate::{
     change::{Oid, Transaction, Tuple},
     event::{
-        ColumnAt, DatabaseIdentity, EventError, Raw, Route, Row, Unmapped,
+        ColumnAt, DatabaseIdentity, EventError, Raw, Route, Row, RowOrigin, Unmapped,
         id::KeyIds,
         outbox::{
             PayloadForm, Settings,
@@ -68,8 +68,7 @@ impl Table {
         Box::new(Row {
             table: self.name.clone(),
             id: self.columns.id.text(tuple).ok().flatten().map(str::to_owned),
-            commit_lsn: transaction.commit_lsn,
-            xid: transaction.xid,
+            origin: RowOrigin::of(transaction),
         })
     }
 

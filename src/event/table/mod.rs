@@ -24,7 +24,8 @@ pub use error::TableProblem;
 pub use row_view::{ColumnView, Held, RowView};
 pub(super) use scratch::Scratch;
 pub use settings::{
-    DataForm, Mask, Otherwise, PatternError, RuleSettings, Salt, Settings, TablePattern,
+    DataForm, Mask, Otherwise, PatternError, RuleSettings, Salt, Settings, SnapshotMode,
+    TablePattern,
 };
 pub use shape::{EventShape, ValueShape};
 pub(super) use steps::{Step, TableChange};

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::{
-    change::Transaction,
+    change::{PgTimestamp, Transaction},
     event::{
         Reason,
         id::ID_BYTES,
@@ -35,8 +35,8 @@ pub(crate) struct Scratch {
 /// What all events of a transaction share.
 #[derive(Debug)]
 pub(super) struct OfTransaction {
-    /// Of which one.
-    commit_lsn: Option<CommitLsn>,
+    /// Of which one. What was read is given a commit record's place without having one.
+    of: Option<(CommitLsn, PgTimestamp)>,
     /// `tx-<commit LSN>`
     correlation_id: String,
     occurred_at: [u8; INSTANT_BYTES],
@@ -52,7 +52,7 @@ impl Scratch {
             steps: Vec::new(),
             data: Vec::new(),
             of_transaction: OfTransaction {
-                commit_lsn: None,
+                of: None,
                 correlation_id: String::new(),
                 occurred_at: [0; INSTANT_BYTES],
                 has_instant: false,
@@ -77,10 +77,11 @@ impl Scratch {
 impl OfTransaction {
     /// Makes what is said of that transaction; for the same one again it is there already.
     pub(super) fn enter(&mut self, transaction: &Transaction) {
-        if self.commit_lsn == Some(transaction.commit_lsn) {
+        let of = Some((transaction.commit_lsn, transaction.committed_at));
+        if self.of == of {
             return;
         }
-        self.commit_lsn = Some(transaction.commit_lsn);
+        self.of = of;
         self.correlation_id.clear();
         // Writing to a String never fails.
         let _ = write!(self.correlation_id, "tx-{}", transaction.commit_lsn);

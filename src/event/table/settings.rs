@@ -35,6 +35,8 @@ pub struct Settings {
     pub rules: Vec<RuleSettings>,
     /// What a change becomes that no rule matches.
     pub otherwise: Otherwise,
+    /// Whether the rows that it has come first.
+    pub snapshot: SnapshotMode,
 }
 
 /// A table, or a pattern for several.
@@ -128,6 +130,16 @@ pub enum DataForm {
     Row,
     /// `{before, after, changed}`.
     Change,
+}
+
+/// Whether the rows that a table has are published when it is taken on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum SnapshotMode {
+    /// They are, each as a row that was there.
+    #[default]
+    Initial,
+    /// They are not, unless somebody asks for them.
+    Never,
 }
 
 /// What a value is replaced by. NULL stays null.

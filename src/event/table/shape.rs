@@ -79,6 +79,7 @@ impl Shapes<'_> {
                 ValueShape::Envelope { data: json!({ "type": "null" }), unavailable: Vec::new() };
             let no_key = json!({ "type": "null", "description": "No row's." });
             shapes.extend(shape(&kinds.truncated, VERSION, no_key, nothing));
+            shapes.extend(shape(&kinds.snapshot, VERSION, key(), self.of_snapshot()));
         }
         if *tombstone {
             let own = (*otherwise == Otherwise::Default).then_some((&kinds.deleted, VERSION));
@@ -146,6 +147,16 @@ impl Shapes<'_> {
             DataForm::Change => change(json!({ "type": "null" }), row, None),
         };
         ValueShape::Envelope { data, unavailable }
+    }
+
+    /// A row that was there is read whole.
+    fn of_snapshot(&self) -> ValueShape {
+        let row = self.row(|_| true, |_| true);
+        let data = match self.table.data {
+            DataForm::Row => row,
+            DataForm::Change => change(json!({ "type": "null" }), row, None),
+        };
+        ValueShape::Envelope { data, unavailable: Vec::new() }
     }
 
     fn of_updated(&self) -> ValueShape {
@@ -297,6 +308,7 @@ mod tests {
                 "orders.updated orders.events [\"id\"]",
                 "orders.deleted orders.events [\"id\"]",
                 "orders.truncated orders.events null",
+                "orders.snapshot orders.events [\"id\",\"status\",\"note\"]",
                 "orders.deleted orders.events -",
             ]
         );
@@ -337,7 +349,7 @@ mod tests {
         assert_eq!(told(&table), rules);
         let told_with = told(&table.with(|table| table.settings.otherwise = Otherwise::Default));
         assert_eq!(told_with[..2], rules);
-        assert_eq!(told_with.len(), 6);
+        assert_eq!(told_with.len(), 7);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::{
     change::RowChange,
     event::{
-        Reason,
+        Reason, SnapshotRow,
         table::rules::{Operation, Row},
     },
 };
@@ -15,6 +15,8 @@ pub(in crate::event) enum TableChange<'a> {
     Row(RowChange<'a>),
     /// It is emptied.
     Truncate,
+    /// None: a row is there.
+    Snapshot(SnapshotRow<'a>),
 }
 
 impl<'a> TableChange<'a> {
@@ -25,6 +27,7 @@ impl<'a> TableChange<'a> {
             Self::Row(RowChange::Update { old, new }) => (Operation::Update, old, Some(new)),
             Self::Row(RowChange::Delete { old }) => (Operation::Delete, Some(old), None),
             Self::Truncate => (Operation::Truncate, None, None),
+            Self::Snapshot(SnapshotRow { row, .. }) => (Operation::Snapshot, None, Some(row)),
         };
         Row { operation, old, new }
     }
@@ -39,6 +42,7 @@ pub(in crate::event) enum Step {
     /// The null record behind a delete.
     Tombstone,
     Truncated,
+    Snapshot,
     /// Of a rule that matches, by its place among the table's.
     Rule {
         index: usize,
@@ -77,6 +81,7 @@ pub(super) fn push_default(
             return steps.push(Step::Updated);
         }
         TableChange::Truncate => return steps.push(Step::Truncated),
+        TableChange::Snapshot(_) => return steps.push(Step::Snapshot),
         TableChange::Row(RowChange::Update { .. }) => false,
         TableChange::Row(RowChange::Delete { .. }) => true,
     };

@@ -3,9 +3,9 @@
 use crate::{
     change::{OldTuple, Place, RelationId, RowChange, Transaction},
     event::{
-        ColumnAt, DomainEvent, ExtraHeaders, Payload, Raw, Reason, Route, Row, TopicTemplate,
-        Unmapped,
-        id::{self, Happened},
+        ColumnAt, DomainEvent, ExtraHeaders, Payload, Raw, Reason, Route, Row, RowOrigin,
+        SnapshotRow, TopicTemplate, Unmapped,
+        id::{self, Happened, WasThere},
         outbox::Shared,
         table::{
             DataForm, Description, Held, Mask, Otherwise, RowView, Scratch, Settings, TableChange,
@@ -48,6 +48,7 @@ pub(super) struct Kinds {
     pub(super) updated: Kind,
     pub(super) deleted: Kind,
     pub(super) truncated: Kind,
+    pub(super) snapshot: Kind,
 }
 
 /// Where a change stands.
@@ -84,6 +85,7 @@ impl Table {
             updated: own("updated")?,
             deleted: own("deleted")?,
             truncated: own("truncated")?,
+            snapshot: own("snapshot")?,
         };
         let rules = rules(settings, table, &columns, beyond_identity)?;
         let rule_kinds = rules.iter().map(|rule| {
@@ -228,6 +230,9 @@ impl Table {
             }
             TableChange::Row(RowChange::Delete { old }) => (Some(self.old_row(old)), None),
             TableChange::Truncate => (None, None),
+            TableChange::Snapshot(SnapshotRow { row, .. }) => {
+                (None, Some(RowView::new_row(&self.columns, row, None)))
+            }
         }
     }
 
@@ -251,21 +256,25 @@ impl Table {
         self.check_key_is_whole(step, change)?;
         let payload = self.payload(step, change, data)?;
         let context = shared.context;
-        let happened = Happened {
-            system_id: &shared.identity.system_id,
-            at,
-            is_truncate: matches!(change, TableChange::Truncate),
-            event_type: &kind.event_type,
-            condition,
+        let (system_id, event_type) = (&shared.identity.system_id, &*kind.event_type);
+        let (id, own_correlation_id) = match change {
+            TableChange::Row(_) | TableChange::Truncate => {
+                let is_truncate = matches!(change, TableChange::Truncate);
+                let happened = Happened { system_id, at, is_truncate, event_type, condition };
+                (id::of_change(happened, id), of_transaction.correlation_id())
+            }
+            TableChange::Snapshot(row) => {
+                let table = &self.name;
+                let was_there = WasThere { system_id, table, row, event_type, condition };
+                (id::of_snapshot(was_there, id), row.request)
+            }
         };
         Ok(DomainEvent {
-            id: id::of_change(happened, id),
+            id,
             event_type: &kind.event_type,
             version,
             source: shared.source,
-            correlation_id: context
-                .correlation_id()
-                .unwrap_or_else(|| of_transaction.correlation_id()),
+            correlation_id: context.correlation_id().unwrap_or(own_correlation_id),
             causation_id: context.causation_id(),
             occurred_at: of_transaction.occurred_at()?,
             traceparent: context.traceparent(),
@@ -278,7 +287,7 @@ impl Table {
             headers: ExtraHeaders::none(),
             partition: match change {
                 TableChange::Truncate => Some(0),
-                TableChange::Row(_) => None,
+                TableChange::Row(_) | TableChange::Snapshot(_) => None,
             },
         })
     }
@@ -316,7 +325,7 @@ impl Table {
                 return Ok(Payload::Data(text));
             }
             Step::Rule { made: Made::OwnData, .. } | Step::Updated => (old, new),
-            Step::Created => (None, new),
+            Step::Created | Step::Snapshot => (None, new),
             Step::Deleted => (old, None),
         };
         Ok(match self.data {
@@ -332,13 +341,14 @@ impl Table {
     }
 
     fn meant(&self, step: &Step) -> Meant<'_> {
-        let Kinds { created, updated, deleted, truncated } = &self.kinds;
+        let Kinds { created, updated, deleted, truncated, snapshot } = &self.kinds;
         let own = |kind| Meant { kind, version: VERSION, condition: "" };
         match step {
             Step::Created => own(created),
             Step::Updated => own(updated),
             Step::Deleted => own(deleted),
             Step::Truncated => own(truncated),
+            Step::Snapshot => own(snapshot),
             Step::Tombstone => own(deleted),
             Step::Rule { index, .. } | Step::RuleTombstone { index } => {
                 let rule = self.rule(*index);
@@ -363,8 +373,10 @@ impl Table {
         Box::new(Row {
             table: self.name.clone(),
             id: key.map(|key| String::from_utf8_lossy(key).into_owned()),
-            commit_lsn: transaction.commit_lsn,
-            xid: transaction.xid,
+            origin: match change {
+                TableChange::Row(_) | TableChange::Truncate => RowOrigin::of(transaction),
+                TableChange::Snapshot(_) => RowOrigin::Snapshot,
+            },
         })
     }
 
@@ -403,7 +415,7 @@ fn subject<'a>(
     new: Option<RowView<'a>>,
 ) -> Option<RowView<'a>> {
     match step {
-        Step::Created | Step::Updated => new,
+        Step::Created | Step::Updated | Step::Snapshot => new,
         Step::Deleted | Step::Tombstone | Step::RuleTombstone { .. } => old,
         Step::Truncated => None,
         Step::Rule { .. } => new.or(old),

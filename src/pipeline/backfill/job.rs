@@ -19,6 +19,8 @@ pub(in crate::pipeline) struct Job {
     /// Which rows, as an SQL condition.
     pub(in crate::pipeline) condition: Option<String>,
     pub(in crate::pipeline) work: Work,
+    /// What the table was looked up as does not count.
+    pub(super) is_anew: bool,
     /// Nothing of the stream is taken until it is done.
     pub(in crate::pipeline) is_held: bool,
     /// Of the table, at the time of the job.

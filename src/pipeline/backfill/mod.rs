@@ -50,8 +50,11 @@
 //! Shown by `tests`: random transactions, with commits that become visible late, random reads and
 //! crashes.
 
+pub(super) mod due;
 mod job;
+mod meter;
 mod outstanding;
+mod reading;
 mod row_key;
 mod table;
 #[cfg(test)]
@@ -66,17 +69,20 @@ use std::{
 use tokio::time::Instant;
 
 pub(super) use self::{
-    job::{Chunk, Job, Outcome, Work},
-    table::{CHUNK_BYTES_MAX, Selected},
+    job::{Chunk, Job, Outcome},
+    meter::Meter,
+    reading::{ReadError, Reading},
+    table::Selected,
 };
 use self::{
-    table::{Bounds, Release, Table},
+    table::{Bounds, CHUNK_BYTES_MAX, Release, Table},
     touches::KeyHasher,
 };
 use crate::{
     change::{Relation, RelationId, RowChange, Transaction},
     checkpoint::SnapshotRecord,
-    lsn::{EndLsn, Lsn},
+    event::table::PrimaryKey,
+    lsn::Lsn,
     postgres::TableName,
 };
 
@@ -117,16 +123,24 @@ pub(super) struct Given {
 
 /// Rows that go out here, between two transactions.
 #[derive(Debug)]
-pub(super) struct Due(Box<Release>);
+pub(super) struct Due {
+    release: Release,
+    request: String,
+}
 
 impl Due {
     pub(super) fn chunk(&self) -> &Chunk {
-        &self.0.chunk
+        &self.release.chunk
     }
 
     /// Which of its rows.
     pub(super) fn rows(&self) -> &[Selected] {
-        &self.0.rows
+        &self.release.rows
+    }
+
+    /// For whom.
+    pub(super) fn request(&self) -> &str {
+        &self.request
     }
 }
 
@@ -149,25 +163,67 @@ pub(super) struct Backfills {
     /// Records of tables that are over, which are to be written.
     over: Vec<SnapshotRecord>,
     given_up: Vec<Given>,
+    /// Tables came or went since their names were asked for.
+    is_set_changed: bool,
+    is_stopped: bool,
 }
 
 impl Backfills {
-    /// Takes a table on whose record is written already, or is not.
-    pub(super) fn add(&mut self, name: TableName, record: SnapshotRecord, is_written: bool) {
+    /// Goes on with what records say that are written.
+    pub(super) fn of(records: impl IntoIterator<Item = SnapshotRecord>) -> Self {
+        let mut backfills = Self::default();
+        records.into_iter().for_each(|record| backfills.push(record, Table::new));
+        backfills
+    }
+
+    /// Takes a table on. Its record is to be written.
+    pub(super) fn add_due(&mut self, record: SnapshotRecord) {
+        self.push(record, Table::due);
+    }
+
+    fn push(
+        &mut self,
+        record: SnapshotRecord,
+        table: impl FnOnce(TableName, SnapshotRecord, KeyHasher, Bounds) -> Table,
+    ) {
+        // A name that is none would be in no fingerprint.
+        let Ok(name) = TableName::try_from(record.table.clone()) else { return };
         let oid = record.oid;
-        let mut table = Table::new(name, record, self.hasher.clone(), self.bounds);
+        let mut table = table(name, record, self.hasher.clone(), self.bounds);
         if let Some((relation, primary_key)) = self.relations.get(&oid) {
             table.observe_relation(relation, primary_key);
         }
-        if !is_written {
-            table.mark_changed();
-        }
         self.tables.push_back(table);
+        self.is_set_changed = true;
+    }
+
+    /// Nothing is read and nothing goes out from here on. What the stream does is still observed.
+    pub(super) fn stop(&mut self) {
+        self.is_stopped = true;
+    }
+
+    /// Gives up those that are not published any more.
+    pub(super) fn keep(&mut self, is_published: impl Fn(&str) -> bool) {
+        let gone = self.records().filter(|record| !is_published(&record.table));
+        let gone: Vec<String> = gone.map(|record| record.table.clone()).collect();
+        gone.iter().for_each(|table| self.give_up(table, Unfit::Gone));
+    }
+
+    /// The names of those whose rows are still to come, where they are others than when this was
+    /// asked last.
+    pub(super) fn take_names(&mut self) -> Option<Vec<String>> {
+        let is_changed = std::mem::take(&mut self.is_set_changed);
+        is_changed.then(|| self.records().map(|record| record.table.clone()).collect())
     }
 
     /// The records of those whose rows are still to come.
     pub(super) fn records(&self) -> impl Iterator<Item = &SnapshotRecord> {
         self.tables.iter().map(Table::record)
+    }
+
+    /// Whether some record was not written since it became what it is.
+    pub(super) fn has_changed(&self) -> bool {
+        !self.over.is_empty() || self.tables.iter().any(Table::is_changed)
     }
 
     /// The records that were not written since they became what they are.
@@ -182,15 +238,17 @@ impl Backfills {
     }
 
     /// A table is not published any more, or its rows cannot be read.
-    pub(super) fn give_up(&mut self, name: &TableName, reason: Unfit) {
-        let Some(index) = self.tables.iter().position(|table| table.name == *name) else { return };
+    fn give_up(&mut self, name: &str, reason: Unfit) {
+        let is_meant = |table: &Table| table.record().table == name;
+        let Some(index) = self.tables.iter().position(is_meant) else { return };
         let Some(table) = self.tables.remove(index) else { return };
         let record = table.failed_for(&reason);
         self.over.push(record.clone());
         self.given_up.push(Given { record, reason });
+        self.is_set_changed = true;
     }
 
-    fn of(&mut self, relation: RelationId) -> impl Iterator<Item = &mut Table> {
+    fn of_relation(&mut self, relation: RelationId) -> impl Iterator<Item = &mut Table> {
         self.tables.iter_mut().filter(move |table| table.record().oid == relation)
     }
 }
@@ -198,8 +256,13 @@ impl Backfills {
 /// What the stream does.
 impl Backfills {
     /// A domain table as the changes that follow know it.
-    pub(super) fn observe_relation(&mut self, relation: &Relation, primary_key: &[String]) {
-        self.of(relation.id).for_each(|table| table.observe_relation(relation, primary_key));
+    pub(super) fn observe_relation(&mut self, relation: &Relation, primary_key: &PrimaryKey) {
+        let primary_key: &[String] = match primary_key {
+            PrimaryKey::Columns(names) => names,
+            PrimaryKey::Unknown => &[],
+        };
+        self.of_relation(relation.id)
+            .for_each(|table| table.observe_relation(relation, primary_key));
         self.relations.insert(relation.id, (relation.clone(), primary_key.to_vec()));
     }
 
@@ -216,23 +279,22 @@ impl Backfills {
     /// A row of the open transaction.
     pub(super) fn change(&mut self, relation: RelationId, change: RowChange<'_>) {
         let Some(transaction) = self.open else { return };
-        self.of(relation).for_each(|table| table.change(&transaction, change));
+        self.of_relation(relation).for_each(|table| table.change(&transaction, change));
     }
 
     /// Tables were emptied by the open transaction.
     pub(super) fn truncate(&mut self, relations: &[RelationId]) {
         let Some(transaction) = self.open else { return };
         for relation in relations {
-            self.of(*relation).for_each(|table| table.touch_all(&transaction));
+            self.of_relation(*relation).for_each(|table| table.touch_all(&transaction));
         }
     }
 
     /// The open transaction is received whole.
-    pub(super) fn commit(&mut self, end: EndLsn) {
+    pub(super) fn commit(&mut self) {
         if let Some(transaction) = self.open.take() {
             self.tables.iter_mut().for_each(|table| table.commit(&transaction));
         }
-        self.observe_passed(end.lsn());
     }
 }
 
@@ -240,7 +302,7 @@ impl Backfills {
 impl Backfills {
     /// What is to be read next, while nothing is.
     pub(super) fn next_job(&mut self, now: Instant) -> Option<Job> {
-        if self.under_way.is_some() {
+        if self.under_way.is_some() || self.is_stopped {
             return None;
         }
         let job = self.tables.front_mut()?.next_job(now)?;
@@ -257,19 +319,26 @@ impl Backfills {
     /// What was to be done is done.
     pub(super) fn done(&mut self, outcome: Outcome) {
         let Some((job, _)) = self.under_way.take() else { return };
-        let name = job.table.clone();
-        let Some(table) = self.tables.iter_mut().find(|table| table.name == name) else { return };
+        let Some(table) = self.tables.iter_mut().find(|table| table.name == job.table) else {
+            return;
+        };
+        let name = table.record().table.clone();
         if let Err(reason) = table.done(job, outcome) {
             self.give_up(&name, reason);
         }
     }
 
-    /// It could not be done, and may be later.
-    pub(super) fn failed(&mut self, now: Instant) {
-        let Some((job, _)) = self.under_way.take() else { return };
-        let Some(table) = self.tables.iter_mut().find(|table| table.name == job.table) else {
-            return;
-        };
+    /// It never can be done.
+    pub(super) fn refused(&mut self, reason: Unfit) {
+        if let Some((job, _)) = self.under_way.take() {
+            self.give_up(&job.table.to_string(), reason);
+        }
+    }
+
+    /// It could not be done, and may be later. Of which table it was.
+    pub(super) fn failed(&mut self, now: Instant) -> Option<String> {
+        let (job, _) = self.under_way.take()?;
+        let table = self.tables.iter_mut().find(|table| table.name == job.table)?;
         if table.failed(&job, now) >= FAILURES_MAX && self.tables.len() > 1 {
             // Another one may be easier to read.
             if let Some(mut table) = self.tables.pop_front() {
@@ -277,6 +346,7 @@ impl Backfills {
                 self.tables.push_back(table);
             }
         }
+        Some(job.table.to_string())
     }
 }
 
@@ -285,15 +355,18 @@ impl Backfills {
     /// The rows that go out here; between two transactions only, until there are none.
     pub(super) fn next_due(&mut self, now: Instant) -> Option<Due> {
         debug_assert!(self.open.is_none(), "rows go out between two transactions");
-        let table = self.tables.front_mut()?;
+        let table = self.tables.front_mut().filter(|_| !self.is_stopped)?;
         let position = table.position()?;
         if self.passed.is_none_or(|passed| passed < position) {
             return None;
         }
         match table.judge(now) {
-            Ok(release) => release.map(|release| Due(Box::new(release))),
+            Ok(release) => {
+                let request = table.record().request.clone();
+                release.map(|release| Due { release, request })
+            }
             Err(reason) => {
-                let name = table.name.clone();
+                let name = table.record().table.clone();
                 self.give_up(&name, reason);
                 None
             }
@@ -303,10 +376,18 @@ impl Backfills {
     /// They are on their way.
     pub(super) fn out(&mut self, due: Due, now: Instant) {
         let Some(table) = self.tables.front_mut() else { return };
-        if table.release(*due.0, now)
+        if table.release(due.release, now)
             && let Some(table) = self.tables.pop_front()
         {
             self.over.push(table.into_record());
+            self.is_set_changed = true;
+        }
+    }
+
+    /// What was read shows that the table is not what it was looked up as: nothing of it goes out.
+    pub(super) fn read_anew(&mut self, now: Instant) {
+        if let Some(table) = self.tables.front_mut() {
+            table.read_anew(now);
         }
     }
 }

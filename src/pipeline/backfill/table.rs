@@ -155,6 +155,8 @@ pub(super) struct Table {
     /// In the order in which they were read.
     waiting: VecDeque<Waiting>,
     rows_max: usize,
+    /// What the table is must be looked up anew.
+    is_outdated: bool,
     /// How often in a row reading was in vain.
     tries: u32,
     paused_until: Option<Instant>,
@@ -184,14 +186,24 @@ impl Table {
             is_moved_overflown: false,
             waiting: VecDeque::new(),
             rows_max: bounds.rows_first,
+            is_outdated: false,
             tries: 0,
             paused_until: None,
         }
     }
 
-    /// The record is to be written with the next cut.
-    pub(super) fn mark_changed(&mut self) {
-        self.is_changed = true;
+    /// One whose record is to be written with the next cut.
+    pub(super) fn due(
+        name: TableName,
+        record: SnapshotRecord,
+        hasher: KeyHasher,
+        bounds: Bounds,
+    ) -> Self {
+        Self { is_changed: true, ..Self::new(name, record, hasher, bounds) }
+    }
+
+    pub(super) fn is_changed(&self) -> bool {
+        self.is_changed
     }
 
     pub(super) fn record(&self) -> &SnapshotRecord {
@@ -386,6 +398,7 @@ impl Table {
             table: self.name.clone(),
             condition: self.record.condition.clone(),
             work,
+            is_anew: std::mem::take(&mut self.is_outdated),
             is_held: is_held && self.stage == Stage::Settled,
             generation: self.generation,
         })
@@ -484,6 +497,13 @@ impl Table {
         let (count, bytes) = (rows.len().max(1), rows.bytes().max(1));
         let fitting = count.saturating_mul(CHUNK_BYTES) / bytes;
         self.rows_max = fitting.clamp(1, self.rows_max.saturating_mul(8)).min(self.bounds.rows_max);
+    }
+
+    /// What was read shows that the table is not what it was looked up as.
+    pub(super) fn read_anew(&mut self, now: Instant) {
+        self.is_outdated = true;
+        self.discard();
+        self.pause(now);
     }
 
     fn pause(&mut self, now: Instant) {
@@ -587,6 +607,7 @@ impl Table {
             }
             settled.push(key.clone());
         }
+        rows.sort_by_key(|selected: &Selected| selected.index);
         let (asked, left_out) = (Asked::Keys(keys), Vec::new());
         Ok(Release { chunk, rows, asked, left_out, settled, vain })
     }

@@ -14,7 +14,12 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{Backfills, Chunk, Job, Outcome, Work, job::RangeEnd, table::Bounds, touches::Memory};
+use super::{
+    Backfills, Chunk, Job, Outcome,
+    job::{RangeEnd, Work},
+    table::{Bounds, Table},
+    touches::Memory,
+};
 use crate::{
     change::{
         Column, Oid, OldTuple, PgTimestamp, Relation, RelationId, ReplicaIdentity, RowChange,
@@ -22,9 +27,8 @@ use crate::{
     },
     checkpoint::{SnapshotRecord, SnapshotState},
     event::table::{Description, PrimaryKey},
-    lsn::{CommitLsn, EndLsn, Lsn},
+    lsn::{CommitLsn, Lsn},
     postgres::{
-        TableName,
         catalog::{RowIdentity, Table as CatalogTable, TableColumn},
         snapshot::{Bound, KeyColumn, Moment, RowBlock, Shape, Snapshot},
     },
@@ -346,10 +350,6 @@ fn lsn(position: u64) -> Lsn {
     Lsn::from_wire(position).expect("a position")
 }
 
-fn name() -> TableName {
-    TableName { schema: "public".to_owned(), name: "t".to_owned() }
-}
-
 /// Texts have the order of the numbers.
 fn text(key: Key) -> String {
     format!("{key:03}")
@@ -508,9 +508,10 @@ impl Simulation {
         };
         self.backfills = Backfills { bounds, ..Backfills::default() };
         if self.topic.record.state.is_unfinished() {
-            self.backfills.add(name(), self.topic.record.clone(), true);
+            self.backfills.push(self.topic.record.clone(), Table::new);
         }
-        self.backfills.observe_relation(&relation(self.identity), &["key".to_owned()]);
+        let primary_key = PrimaryKey::Columns(vec!["key".to_owned()]);
+        self.backfills.observe_relation(&relation(self.identity), &primary_key);
         self.server.readers = 0;
         (self.reading, self.told) = (None, Vec::new());
         (self.is_in_transaction, self.ops_received) = (false, 0);
@@ -562,7 +563,8 @@ impl Simulation {
             self.told.push(Told::Stream { op: *op, large: self.old_large(*op, &before) });
             return self.observe(*op, &before);
         }
-        self.backfills.commit(EndLsn(lsn(end)));
+        self.backfills.commit();
+        self.backfills.observe_passed(lsn(end));
         (self.is_in_transaction, self.ops_received) = (false, 0);
         self.received += 1;
         self.release();

@@ -57,6 +57,7 @@ use self::{
     waiting::{Waiting, check_query, configured, judge_condition, refused, waiting},
 };
 use super::{
+    backfill::due,
     continuity, first_start,
     judgement::{judge_checkpoint, judge_identity, judge_source},
     on_error::OnError,
@@ -84,7 +85,7 @@ use crate::{
         slot,
         snapshot::{self, After, OpenTransactions, RowsQuery, SnapshotReader},
     },
-    sink::{Checkpoint, kafka::Kafka},
+    sink::{Checkpoint, Checkpoints, kafka::Kafka},
 };
 
 /// How often it is looked whether open transactions have ended.
@@ -175,7 +176,7 @@ async fn begin_or_go_on(
     } else {
         let record = record.unwrap_or_else(|| new_record(settings, &table, condition));
         judge_slot_is_due(settings, &record)?;
-        first_start::write_intent(&ground, Some(&record)).await?;
+        first_start::write_intent(&ground, Some(&record), &fingerprint).await?;
         let (stream, reader) = create_slot(&ground, &table).await?;
         (stream, Some(reader))
     };
@@ -274,7 +275,9 @@ impl Attempt<'_> {
             return Ok(done(checkpoint, &record));
         }
         *begun = Some(record.clone());
-        let first = self.first_checkpoint(&record).await?;
+        let mut first = self.first_checkpoint(&record).await?;
+        let due = due::of_all_tables(&self.ground.settings.event, &first.publication);
+        first.snapshots = due.iter().map(|record| record.table.clone()).collect();
         let (reader, streamed) = match reader {
             Some(reader) => (reader, StreamedRows::default()),
             None => self.read_anew().await?,
@@ -297,13 +300,19 @@ impl Attempt<'_> {
         let rows = reader.rows(&self.query, after).await?;
         let record_bytes_max = kafka.record_bytes_max();
         let sink = kafka.into_sink()?;
-        let key = self.ground.key.to_string();
+        let key = self.ground.key.clone();
         let (target, mut stream) = self.into_target(&first);
         let table = target.query.table.to_string();
         let mut publisher = Publisher::new(target, record, sink, record_bytes_max, waiting);
         let rows = publisher.publish(&mut stream, rows, &streamed).await?;
         let value = serde_json::to_vec(&first).expect("text keys and numbers always encode");
-        publisher.end(&mut stream, Checkpoint { key: key.into(), value }).await?;
+        let mut checkpoints = Checkpoints::from(Checkpoint { key: key.to_string().into(), value });
+        for record in &due {
+            let value = serde_json::to_vec(record).expect("texts and numbers always encode");
+            let key = key.snapshot(&record.table).into();
+            checkpoints.push(Checkpoint { key, value });
+        }
+        publisher.end(&mut stream, checkpoints).await?;
         stream.finish(None, None).await;
         info!(table, rows, "took the table over");
         let commit_end_lsn = first.commit_end_lsn;

@@ -28,7 +28,10 @@ use crate::{
         replication::ReplicationStream,
         snapshot::{Row, Rows, RowsQuery},
     },
-    sink::{Batch, Checkpoint, Cut, CutSequence, Report, Sink as _, Urgency, kafka::KafkaSink},
+    sink::{
+        Batch, Checkpoint, Checkpoints, Cut, CutSequence, Report, Sink as _, Urgency,
+        kafka::KafkaSink,
+    },
 };
 
 /// A row that waited is no change of a transaction.
@@ -155,9 +158,9 @@ impl Publisher {
     pub(super) async fn end(
         mut self,
         stream: &mut ReplicationStream,
-        checkpoint: Checkpoint,
+        checkpoints: Checkpoints,
     ) -> Result<(), Failed> {
-        self.hand_over(checkpoint, Urgency::Now);
+        self.hand_over(checkpoints, Urgency::Now);
         self.settle(stream).await?;
         // Committed: who takes our place now reads it.
         drop(self.sink.close().await);
@@ -235,13 +238,14 @@ impl Publisher {
         }
         self.record.written_at = jiff::Timestamp::now().to_string();
         let value = serde_json::to_vec(&self.record).expect("texts and numbers always encode");
-        self.hand_over(Checkpoint { key: Arc::clone(&self.key), value }, urgency);
+        let checkpoint = Checkpoint { key: Arc::clone(&self.key), value };
+        self.hand_over(checkpoint.into(), urgency);
     }
 
-    fn hand_over(&mut self, checkpoint: Checkpoint, urgency: Urgency) {
+    fn hand_over(&mut self, checkpoints: Checkpoints, urgency: Urgency) {
         let sequence = self.next;
         self.next = CutSequence(sequence.0 + 1);
-        self.current.set_cut(Cut { sequence, checkpoints: checkpoint.into(), urgency });
+        self.current.set_cut(Cut { sequence, checkpoints, urgency });
         let next = self.free.pop().unwrap_or_default();
         self.sink.send(std::mem::replace(&mut self.current, next));
         self.in_flight.push_back(sequence);

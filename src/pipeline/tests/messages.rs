@@ -9,7 +9,8 @@ use crate::{
     event::CONTEXT_PREFIX,
     lsn::{CommitLsn, EndLsn, Lsn},
     pipeline::{
-        assembler::{Assembler, Bounds},
+        assembler::{Assembler, Beginning, Bounds},
+        backfill::Backfills,
         lookup::Answers,
         on_error::OnError,
         resume::Resume,
@@ -89,11 +90,12 @@ fn correlations(
     let resume = Resume::new(&checkpoint, Some(lsn(400)), &checkpoint.publication);
     let mut tracker = Tracker::new(&checkpoint);
     let bounds = Bounds { transaction_bytes: 1 << 20, record_bytes: 1 << 24 };
-    let mut assembler = Assembler::new(mapping(), resume, checkpoint, bounds, OnError::Halt);
+    let beginning = Beginning { checkpoint, resume, backfills: Backfills::default() };
+    let mut assembler = Assembler::new(mapping(), beginning, bounds, OnError::Halt);
     assembler.relation(&relation(), Answers::none());
-    tracker.begin();
     let transaction = Transaction { commit_lsn, xid: Xid(7), committed_at: PgTimestamp(0) };
-    assembler.begin(transaction).map_err(|trouble| format!("{trouble:?}"))?;
+    let begun = assembler.begin(transaction, &mut tracker);
+    begun.map_err(|trouble| format!("{trouble:?}"))?;
     changes(&mut assembler, &mut tracker)?;
     let ended = assembler.commit(EndLsn(lsn(1_048)), &mut tracker);
     ended.map_err(|trouble| format!("{trouble:?}"))?;

@@ -13,13 +13,15 @@ use crate::{
     failure::Failure,
     lsn::{EndLsn, Lsn},
     pipeline::{
-        assembler::{Assembler, Bounds},
+        assembler::{Assembler, Beginning, Bounds},
+        backfill::Backfills,
+        beside::Beside,
         judgement::{judge_history, judge_position},
         lookup::Lookup,
         on_error::OnError,
         publication_watch::PublicationWatch,
         resume::Resume,
-        stream_loop::{Catalog, Limits, StreamLoop},
+        stream_loop::{Limits, StreamLoop},
     },
     postgres::{
         self, Encryption, Host,
@@ -70,13 +72,14 @@ impl Rig {
         checkpoint.timeline = timeline;
         let tracker = Tracker::new(&checkpoint);
         let bounds = Bounds { transaction_bytes: self.transaction_bytes, record_bytes: 1 << 24 };
-        let assembler = Assembler::new(mapping(), resume, checkpoint, bounds, OnError::Halt);
+        let beginning = Beginning { checkpoint, resume, backfills: Backfills::default() };
+        let assembler = Assembler::new(mapping(), beginning, bounds, OnError::Halt);
         let sink = RecordingSink::new(self.topic.clone(), pace, seed);
         let (stream, socket) = scripted::stream().await;
         let lookup = Lookup::new(unreachable_server());
         let watch = PublicationWatch::unchanging();
-        let catalog = Catalog { watch, lookup };
-        let stream_loop = StreamLoop::new(stream, assembler, tracker, sink, catalog, LIMITS);
+        let beside = Beside { watch, lookup, reading: None };
+        let stream_loop = StreamLoop::new(stream, assembler, tracker, sink, beside, LIMITS);
         let walsender = Walsender::new(self.server.clone(), self.topic.clone());
         Ok((stream_loop, walsender, socket))
     }

@@ -101,6 +101,7 @@ impl Simulation {
                 End::Failed(_) | End::Stopped => Outcome::Interrupted,
                 end @ (End::Halt { .. }
                 | End::BeforeHalt { .. }
+                | End::Row(_)
                 | End::Fenced { .. }
                 | End::FailedFenced { .. }) => panic!("{end:?}, seed {}", self.seed),
             },

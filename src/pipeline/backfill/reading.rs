@@ -1,0 +1,249 @@
+//! What carries out the jobs: one at a time, by a connection of its own that is made when it is
+//! needed.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{task::JoinHandle, time::sleep};
+use tracing::info;
+
+use super::{
+    CHUNK_BYTES_MAX,
+    job::{Chunk, Job, Outcome, Work},
+};
+use crate::{
+    change::PgTimestamp,
+    event::table::Description,
+    pipeline::{settings::Settings, tables},
+    postgres::{
+        self, PostgresError, PublicationName, TableName, slot,
+        snapshot::{ChunkQuery, ChunkReader, Moment, OpenTransactions, Part, Shape},
+        sql::Sql,
+    },
+};
+
+/// How often it is looked whether open transactions have ended.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// So many looks later it is said for whom it waits.
+const LOOKS_PER_WORD: u32 = 100;
+
+/// Why a job was not done.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::pipeline) enum ReadError {
+    /// The server refused, or the connection broke.
+    #[error(transparent)]
+    Postgres(#[from] PostgresError),
+    /// The condition of the request cannot be carried out.
+    #[error("the condition fails")]
+    Condition(#[source] PostgresError),
+    /// Not the server of the stream answers.
+    #[error("the server is on timeline {found}, and the stream is on timeline {expected}")]
+    OtherTimeline { found: u32, expected: u32 },
+}
+
+/// Carries out jobs.
+#[derive(Debug)]
+pub(in crate::pipeline) struct Reading {
+    where_from: Arc<WhereFrom>,
+    session: Option<Session>,
+    under_way: Option<JoinHandle<(Option<Session>, Result<Outcome, ReadError>)>>,
+}
+
+/// What is read by all jobs alike.
+#[derive(Debug)]
+struct WhereFrom {
+    postgres: postgres::Settings,
+    publication: PublicationName,
+    /// The timeline of the stream.
+    timeline: u32,
+}
+
+/// A connection, and what it last found the table to be.
+#[derive(Debug)]
+struct Session {
+    reader: ChunkReader,
+    known: Option<Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    table: TableName,
+    stamp: String,
+    shape: Arc<Shape>,
+    description: Arc<Description>,
+}
+
+impl Reading {
+    pub(in crate::pipeline) fn new(settings: &Settings, timeline: u32) -> Self {
+        let (postgres, publication) = (settings.postgres.clone(), settings.publication.clone());
+        let where_from = Arc::new(WhereFrom { postgres, publication, timeline });
+        Self { where_from, session: None, under_way: None }
+    }
+
+    /// Begins a job. Must be called within a tokio runtime, and while none is under way.
+    pub(in crate::pipeline) fn begin(&mut self, job: Job) {
+        debug_assert!(self.under_way.is_none(), "one job at a time");
+        let (where_from, session) = (Arc::clone(&self.where_from), self.session.take());
+        self.under_way = Some(tokio::spawn(async move {
+            let mut session = session;
+            let outcome = where_from.carry_out(&job, &mut session).await;
+            // What a session that failed would still send is no answer to anything.
+            let session = session.filter(|_| outcome.is_ok());
+            (session, outcome)
+        }));
+    }
+
+    /// What came of the job that is under way; never where there is none.
+    ///
+    /// # Cancel safety
+    /// An outcome is returned once, or is still to come.
+    pub(in crate::pipeline) async fn outcome(&mut self) -> Result<Outcome, ReadError> {
+        let Some(under_way) = &mut self.under_way else { return std::future::pending().await };
+        let done = under_way.await;
+        self.under_way = None;
+        match done {
+            Ok((session, outcome)) => {
+                self.session = session;
+                outcome
+            }
+            Err(_) => Err(PostgresError::Ended.into()),
+        }
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        if let Some(under_way) = &self.under_way {
+            under_way.abort();
+        }
+    }
+}
+
+impl WhereFrom {
+    async fn carry_out(
+        &self,
+        job: &Job,
+        session: &mut Option<Session>,
+    ) -> Result<Outcome, ReadError> {
+        let mut open = match session.take() {
+            Some(open) if !open.reader.sql().is_closed() => open,
+            Some(_) | None => {
+                Session { reader: ChunkReader::connect(&self.postgres).await?, known: None }
+            }
+        };
+        if job.is_anew {
+            open.known = None;
+        }
+        let outcome = match &job.work {
+            Work::Describe => {
+                let moment = self.begin(&mut open, &job.table).await?;
+                let known = self.look_up(&mut open, &job.table, &moment).await?;
+                let shape = Arc::clone(&known.shape);
+                open.reader.end(moment.position).await?;
+                Outcome::Described(shape)
+            }
+            Work::Settle => {
+                settle(open.reader.sql(), &job.table).await?;
+                Outcome::Settled
+            }
+            Work::Range { behind, rows_max } => {
+                let part = Part::Behind { bound: behind.bound(), rows_max: *rows_max };
+                self.read(&mut open, job, part).await?
+            }
+            Work::Keys { keys, end } => {
+                self.read(&mut open, job, Part::Of { keys, bound: end.bound() }).await?
+            }
+        };
+        let is_cut_off = matches!(&outcome, Outcome::Read(chunk) if chunk.rows.is_cut_off());
+        *session = (!is_cut_off).then_some(open);
+        Ok(outcome)
+    }
+
+    async fn begin(&self, open: &mut Session, table: &TableName) -> Result<Moment, ReadError> {
+        let moment = open.reader.begin(table, &self.publication).await?;
+        // Of several hosts another one may have become the primary, while the stream has not ended.
+        if moment.timeline != self.timeline {
+            let (found, expected) = (moment.timeline, self.timeline);
+            return Err(ReadError::OtherTimeline { found, expected });
+        }
+        Ok(moment)
+    }
+
+    /// What the table is in the transaction that is open.
+    async fn look_up<'o>(
+        &self,
+        open: &'o mut Session,
+        table: &TableName,
+        moment: &Moment,
+    ) -> Result<&'o Known, ReadError> {
+        let is_known = |known: &Known| known.table == *table && known.stamp == moment.stamp;
+        if !open.known.as_ref().is_some_and(is_known) {
+            let sql = open.reader.sql();
+            let shape = Shape::look_up(sql, &self.publication, table).await?;
+            // Locked, it cannot have gone; renamed it may be.
+            let shape = shape.ok_or(PostgresError::Ended)?;
+            let description =
+                tables::description(sql, table, &shape.table, shape.identity.clone()).await?;
+            open.known = Some(Known {
+                table: table.clone(),
+                stamp: moment.stamp.clone(),
+                shape: Arc::new(shape),
+                description: Arc::new(description),
+            });
+        }
+        Ok(open.known.as_ref().expect("it was just found"))
+    }
+
+    async fn read(
+        &self,
+        open: &mut Session,
+        job: &Job,
+        part: Part<'_>,
+    ) -> Result<Outcome, ReadError> {
+        let moment = self.begin(open, &job.table).await?;
+        let known = self.look_up(open, &job.table, &moment).await?;
+        let (shape, description) = (Arc::clone(&known.shape), Arc::clone(&known.description));
+        let condition = job.condition.as_deref();
+        let query = ChunkQuery {
+            table: &job.table,
+            shape: &shape,
+            condition,
+            part,
+            bytes_max: CHUNK_BYTES_MAX,
+        };
+        let rows = open.reader.read(&query).await.map_err(|error| refused(condition, error))?;
+        let read_at = PgTimestamp::now();
+        if !rows.is_cut_off() {
+            open.reader.end(moment.position).await?;
+        }
+        Ok(Outcome::Read(Chunk { moment, shape, description, rows, read_at }))
+    }
+}
+
+/// By what was asked for, or by what the server is.
+fn refused(condition: Option<&str>, error: PostgresError) -> ReadError {
+    let is_of_condition = |state: &str| {
+        // The table itself can be gone or closed to us.
+        (state.starts_with("22") || state.starts_with("42")) && !["42501", "42P01"].contains(&state)
+    };
+    match (condition, error.sqlstate()) {
+        (Some(_), Some(state)) if is_of_condition(state) => ReadError::Condition(error),
+        _ => error.into(),
+    }
+}
+
+/// Waits until every transaction that is open by now has ended, and says for whom.
+async fn settle(sql: &Sql, table: &TableName) -> Result<(), PostgresError> {
+    let open = OpenTransactions::of_now(sql).await?;
+    let mut looks = 0;
+    while !open.have_ended(sql).await? {
+        looks += 1;
+        if looks % LOOKS_PER_WORD == 0 {
+            for blocker in slot::creation_blockers(sql).await? {
+                info!(%table, "reading the table's rows waits for the end of {blocker}");
+            }
+        }
+        sleep(LOOK_INTERVAL).await;
+    }
+    Ok(())
+}
