@@ -37,6 +37,7 @@ mod rules;
 mod schema;
 mod secrets;
 mod snapshot_chunks;
+mod snapshots;
 mod stalls;
 mod standby;
 mod starts;

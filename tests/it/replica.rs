@@ -9,6 +9,7 @@ use std::{
 
 use crate::support::{
     daemon::Daemon,
+    kafka::Record,
     let_pass,
     postgres::Server,
     proof_scale,
@@ -16,7 +17,7 @@ use crate::support::{
     replica_source::{CREATE, Source, run_large_transactions},
     scaled,
     scene::{Ends, init, publishing},
-    table_shop::TableShop,
+    table_shop::{TableShop, position},
 };
 
 /// Deadlocks among the applications are part of it, and need not take long. The processes die, the
@@ -105,6 +106,70 @@ fn replicate(delivery: Delivery, forms: Forms, changes: u64, kills: usize) {
     eprintln!("compared after {:?}", began.elapsed());
 }
 
+/// The same where the tables have rows before anybody publishes: these come beside the changes, while
+/// daemons are killed.
+fn replicate_with_rows(delivery: Delivery, rows: u32, changes: u64, kills: usize) {
+    let seed = seed();
+    eprintln!("TAILWATER_SEED={seed}");
+    let word = match delivery {
+        Delivery::ExactlyOnce => "exactly-once",
+        Delivery::AtLeastOnce => "at-least-once",
+    };
+    let forms =
+        Forms { plain: "row", composite: "change", parted: "row", wide: "change", quoted: "row" };
+    let never = |name: &str| (format!("name = \"public.{name}\"\n"), "snapshot = \"never\"\n");
+    let [ddl_log, keyless] = ["ddl_log", "keyless"].map(never);
+    let sections = sections(forms)
+        .replace(&ddl_log.0, &format!("{}{}", ddl_log.0, ddl_log.1))
+        .replace(&keyless.0, &format!("{}{}", keyless.0, keyless.1));
+    let shop = TableShop::open_with_rows(Server::start_with(&SERVER), CREATE, &sections);
+    let shop = shop.with_settings(|settings| {
+        settings.with("[kafka]", &format!("transaction_bytes = \"1MiB\"\ndelivery = \"{word}\""))
+    });
+    let url = shop.server.url("shop");
+    // Shapes and rows of before.
+    Source::new(&url, seed.wrapping_add(1)).run(changes / 10 + 200);
+    shop.session.run(&format!("{}; TRUNCATE keyless", many_rows(rows)));
+    let statements = shop.session.rows("SELECT id, statement FROM ddl_log ORDER BY id");
+    init(&shop.settings);
+    let mut random = fastrand::Rng::with_seed(seed.rotate_left(9));
+    let (mut daemon, began) = (publishing(&shop.settings), Instant::now());
+    let source = Source::new(&url, seed);
+    thread::scope(|scope| {
+        let writers = scope.spawn(|| source.run(changes));
+        for _ in 0..kills {
+            let_pass(Duration::from_millis(random.u64(20..900)));
+            daemon.kill_and_restart(&shop.settings);
+        }
+        writers.join().expect("the writers end");
+    });
+    for table in ["plain", "composite", "parted", "wide", "Bestellung für Ümläute"] {
+        shop.await_rows(&mut daemon, &format!("public.{table}"));
+    }
+    shop.finish(daemon);
+    eprintln!("published in {:?}", began.elapsed());
+    let records = in_order(shop.records(), delivery);
+    let is_row = |record: &&Record| position(record).is_none();
+    assert!(records.iter().filter(is_row).count() > rows as usize, "no rows came");
+    let copy = Copy::create_reshaped(shop.server.create_database("copy"), &statements);
+    copy.apply(&records);
+    copy.assert_equals(&shop.session);
+    eprintln!("compared after {:?}", began.elapsed());
+}
+
+/// Rows that nobody changes, some of them large.
+fn many_rows(count: u32) -> String {
+    format!(
+        "INSERT INTO plain (id, name, price) \
+             SELECT 100000 + n, 'row ' || n, n / 7.0 FROM generate_series(1, {count}) n; \
+         INSERT INTO composite (a, b, total) \
+             SELECT n % 9, 'b' || n, n FROM generate_series(1, {count}) n ON CONFLICT DO NOTHING; \
+         INSERT INTO wide (id, n, a, b, doc, words) \
+             SELECT md5('w' || n)::uuid, n, repeat(md5(n::text), 90), 'b', '{{}}', '{{}}' \
+             FROM generate_series(1, {count} / 10) n"
+    )
+}
+
 /// Waits until a part of a large transaction is out.
 fn run_into_a_transaction(shop: &TableShop, daemon: &mut Daemon) {
     let mut checkpoints = shop.watch_checkpoints();
@@ -138,4 +203,15 @@ fn a_copy_that_drops_what_comes_twice_is_the_source() {
         quoted: "change",
     };
     replicate(Delivery::AtLeastOnce, forms, scaled(50_000), KILLS_MIN as usize);
+}
+
+#[test]
+fn a_copy_of_tables_with_rows_is_the_source() {
+    let kills = (KILLS * proof_scale()).max(2. * KILLS_MIN) as usize;
+    replicate_with_rows(Delivery::ExactlyOnce, 20_000, scaled(100_000), kills);
+}
+
+#[test]
+fn a_copy_of_tables_with_rows_that_drops_what_comes_twice_is_the_source() {
+    replicate_with_rows(Delivery::AtLeastOnce, 20_000, scaled(50_000), 2 * KILLS_MIN as usize);
 }

@@ -31,12 +31,19 @@ pub struct TableShop {
 
 impl TableShop {
     /// Tables made by `sql`, and the sections that name them; `{source}` in topics keeps tests apart.
+    /// Rows that are there at the start are not told of, so that a test need not wait for them.
     pub fn open(sql: &str, sections: &str) -> Self {
         Self::open_on(Server::start(), sql, sections)
     }
 
     /// The same on a server of some other kind.
     pub fn open_on(server: Server, sql: &str, sections: &str) -> Self {
+        let sections = sections.replace("[[table]]\n", "[[table]]\nsnapshot = \"never\"\n");
+        Self::open_with_rows(server, sql, &sections)
+    }
+
+    /// The same with the rows that are there at the start.
+    pub fn open_with_rows(server: Server, sql: &str, sections: &str) -> Self {
         let session = server.create_database("shop");
         session.run(sql);
         let source = format!("source-{:08x}", fastrand::u32(..));
@@ -121,8 +128,35 @@ impl TableShop {
         let topics = broker.topics().into_iter().filter(is_ours);
         let mut records: Vec<Record> =
             topics.flat_map(|topic| broker.read_committed(&topic)).collect();
-        records.sort_by_key(|record| position(record).expect("a place in the log"));
+        records.sort_by_key(place);
         records
+    }
+
+    /// Waits until all rows are published that the table had.
+    pub fn await_rows(&self, daemon: &mut Daemon, table: &str) {
+        self.await_row_record(daemon, table, "all rows of", |record| record["state"] == "done");
+    }
+
+    /// Waits until the record of a table's rows is as it should be.
+    pub fn await_row_record(
+        &self,
+        daemon: &mut Daemon,
+        table: &str,
+        what: &str,
+        is_met: impl Fn(&Value) -> bool,
+    ) {
+        let mut records = self.row_records(table);
+        wait_until(&format!("{what} {table}"), DRAIN_MAX, || {
+            assert!(daemon.is_running(), "the daemon ended: {}", daemon.stderr());
+            records.newest().is_some_and(&is_met)
+        });
+    }
+
+    /// Looks how far a table's rows are.
+    pub fn row_records(&self, table: &str) -> RowRecords {
+        let topic = format!("{}.checkpoints", self.source);
+        let reader = CommittedReader::open(Broker::shared(), &topic);
+        RowRecords { reader, key: format!("/snapshot/{table}"), newest: None }
     }
 
     /// Looks at checkpoints from here on.
@@ -131,6 +165,26 @@ impl TableShop {
         let mut checkpoints = Checkpoints(CommittedReader::open(Broker::shared(), &topic));
         checkpoints.is_inside();
         checkpoints
+    }
+}
+
+/// How far a table's rows are.
+pub struct RowRecords {
+    reader: CommittedReader,
+    key: String,
+    newest: Option<Value>,
+}
+
+impl RowRecords {
+    /// As it is committed at this moment.
+    pub fn newest(&mut self) -> Option<&Value> {
+        let Self { reader, key, newest } = self;
+        reader.read_stable(|record| {
+            if record.key.as_deref().is_some_and(|found| found.ends_with(key.as_bytes())) {
+                *newest = Some(record.json());
+            }
+        });
+        newest.as_ref()
     }
 }
 
@@ -160,9 +214,17 @@ impl Checkpoints {
 }
 
 /// Where a record stands in the log: its transaction's commit, and its place among the events of that.
+/// None for a row that was there.
 pub fn position(record: &Record) -> Option<(Lsn, u64)> {
-    let commit_lsn = record.header("pg-lsn")?.parse().ok()?;
-    Some((commit_lsn, record.header("pg-seq")?.parse().ok()?))
+    let (commit_lsn, sequence) = place(record);
+    Some((commit_lsn, sequence?))
+}
+
+/// The same for rows that were there: each stands before what was committed at its position.
+pub fn place(record: &Record) -> (Lsn, Option<u64>) {
+    let commit_lsn = record.header("pg-lsn").expect("a position").parse().expect("a position");
+    let sequence = record.header("pg-seq");
+    (commit_lsn, sequence.map(|sequence| sequence.parse().expect("a number")))
 }
 
 /// Type, key and data of an event.
