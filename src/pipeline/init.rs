@@ -27,7 +27,7 @@ use crate::{
     checkpoint::CheckpointRecord,
     failure::{Code, Failure, Recovery},
     postgres::{
-        PostgresError,
+        PostgresError, TableName,
         publication::{self, Absence},
         sql::Sql,
     },
@@ -120,15 +120,19 @@ pub async fn publication_sql(
     patiently(shutdown, async || {
         let sql = Sql::connect(&settings.postgres).await?;
         tables::check(settings, &sql).await??;
-        lacking_sql(settings, &sql).await
+        let tables = tables::to_publish(settings, &sql).await?;
+        lacking_sql(settings, &sql, tables).await
     })
     .await
 }
 
-/// The SQL of what the publication lacks.
-pub(super) async fn lacking_sql(settings: &Settings, sql: &Sql) -> Result<Vec<String>, Failed> {
+/// The SQL of what the publication lacks of these tables.
+pub(super) async fn lacking_sql(
+    settings: &Settings,
+    sql: &Sql,
+    tables: Vec<TableName>,
+) -> Result<Vec<String>, Failed> {
     let name = &settings.publication;
-    let tables = tables::to_publish(settings, sql).await?;
     if let Some(table) = tables::first_without_identity(settings, sql, &tables).await? {
         return Err(Refusal::NoRowIdentity { table }.into());
     }
