@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 
 use crate::{
-    change::{Relation, RelationId},
+    change::{Relation, RelationId, ReplicaIdentity},
     event::table::Questions,
     postgres::{self, PostgresError, catalog, sql::Sql, types},
     value::Type,
@@ -21,6 +21,22 @@ pub(super) struct Answers {
     pub(super) types: Vec<Arc<Type>>,
     /// The names of its columns.
     pub(super) primary_key: Vec<String>,
+    /// It has a partition whose old rows are not whole, whatever the table's own identity is.
+    has_partial_old_rows: bool,
+}
+
+impl Answers {
+    /// The table as its changes are to be read: by its key, where not all of them carry whole old
+    /// rows.
+    fn applied_to(&self, mut relation: Relation) -> Relation {
+        if self.has_partial_old_rows && !self.primary_key.is_empty() {
+            relation.replica_identity = ReplicaIdentity::Default;
+            for column in &mut relation.columns {
+                column.is_replica_identity = self.primary_key.contains(&column.name);
+            }
+        }
+        relation
+    }
 }
 
 /// Asks about one table at a time, by a connection that is made when it is needed.
@@ -79,7 +95,7 @@ impl Lookup {
         };
         let (sql, answers) = outcome?;
         self.sql = Some(sql);
-        Ok((relation, answers))
+        Ok((answers.applied_to(relation), answers))
     }
 }
 
@@ -100,9 +116,12 @@ async fn answer(
         [] => Vec::new(),
         oids => types::look_up(sql, oids).await?,
     };
-    let primary_key = match questions.primary_key {
-        true => catalog::primary_key(sql, relation).await?,
-        false => Vec::new(),
+    let (primary_key, has_partial_old_rows) = match questions.primary_key {
+        true => (
+            catalog::primary_key(sql, relation).await?,
+            !catalog::has_whole_old_rows(sql, relation).await?,
+        ),
+        false => (Vec::new(), false),
     };
-    Ok(Answers { types, primary_key })
+    Ok(Answers { types, primary_key, has_partial_old_rows })
 }

@@ -191,6 +191,11 @@ impl<'a> RowView<'a> {
             }
             Values::New { new, old: Some(OldTuple::Key(_)) | None } => (new, None),
         };
+        // No column of an identity can be NULL. It is one that a partition does not log, whose
+        // identity is another one than its table's.
+        if let (Values::Identity(_), Some(TupleValue::Null)) = (self.values, tuple.get(index)) {
+            return Held::NotSent;
+        }
         match tuple.get(index) {
             Some(TupleValue::Text(text)) => Held::Text(text),
             Some(TupleValue::Null) => Held::Null,

@@ -1,7 +1,7 @@
 //! A domain table as it stands in the stream: settings, compiled against its columns.
 
 use crate::{
-    change::{OldTuple, Place, RelationId, RowChange, Transaction},
+    change::{OldTuple, Place, RelationId, ReplicaIdentity, RowChange, Transaction},
     event::{
         ColumnAt, DomainEvent, ExtraHeaders, Payload, Raw, Reason, Route, Row, Unmapped, id,
         outbox::Shared,
@@ -26,6 +26,9 @@ pub(in crate::event) struct Table {
     /// `schema.table`.
     name: String,
     columns: Vec<ColumnView>,
+    /// A whole old row is one. Else it is of a partition whose identity is another one than the
+    /// table's, and may hold no more than the key.
+    has_whole_old_rows: bool,
     key: Key,
     data: DataForm,
     tombstone: bool,
@@ -78,6 +81,7 @@ impl Table {
         Ok(Self {
             name: format!("{schema}.{name}"),
             columns,
+            has_whole_old_rows: table.replica_identity == ReplicaIdentity::Full,
             key,
             data: settings.data,
             tombstone: settings.tombstone,
@@ -140,9 +144,16 @@ impl Table {
     }
 
     fn old_row<'a>(&'a self, old: OldTuple<'a>) -> RowView<'a> {
-        match old {
+        match self.old_tuple(old) {
             OldTuple::Key(tuple) => RowView::identity(&self.columns, tuple),
             OldTuple::Full(tuple) => RowView::whole(&self.columns, tuple),
+        }
+    }
+
+    fn old_tuple<'a>(&self, old: OldTuple<'a>) -> OldTuple<'a> {
+        match old {
+            OldTuple::Full(tuple) if !self.has_whole_old_rows => OldTuple::Key(tuple),
+            old => old,
         }
     }
 
@@ -153,7 +164,8 @@ impl Table {
                 (None, Some(RowView::new_row(&self.columns, new, None)))
             }
             TableChange::Row(RowChange::Update { old, new }) => {
-                let new = RowView::new_row(&self.columns, new, old);
+                let sent = old.map(|old| self.old_tuple(old));
+                let new = RowView::new_row(&self.columns, new, sent);
                 (old.map(|old| self.old_row(old)), Some(new))
             }
             TableChange::Row(RowChange::Delete { old }) => (Some(self.old_row(old)), None),
