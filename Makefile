@@ -38,7 +38,7 @@ check: ## format, lints, documentation
 	@for script in scripts/* .ci/run; do bash -n $$script || exit 1; done
 
 .PHONY: fuzz
-fuzz: ## frame reader and decoder, a minute each
+fuzz: ## frame reader, decoder and writer of values, a minute each
 	@scripts/fuzz 60
 
 .PHONY: bench

@@ -77,7 +77,7 @@ codes! {
     PublicationMissing = "publication_missing",
     /// A table was outside the publication for a while.
     PublicationGap = "publication_gap",
-    /// What is configured needs old values that the table's replica identity does not carry.
+    /// Updates and deletes do not carry an old value that is asked for.
     ReplicaIdentity = "replica_identity",
     /// A configured column does not exist, or its type can never do.
     ColumnMissing = "column_missing",

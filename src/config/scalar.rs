@@ -11,7 +11,7 @@ use super::{
 use crate::{
     event::{
         TopicTemplate, TypeGlob, TypeTemplate, check_topic_name,
-        table::{Salt, TablePattern},
+        table::{Salt, TablePattern, rules},
     },
     postgres::{PublicationName, Secret, SlotName, TableName},
 };
@@ -304,6 +304,8 @@ fn expression(text: &str) -> Result<Expression, String> {
     if text.trim().is_empty() {
         return Err("must not be empty".to_owned());
     }
+    // Whether it fits the table is known with the table.
+    rules::Expression::parse(text).map_err(|error| format!("is no CEL: {error}"))?;
     Ok(Expression(text.to_owned()))
 }
 

@@ -3,14 +3,20 @@
 use std::ops::Range;
 
 use super::row;
-use crate::event::{DomainEvent, Field, FieldSet, Payload, Reason};
-use crate::value::string;
+use crate::{
+    event::{DomainEvent, Field, FieldSet, Payload, Reason},
+    value::{Written, string},
+};
 
-/// Appends the value; false where it is null.
+/// Appends the value; none where it is null.
 ///
 /// # Errors
 /// Where a row's value has no JSON form.
-pub(super) fn write(target: &mut Vec<u8>, event: &DomainEvent<'_>) -> Result<bool, Reason> {
+pub(super) fn write(
+    target: &mut Vec<u8>,
+    event: &DomainEvent<'_>,
+) -> Result<Option<Written>, Reason> {
+    let mut written = Written::AsDescribed;
     match event.payload {
         Payload::Data(data) => {
             write_before_data(target, event);
@@ -19,14 +25,18 @@ pub(super) fn write(target: &mut Vec<u8>, event: &DomainEvent<'_>) -> Result<boo
         }
         Payload::Row(data) => {
             write_before_data(target, event);
-            row::write(target, data)?;
-            row::write_unavailable(target, data);
+            let outcome = row::write(target, data)?;
+            written = outcome.written;
+            if outcome.is_short {
+                row::write_unavailable(target, data);
+            }
             target.push(b'}');
         }
         Payload::Change { before, after } => {
             write_before_data(target, event);
-            row::write_change(target, before, after)?;
-            if let Some(after) = after {
+            let outcome = row::write_change(target, before, after)?;
+            written = outcome.written;
+            if let Some(after) = after.filter(|_| outcome.is_short) {
                 row::write_unavailable(target, after);
             }
             target.push(b'}');
@@ -35,9 +45,9 @@ pub(super) fn write(target: &mut Vec<u8>, event: &DomainEvent<'_>) -> Result<boo
             write_completed(target, event, text, cuts, closing_brace, missing);
         }
         Payload::Bare(Some(text)) => target.extend_from_slice(text.as_bytes()),
-        Payload::Bare(None) => return Ok(false),
+        Payload::Bare(None) => return Ok(None),
     }
-    Ok(true)
+    Ok(Some(written))
 }
 
 /// The envelope up to its data, in the order of [`Field::ALL`].

@@ -5,23 +5,37 @@ use crate::{
         Reason,
         table::{ColumnView, Held, RowView},
     },
-    value::string,
+    value::{Written, string},
 };
 
+/// What was written of a row.
+#[derive(Clone, Copy)]
+pub(super) struct Outcome {
+    /// In which forms.
+    pub(super) written: Written,
+    /// Values of it are not there.
+    pub(super) is_short: bool,
+}
+
 /// Appends the row as an object; columns that the server did not send are left out.
-pub(super) fn write(target: &mut Vec<u8>, row: RowView<'_>) -> Result<(), Reason> {
+pub(super) fn write(target: &mut Vec<u8>, row: RowView<'_>) -> Result<Outcome, Reason> {
+    let (mut written, mut is_short) = (Written::AsDescribed, false);
     let mut separator = b'{';
     for (column, held) in row.shown() {
         let value = match held {
             Held::Null => None,
             Held::Text(text) => Some(text),
-            Held::Unavailable | Held::NotSent => continue,
+            Held::Unavailable => {
+                is_short = true;
+                continue;
+            }
+            Held::NotSent => continue,
         };
         target.push(separator);
         separator = b',';
         target.extend_from_slice(column.label());
         match value {
-            Some(text) => column.write(text, target)?,
+            Some(text) => written = written.and(column.write(text, target)?),
             None => target.extend_from_slice(b"null"),
         }
     }
@@ -29,7 +43,7 @@ pub(super) fn write(target: &mut Vec<u8>, row: RowView<'_>) -> Result<(), Reason
         target.push(b'{');
     }
     target.push(b'}');
-    Ok(())
+    Ok(Outcome { written, is_short })
 }
 
 /// Appends `{before, after, changed}`.
@@ -37,11 +51,16 @@ pub(super) fn write_change(
     target: &mut Vec<u8>,
     before: Option<RowView<'_>>,
     after: Option<RowView<'_>>,
-) -> Result<(), Reason> {
+) -> Result<Outcome, Reason> {
+    let (mut written, mut is_short) = (Written::AsDescribed, false);
     for (name, row) in [("{\"before\":", before), (",\"after\":", after)] {
         target.extend_from_slice(name.as_bytes());
         match row {
-            Some(row) => write(target, row)?,
+            Some(row) => {
+                let outcome = write(target, row)?;
+                written = written.and(outcome.written);
+                is_short |= outcome.is_short;
+            }
             None => target.extend_from_slice(b"null"),
         }
     }
@@ -50,7 +69,7 @@ pub(super) fn write_change(
         write_names(target, after.changed_since(before));
     }
     target.push(b'}');
-    Ok(())
+    Ok(Outcome { written, is_short })
 }
 
 /// Appends the member `unavailable`, where the server did not send a value of the new row.

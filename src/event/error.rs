@@ -4,7 +4,7 @@ use crate::{
     change::{Oid, Xid},
     event::{
         CONTEXT_PREFIX, EXTRA_HEADERS_MAX, Field, HEADER_NAME_BYTES_MAX, TopicNameError,
-        table::TableProblem,
+        table::{TableProblem, rules},
     },
     failure::{Code, Failure, Recovery},
     lsn::{CommitLsn, Lsn},
@@ -158,7 +158,7 @@ pub enum Reason {
         column: String,
     },
     /// Its type cannot have written the text.
-    #[error("the value of column \"{column}\" {problem}")]
+    #[error("column \"{column}\": {problem}")]
     Value {
         /// The column.
         column: String,
@@ -235,6 +235,12 @@ pub enum Reason {
         name: &'static str,
         /// What is wrong with it.
         problem: FieldProblem,
+    },
+    /// A rule has no answer for the row.
+    #[error("{answer}")]
+    Rule {
+        /// Which rule, and why.
+        answer: Box<rules::NoAnswer>,
     },
     /// The topic template makes no topic name of this event.
     #[error("the name that topic template \"{template}\" makes for it {problem}")]
@@ -434,12 +440,46 @@ fn mend(reason: &Reason) -> String {
         Reason::Field { field, .. } => {
             format!("{envelope} a right \"{}\", once.", field.name())
         }
+        Reason::Rule { answer } => rule_mend(answer),
         // Rows have none.
         Reason::Message { .. } | Reason::MessageField { .. } => String::new(),
         Reason::Topic { .. } => "Set a topic for this table's [[outbox]], or for the [[route]] of \
                                  this type, that is made of what is always a topic name: a-z, A-Z, 0-9, '.', '_' and '-', at most \
                                  249 of them."
             .to_owned(),
+    }
+}
+
+/// What else a rule can ask, or what the server must send for it.
+fn rule_mend(answer: &rules::NoAnswer) -> String {
+    let rules::NoAnswer { event_type, part, problem, .. } = answer;
+    let rule = format!("{part} of the [[table.event]] \"{event_type}\"");
+    match problem {
+        rules::Problem::NotSent { column } | rules::Problem::OldNotSent { column } => format!(
+            "Let {rule} do without \"{column}\", or set REPLICA IDENTITY FULL for the table, with \
+             which the server sends it of changes to come."
+        ),
+        rules::Problem::NotUtf8 { column } => format!(
+            "Let the application write \"{column}\" in UTF-8; a database with encoding SQL_ASCII \
+             checks nothing."
+        ),
+        rules::Problem::Malformed { column, .. } => format!(
+            "Report this, with the type of \"{column}\" and the server's version; or let {rule} do \
+             without it."
+        ),
+        rules::Problem::Operands { .. }
+        | rules::Problem::NotBool { .. }
+        | rules::Problem::OutOfRange { .. }
+        | rules::Problem::DivisionByZero { .. }
+        | rules::Problem::NoMember { .. }
+        | rules::Problem::NoElement
+        | rules::Problem::NotA { .. }
+        | rules::Problem::BeyondCalendar { .. }
+        | rules::Problem::DuplicateKey
+        | rules::Problem::TooDeep => format!(
+            "Let {rule} ask first whether what it does can be done, as in has(new.payload.code) && \
+             …, size(new.tags) > 0 && …, or new.count != 0 && …."
+        ),
     }
 }
 
@@ -472,6 +512,38 @@ mod tests {
         let hint = error.hint().expect("a hint");
         assert!(hint.contains("set on_error = \"dead-letter\" and start again"), "{hint}");
         assert!(hint.contains("UPDATE or DELETE of the row does not help"), "{hint}");
+    }
+
+    #[test]
+    fn a_rule_without_an_answer_is_named_with_the_expression_and_the_place_in_it() {
+        let answer = |problem| {
+            Box::new(rules::NoAnswer {
+                event_type: "order.paid".to_owned(),
+                part: rules::Part::Data { member: "note".to_owned() },
+                place: rules::Place { line: 1, column: 7 },
+                problem,
+            })
+        };
+        let not_sent = rules::Problem::NotSent { column: "note".to_owned() };
+        let error = unmappable(Reason::Rule { answer: answer(not_sent) });
+        let text = error.to_string();
+        assert!(
+            text.ends_with(
+                "to an event: rule \"order.paid\", data.note, line 1, column 7: the server did not \
+                 send the value of column \"note\", which is large and unchanged"
+            ),
+            "{text}"
+        );
+        assert_eq!(error.code(), Some(Code::EventUnmappable));
+        let hint = error.hint().expect("a hint");
+        assert!(hint.contains("or set REPLICA IDENTITY FULL for the table"), "{hint}");
+        let division = rules::Problem::DivisionByZero { operation: "/" };
+        let error = unmappable(Reason::Rule { answer: answer(division) });
+        let hint = error.hint().expect("a hint");
+        assert!(
+            hint.starts_with("Let data.note of the [[table.event]] \"order.paid\" ask"),
+            "{hint}"
+        );
     }
 
     #[test]

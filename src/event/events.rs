@@ -9,7 +9,7 @@ use crate::{
         mapping::Known,
         outbox::{self, Shared},
         route,
-        table::{At, Step, TableChange},
+        table::{At, TableChange},
         unmapped::type_and_key,
     },
 };
@@ -57,7 +57,7 @@ pub struct Events<'a> {
     truncated: &'a [RelationId],
 }
 
-/// What comes next. Tables go by their places in the mapping.
+/// What comes next. Tables go by their places in the mapping, steps by theirs in the plan.
 #[derive(Clone, Copy, Debug)]
 enum Next<'a> {
     Nothing,
@@ -69,7 +69,7 @@ enum Next<'a> {
     Table {
         index: usize,
         change: TableChange<'a>,
-        steps: &'a [Step],
+        step: usize,
     },
     /// It is said once.
     Unfit {
@@ -82,7 +82,7 @@ enum Latest<'a> {
     Nothing,
     Outbox { index: usize, row: Tuple<'a> },
     Message(LogicalMessage<'a>),
-    Table { index: usize, change: TableChange<'a>, step: Step },
+    Table { index: usize, change: TableChange<'a>, step: usize },
 }
 
 impl<'a> Events<'a> {
@@ -109,7 +109,9 @@ impl<'a> Events<'a> {
     /// [`EventError::Table`] where no row of the table's present shape can.
     #[allow(clippy::should_implement_trait, reason = "an event borrows from the one who makes it")]
     pub fn next(&mut self) -> Result<Option<DomainEvent<'_>>, EventError> {
-        while let (Next::Nothing, [relation, rest @ ..]) = (self.next, self.truncated) {
+        while let [relation, rest @ ..] = self.truncated
+            && matches!(self.next, Next::Nothing)
+        {
             self.truncated = rest;
             self.next = Next::of_truncate(self.mapping, *relation);
         }
@@ -123,14 +125,13 @@ impl<'a> Events<'a> {
                 (self.next, self.latest) = (Next::Nothing, Latest::Message(message));
                 self.of_message(message)
             }
-            Next::Table { index, change, steps } => {
-                let Some((step, rest)) = steps.split_first() else { return Ok(None) };
-                self.latest = Latest::Table { index, change, step: *step };
-                self.next = match rest {
-                    [] => Next::Nothing,
-                    steps => Next::Table { index, change, steps },
+            Next::Table { index, change, step } => {
+                self.latest = Latest::Table { index, change, step };
+                self.next = match step + 1 < self.mapping.table_scratch.steps.len() {
+                    true => Next::Table { index, change, step: step + 1 },
+                    false => Next::Nothing,
                 };
-                self.of_table(index, change, *step).map(Some)
+                self.of_table(index, change, step).map(Some)
             }
             Next::Unfit { index } => {
                 (self.next, self.latest) = (Next::Nothing, Latest::Nothing);
@@ -188,7 +189,7 @@ impl<'a> Events<'a> {
         &mut self,
         index: usize,
         change: TableChange<'a>,
-        step: Step,
+        step: usize,
     ) -> Result<DomainEvent<'_>, EventError> {
         let Mapping { settings, identity, tables, context, table_scratch, .. } = &mut *self.mapping;
         let Some((relation, Known::Table(Ok(table)))) = tables.get(index) else {
@@ -201,6 +202,21 @@ impl<'a> Events<'a> {
         table.event(step, change, shared, at, table_scratch).map_err(|reason| {
             EventError::Unmappable { row: table.locate(change, self.transaction), reason }
         })
+    }
+
+    /// Whether there may be another one.
+    pub fn may_go_on(&self) -> bool {
+        !matches!(self.next, Next::Nothing) || !self.truncated.is_empty()
+    }
+
+    /// The table that the latest event is of.
+    pub fn relation(&self) -> Option<RelationId> {
+        match self.latest {
+            Latest::Nothing | Latest::Message(_) => None,
+            Latest::Outbox { index, .. } | Latest::Table { index, .. } => {
+                self.mapping.tables.get(index).map(|(relation, _)| *relation)
+            }
+        }
     }
 
     /// What is known of the event that the latest call made, or could not make, for a reason that
@@ -238,7 +254,7 @@ impl<'a> Events<'a> {
 }
 
 impl<'a> Next<'a> {
-    fn of_row(mapping: &Mapping, relation: RelationId, change: RowChange<'a>) -> Self {
+    fn of_row(mapping: &mut Mapping, relation: RelationId, change: RowChange<'a>) -> Self {
         let Some(index) = place_of(mapping, relation) else { return Self::Nothing };
         match (mapping.tables.get(index), change) {
             (Some((_, Known::Outbox(Ok(_)))), RowChange::Insert { new: row }) => {
@@ -253,17 +269,22 @@ impl<'a> Next<'a> {
         }
     }
 
-    fn of_truncate(mapping: &Mapping, relation: RelationId) -> Self {
+    fn of_truncate(mapping: &mut Mapping, relation: RelationId) -> Self {
         match place_of(mapping, relation) {
             Some(index) => Self::of_table(mapping, index, TableChange::Truncate),
             None => Self::Nothing,
         }
     }
 
-    fn of_table(mapping: &Mapping, index: usize, change: TableChange<'a>) -> Self {
+    fn of_table(mapping: &mut Mapping, index: usize, change: TableChange<'a>) -> Self {
         match mapping.tables.get(index) {
             Some((_, Known::Table(Ok(table)))) => {
-                Self::Table { index, change, steps: table.steps(change) }
+                let change = table.as_logged(change);
+                table.plan(change, &mut mapping.table_scratch);
+                match mapping.table_scratch.steps.is_empty() {
+                    true => Self::Nothing,
+                    false => Self::Table { index, change, step: 0 },
+                }
             }
             Some((_, Known::Table(Err(_)))) => Self::Unfit { index },
             Some((_, Known::Outbox(_))) | None => Self::Nothing,
@@ -272,5 +293,5 @@ impl<'a> Next<'a> {
 }
 
 fn place_of(mapping: &Mapping, relation: RelationId) -> Option<usize> {
-    mapping.tables.iter().position(|(id, _)| *id == relation)
+    mapping.table_ids.iter().position(|id| *id == relation)
 }

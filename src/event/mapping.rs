@@ -11,7 +11,9 @@ use crate::{
         Route,
         context::Context,
         outbox::{self, Withheld},
-        table::{self, DescribedColumn, Description, Questions},
+        table::{
+            self, DescribedColumn, Description, EventShape, PrimaryKey, Questions, rules::OldValue,
+        },
     },
     lsn::Lsn,
     value::{Type, Types},
@@ -57,6 +59,32 @@ impl Settings {
     pub fn is_named(&self, schema: &str, name: &str) -> bool {
         let is_exact = |table: &table::Settings| table.name.exact() == Some((schema, name));
         self.outbox(schema, name).is_some() || self.tables.iter().any(is_exact)
+    }
+
+    /// The kinds of events of a domain table as the catalog describes it; none of one that is not
+    /// configured.
+    ///
+    /// # Errors
+    /// [`EventError::Table`] for the first thing that does not fit.
+    pub fn event_shapes(&self, description: &Description) -> Result<Vec<EventShape>, EventError> {
+        let table = self.compile(description)?;
+        Ok(table.map_or_else(Vec::new, |table| table.shapes(description)))
+    }
+
+    /// A domain table that is to be published from now on; none where it is not configured.
+    fn compile(&self, description: &Description) -> Result<Option<table::Table>, EventError> {
+        let Description { schema, name, .. } = description;
+        let Some(settings) = self.table(schema, name) else { return Ok(None) };
+        let compiled =
+            table::Table::compile(settings, &self.routes, description, OldValue::Refused);
+        let compiled = compiled.and_then(|table| {
+            table.check_old_rows(description)?;
+            Ok(table)
+        });
+        compiled.map(Some).map_err(|problem| EventError::Table {
+            table: format!("{schema}.{name}"),
+            problem: Box::new(problem),
+        })
     }
 
     /// Whether rows of that table become events.
@@ -111,10 +139,14 @@ pub(super) enum Known {
 pub struct Mapping {
     pub(super) settings: Settings,
     pub(super) identity: DatabaseIdentity,
-    /// Configured tables that the stream has described. A handful: a search through them is faster
-    /// than a hash.
+    /// Configured tables that the stream has described.
     pub(super) tables: Vec<(RelationId, Known)>,
+    /// Theirs, close together: a search through them is faster than a hash, for some hundreds too.
+    pub(super) table_ids: Vec<RelationId>,
     types: Types,
+    /// Tables of which a value showed that a type is not what it was looked up as, since the stream
+    /// described them: they are looked up again once.
+    outdated: Vec<RelationId>,
     /// What was warned of, for each prefix of the settings.
     pub(super) warned: Vec<Warned>,
     /// Domain tables without a key, which were warned of.
@@ -136,7 +168,9 @@ impl Mapping {
             settings,
             identity,
             tables: Vec::new(),
-            types: Types::default(),
+            table_ids: Vec::new(),
+            types: Types::new(),
+            outdated: Vec::new(),
             keyless: Vec::new(),
             warned_of_lone_context: false,
             context: Context::default(),
@@ -176,14 +210,7 @@ impl Mapping {
     /// # Errors
     /// [`EventError::Table`] for the first thing that does not fit.
     pub fn check_table(&self, description: &Description) -> Result<(), EventError> {
-        let Description { schema, name, .. } = description;
-        let Some(settings) = self.settings.table(schema, name) else { return Ok(()) };
-        let checked = table::Table::compile(settings, &self.settings.routes, description)
-            .and_then(|table| table.check_old_rows(description));
-        checked.map_err(|problem| EventError::Table {
-            table: format!("{schema}.{name}"),
-            problem: Box::new(problem),
-        })
+        self.settings.compile(description).map(drop)
     }
 
     /// What must be asked of the catalog before that table's rows can be mapped.
@@ -197,17 +224,44 @@ impl Mapping {
         }
     }
 
+    /// What must be asked anew, where a value of the table shows that a composite has other fields
+    /// than it was looked up with. None where that was done since the stream described the table:
+    /// older values may go on to have others.
+    pub fn questions_anew(&mut self, relation: &Relation) -> Option<Questions> {
+        if self.outdated.contains(&relation.id) {
+            return None;
+        }
+        self.outdated.push(relation.id);
+        warn!(
+            table = %relation,
+            "a composite value has other fields than its type: it was altered, and until the type is \
+             known again, or for older values, such values are written as PostgreSQL's text"
+        );
+        for column in &relation.columns {
+            self.types.forget(column.type_oid);
+        }
+        Some(self.questions(relation))
+    }
+
+    /// The stream describes a table.
+    pub fn observe_description(&mut self, relation: RelationId) {
+        self.outdated.retain(|id| *id != relation);
+    }
+
     /// Takes note of types.
     pub fn learn(&mut self, types: impl IntoIterator<Item = Arc<Type>>) {
         types.into_iter().for_each(|learnt| self.types.insert(learnt));
     }
 
-    /// Takes note of a table's shape, in place of any earlier one. `primary_key` has the names of its
-    /// columns, where [`Mapping::questions`] asks for them.
-    pub fn observe_relation(&mut self, relation: &Relation, primary_key: Vec<String>) {
+    /// Takes note of a table's shape, in place of any earlier one. `primary_key` is what the catalog
+    /// says where [`Mapping::questions`] asks for it.
+    pub fn observe_relation(&mut self, relation: &Relation, primary_key: PrimaryKey) {
         // A table may have been renamed: what its OID meant before counts no more.
-        let former = self.tables.iter().position(|(id, _)| *id == relation.id);
-        let former = former.map(|index| self.tables.swap_remove(index));
+        let former = self.table_ids.iter().position(|id| *id == relation.id);
+        let former = former.map(|index| {
+            self.table_ids.swap_remove(index);
+            self.tables.swap_remove(index)
+        });
         let Relation { schema, name, .. } = relation;
         let known = if let Some(outbox) = self.settings.outbox(schema, name) {
             let columns = relation.columns.iter();
@@ -220,7 +274,8 @@ impl Mapping {
             Known::Outbox(table)
         } else if let Some(settings) = self.settings.table(schema, name) {
             let description = self.describe(relation, primary_key);
-            let table = table::Table::compile(settings, &self.settings.routes, &description);
+            let routes = &self.settings.routes;
+            let table = table::Table::compile(settings, routes, &description, OldValue::Unknown);
             let table = table.map_err(|problem| EventError::Table {
                 table: relation.to_string(),
                 problem: Box::new(problem),
@@ -232,14 +287,18 @@ impl Mapping {
         } else {
             return;
         };
+        self.table_ids.push(relation.id);
         self.tables.push((relation.id, known));
     }
 
-    fn describe(&self, relation: &Relation, primary_key: Vec<String>) -> Description {
+    fn describe(&self, relation: &Relation, primary_key: PrimaryKey) -> Description {
         let columns = relation.columns.iter();
         let columns = columns.map(|column| DescribedColumn {
             name: column.name.clone(),
-            column_type: self.types.get(column.type_oid),
+            column_type: self
+                .types
+                .get(column.type_oid)
+                .map_or_else(|| Type::unknown(column.type_oid), Arc::clone),
             is_replica_identity: column.is_replica_identity,
         });
         Description {

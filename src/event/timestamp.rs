@@ -105,7 +105,7 @@ fn write_digits(target: &mut [u8], mut value: i64) {
 ///
 /// Counted in years that begin in March, so that the leap day is the last day of its year and the
 /// months before it follow one line: month m (0 is March) begins at day (153 m + 2) / 5.
-fn civil_date(days_since_1970: i64) -> (i64, i64, i64) {
+pub(super) fn civil_date(days_since_1970: i64) -> (i64, i64, i64) {
     const DAYS_PER_400_YEARS: i64 = 146_097;
     const DAYS_FROM_MARCH_0000_TO_1970: i64 = 719_468;
     let days = days_since_1970 + DAYS_FROM_MARCH_0000_TO_1970;
@@ -142,7 +142,7 @@ pub(super) fn is_instant(text: &str) -> bool {
 }
 
 /// Minutes east of UTC, of `Z` or `+05:30`.
-fn offset_minutes(zone: &[u8]) -> Option<i32> {
+pub(super) fn offset_minutes(zone: &[u8]) -> Option<i32> {
     match zone {
         b"Z" | b"z" => Some(0),
         [sign @ (b'+' | b'-'), hours @ .., b':', ten, one] if hours.len() == 2 => {

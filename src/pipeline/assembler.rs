@@ -34,6 +34,7 @@ use crate::{
     lsn::{CommitLsn, EndLsn, Lsn},
     postgres::transaction::{Change, ChangeDigest, ChangeKind},
     sink::{Batch, Cut, Record, Urgency},
+    value,
 };
 
 /// A batch is handed over when it holds this many bytes: large enough to make the hand-over free,
@@ -136,6 +137,10 @@ pub(super) struct Counters {
 pub(super) struct Assembler {
     mapping: Mapping,
     identities: TableIdentities,
+    /// Domain tables, as the stream described them last.
+    relations: Vec<Relation>,
+    /// One of them whose types must be asked for anew.
+    outdated: Option<RelationId>,
     encoder: Encoder,
     on_error: OnError,
     resume: Resume,
@@ -170,6 +175,8 @@ impl Assembler {
         Self {
             identities: TableIdentities::new(&checkpoint.publication, mapping.settings()),
             mapping,
+            relations: Vec::new(),
+            outdated: None,
             encoder: Encoder::new(bounds.record_bytes),
             on_error,
             last: resume.last_of_publication(),
@@ -233,9 +240,20 @@ impl Assembler {
         &mut self.checkpoint
     }
 
-    /// What must be asked of the catalog before [`Assembler::relation`].
-    pub(super) fn questions(&self, relation: &Relation) -> Questions {
+    /// The stream describes a table. Returns what must be asked of the catalog before
+    /// [`Assembler::relation`].
+    pub(super) fn described(&mut self, relation: &Relation) -> Questions {
+        self.mapping.observe_description(relation.id);
         self.mapping.questions(relation)
+    }
+
+    /// A table of which the latest change showed that a type is not what it was, and what must be
+    /// asked of the catalog anew.
+    pub(super) fn take_outdated(&mut self) -> Option<(Relation, Questions)> {
+        let outdated = self.outdated.take()?;
+        let relation = self.relations.iter().find(|relation| relation.id == outdated)?.clone();
+        let questions = self.mapping.questions_anew(&relation)?;
+        Some((relation, questions))
     }
 
     /// A table as the changes that follow know it, with what the catalog answered; also while
@@ -244,6 +262,10 @@ impl Assembler {
         self.mapping.learn(answers.types);
         self.mapping.observe_relation(relation, answers.primary_key);
         self.identities.observe(relation);
+        self.relations.retain(|known| known.id != relation.id);
+        if self.mapping.settings().table(&relation.schema, &relation.name).is_some() {
+            self.relations.push(relation.clone());
+        }
     }
 
     /// A keepalive's end. Outside a transaction everything that was committed below came by, and
@@ -317,17 +339,26 @@ impl Assembler {
                 Ok(None) => return Ok(()),
                 Ok(Some(event)) => {
                     let encoded = encoder.encode(&event, transaction, sequence, batch);
-                    encoded.map(|()| Written::Record).map_err(Failed::Encode)
+                    encoded.map_err(Failed::Encode)
                 }
                 Err(error) => Err(Failed::Map(error)),
             };
-            let written = encoded.or_else(|failed| {
-                let failed = (failed, events.unmapped());
-                self.on_error.settle(encoder, batch, failed, (transaction, sequence))
-            })?;
+            if matches!(encoded, Ok(value::Written::OtherFields)) {
+                self.outdated = events.relation();
+            }
+            let written = match encoded {
+                Ok(_) => Written::Record,
+                Err(failed) => {
+                    let failed = (failed, events.unmapped());
+                    self.on_error.settle(encoder, batch, failed, (transaction, sequence))?
+                }
+            };
             match written {
                 Written::Record => sequence += 1,
                 Written::Nothing => {}
+            }
+            if !events.may_go_on() {
+                return Ok(());
             }
         }
     }

@@ -25,6 +25,7 @@ use super::{
 };
 use crate::{
     checkpoint::CheckpointRecord,
+    event::table::Description,
     failure::{Code, Failure, Recovery},
     postgres::{
         PostgresError, TableName,
@@ -122,6 +123,23 @@ pub async fn publication_sql(
         tables::check(settings, &sql).await??;
         let tables = tables::to_publish(settings, &sql).await?;
         lacking_sql(settings, &sql, tables).await
+    })
+    .await
+}
+
+/// The domain tables as the publication delivers them; one that it does not hold yet, as it is. Needs
+/// the database only. None where the end was asked for before it answered.
+///
+/// # Errors
+/// Where the database cannot be asked, or lacks a table.
+pub async fn domain_tables(
+    settings: &Settings,
+    shutdown: &Shutdown,
+) -> Result<Option<Vec<Description>>, Failed> {
+    patiently(shutdown, async || {
+        let sql = Sql::connect(&settings.postgres).await?;
+        tables::check(settings, &sql).await??;
+        Ok(tables::descriptions(settings, &sql).await?)
     })
     .await
 }

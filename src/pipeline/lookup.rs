@@ -10,29 +10,36 @@ use tokio::task::JoinHandle;
 
 use crate::{
     change::{Relation, RelationId, ReplicaIdentity},
-    event::table::Questions,
-    postgres::{self, PostgresError, catalog, sql::Sql, types},
+    event::table::{PrimaryKey, Questions},
+    postgres::{self, PostgresError, catalog, column_types, sql::Sql},
     value::Type,
 };
 
 /// What the catalog answered.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Answers {
     pub(super) types: Vec<Arc<Type>>,
-    /// The names of its columns.
-    pub(super) primary_key: Vec<String>,
+    pub(super) primary_key: PrimaryKey,
     /// It has a partition whose old rows are not whole, whatever the table's own identity is.
     has_partial_old_rows: bool,
 }
 
 impl Answers {
+    /// Where nothing was asked.
+    pub(super) fn none() -> Self {
+        let primary_key = PrimaryKey::Columns(Vec::new());
+        Self { types: Vec::new(), primary_key, has_partial_old_rows: false }
+    }
+
     /// The table as its changes are to be read: by its key, where not all of them carry whole old
     /// rows.
     fn applied_to(&self, mut relation: Relation) -> Relation {
-        if self.has_partial_old_rows && !self.primary_key.is_empty() {
+        let PrimaryKey::Columns(key) = &self.primary_key else { return relation };
+        let has = |name: &String| relation.columns.iter().any(|column| column.name == *name);
+        if self.has_partial_old_rows && !key.is_empty() && key.iter().all(has) {
             relation.replica_identity = ReplicaIdentity::Default;
             for column in &mut relation.columns {
-                column.is_replica_identity = self.primary_key.contains(&column.name);
+                column.is_replica_identity = key.contains(&column.name);
             }
         }
         relation
@@ -114,14 +121,15 @@ async fn answer(
 ) -> Result<Answers, PostgresError> {
     let types = match questions.types.as_slice() {
         [] => Vec::new(),
-        oids => types::look_up(sql, oids).await?,
+        oids => column_types::look_up(sql, oids).await?,
     };
     let (primary_key, has_partial_old_rows) = match questions.primary_key {
         true => (
             catalog::primary_key(sql, relation).await?,
             !catalog::has_whole_old_rows(sql, relation).await?,
         ),
-        false => (Vec::new(), false),
+        false => (Some(Vec::new()), false),
     };
+    let primary_key = primary_key.map_or(PrimaryKey::Unknown, PrimaryKey::Columns);
     Ok(Answers { types, primary_key, has_partial_old_rows })
 }

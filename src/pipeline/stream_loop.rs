@@ -322,14 +322,17 @@ impl<S: Sink> StreamLoop<S> {
                     }
                     Step::Change { place, change } => {
                         self.assembler.change(place, &change, &mut self.tracker)?;
+                        if let Some((relation, questions)) = self.assembler.take_outdated() {
+                            self.lookup.ask(relation, questions);
+                        }
                     }
                     Step::Commit { end_lsn, .. } => {
                         self.assembler.commit(end_lsn, &mut self.tracker)?;
                     }
                     Step::Relation(relation) => {
-                        let questions = self.assembler.questions(&relation);
+                        let questions = self.assembler.described(&relation);
                         match questions.is_empty() {
-                            true => self.assembler.relation(&relation, Answers::default()),
+                            true => self.assembler.relation(&relation, Answers::none()),
                             false => self.lookup.ask(relation, questions),
                         }
                     }

@@ -3,20 +3,23 @@
 //!
 //! Those that are configured by a pattern are the ones of them that the publication holds.
 
+use std::sync::Arc;
+
 use tracing::warn;
 
 use crate::{
     change::ReplicaIdentity,
-    event::table::{DescribedColumn, Description},
+    event::table::{DescribedColumn, Description, PrimaryKey},
     failure::{Code, Failure, Recovery},
     pipeline::settings::Settings,
     postgres::{
-        PostgresError, TableName, catalog, diagnosis,
+        PostgresError, TableName, catalog,
+        column_types::look_up,
+        diagnosis,
         publication::{self, Operations},
         sql::Sql,
-        types::look_up,
     },
-    value::Types,
+    value::{Type, Types},
 };
 
 /// Below it, the nearest name is probably not what was meant (`strsim::jaro_winkler`, 0 to 1).
@@ -266,6 +269,20 @@ pub(super) async fn to_publish(
     Ok(tables)
 }
 
+/// Those of the publication, or what it has to hold where it is not there yet.
+///
+/// # Errors
+/// Where the server does not answer.
+pub(super) async fn expected(
+    settings: &Settings,
+    sql: &Sql,
+) -> Result<Vec<TableName>, PostgresError> {
+    match publication::describe(sql, &settings.publication, &[]).await? {
+        Some(_) => published(settings, sql).await,
+        None => to_publish(settings, sql).await,
+    }
+}
+
 fn has_patterns(settings: &Settings) -> bool {
     settings.event.tables.iter().any(|table| table.name.exact().is_none())
 }
@@ -274,6 +291,27 @@ fn with_patterns(settings: &Settings, found: Vec<TableName>) -> Vec<TableName> {
     let is_new =
         |table: &TableName| settings.is_configured(table) && !settings.tables.contains(table);
     settings.tables.iter().cloned().chain(found.into_iter().filter(is_new)).collect()
+}
+
+/// All domain tables as the publication delivers them, or would: a table that it does not hold yet is
+/// described as it is.
+///
+/// # Errors
+/// Where the server does not answer.
+pub(super) async fn descriptions(
+    settings: &Settings,
+    sql: &Sql,
+) -> Result<Vec<Description>, PostgresError> {
+    let publication = &settings.publication;
+    let mut descriptions = Vec::new();
+    let tables = expected(settings, sql).await?;
+    for name in tables.iter().filter(|name| kind_of(settings, name) == Kind::Domain) {
+        // One that is dropped at this moment has no events.
+        let Some(table) = catalog::published_table(sql, publication, name).await? else { continue };
+        let Some(identity) = catalog::row_identity(sql, name).await? else { continue };
+        descriptions.push(description(sql, name, &table, identity).await?);
+    }
+    Ok(descriptions)
 }
 
 /// A domain table as the publication delivers it.
@@ -286,7 +324,7 @@ pub(super) async fn description(
     table: &catalog::Table,
     identity: catalog::RowIdentity,
 ) -> Result<Description, PostgresError> {
-    let mut types = Types::default();
+    let mut types = Types::new();
     let missing = types.missing(table.columns.iter().map(|column| column.own_type_oid));
     for learnt in look_up(sql, &missing).await? {
         types.insert(learnt);
@@ -294,7 +332,9 @@ pub(super) async fn description(
     let is_full = identity.replica_identity == ReplicaIdentity::Full;
     let column = |column: &catalog::TableColumn| DescribedColumn {
         name: column.name.clone(),
-        column_type: types.get(column.own_type_oid),
+        column_type: types
+            .get(column.own_type_oid)
+            .map_or_else(|| Type::unknown(column.own_type_oid), Arc::clone),
         is_replica_identity: is_full || identity.columns.contains(&column.name),
     };
     Ok(Description {
@@ -302,7 +342,7 @@ pub(super) async fn description(
         name: name.name.clone(),
         replica_identity: identity.replica_identity,
         columns: table.columns.iter().map(column).collect(),
-        primary_key: identity.primary_key.clone(),
+        primary_key: PrimaryKey::Columns(identity.primary_key.clone()),
     })
 }
 

@@ -12,6 +12,8 @@ mod settings;
 
 // What the server and its tables are.
 pub mod catalog;
+// What the types of columns are made of.
+pub mod column_types;
 // What a doctor asks the server.
 pub mod diagnosis;
 // The pure decoder of pgoutput's messages.
@@ -30,8 +32,6 @@ pub mod snapshot;
 pub mod sql;
 // Begin … Commit: every change gets its transaction and ordinal.
 pub mod transaction;
-// Types, as the catalog describes them.
-pub mod types;
 // Bytes ↔ messages of the frontend/backend protocol; knows nothing of replication.
 pub mod wire;
 

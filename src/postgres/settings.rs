@@ -4,10 +4,16 @@ use std::{fmt, iter::once, path::PathBuf};
 
 use super::Encryption;
 
-/// The forms of values, pinned (reference manual, runtime-config-client): a row's text must not
-/// depend on the role's or the database's settings. Settings of the startup message win over them.
-pub(super) const VALUE_OPTIONS: &str = "-c datestyle=ISO -c intervalstyle=postgres \
-    -c extra_float_digits=3 -c timezone=UTC -c bytea_output=hex -c lc_monetary=C";
+/// The forms of values, pinned in every session of ours (reference manual, runtime-config-client): a
+/// row's text must not depend on the role's or the database's settings, nor on whether it was
+/// streamed or selected. Settings of the startup message win over those. `value` reads these forms
+/// and no other.
+///
+/// `search_path`, on which the names of regclass and its like depend, is left to the role and the
+/// database, which give the same one to all our sessions: conditions of the settings are SQL in it.
+pub(super) const VALUE_OPTIONS: &str = "-c datestyle=ISO -c intervalstyle=iso_8601 \
+    -c extra_float_digits=3 -c timezone=UTC -c bytea_output=hex -c lc_monetary=C \
+    -c quote_all_identifiers=off";
 
 /// A text that is never printed.
 #[derive(Clone, PartialEq, Eq)]

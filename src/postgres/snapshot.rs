@@ -13,7 +13,6 @@ use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow, SimpleQueryStream, type
 use super::{
     PostgresError, Settings, TableName,
     name::{quote_identifier, quote_literal},
-    settings::VALUE_OPTIONS,
     sql::Sql,
 };
 use crate::lsn::Lsn;
@@ -161,8 +160,7 @@ impl SnapshotReader {
         set_snapshot: &str,
         table: &TableName,
     ) -> Result<Self, PostgresError> {
-        let options = format!("{VALUE_OPTIONS} {SESSION_OPTIONS}");
-        let sql = Sql::connect_with(settings, &options).await?;
+        let sql = Sql::connect_with(settings, SESSION_OPTIONS).await?;
         let action = format!("begin to read table {table}");
         sql.execute(&action, UNBOUNDED_TRANSACTION).await?;
         // The lock comes before a snapshot of its own: a rewrite that commits behind a snapshot

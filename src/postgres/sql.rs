@@ -19,12 +19,13 @@ use tracing::debug;
 use super::{
     ChannelBinding, PostgresError, Settings,
     login::{LoggedIn, log_in},
+    settings::VALUE_OPTIONS,
     wire::Socket,
 };
 
 /// The server gives up a statement after this long, so that a lock that somebody holds shows as an
 /// error and not as silence.
-const SESSION_OPTIONS: &str = "-c statement_timeout=30s -c lock_timeout=10s -c timezone=UTC";
+const SESSION_OPTIONS: &str = "-c statement_timeout=30s -c lock_timeout=10s";
 
 /// How much longer a statement's answer is waited for than the server takes to give up, so that
 /// only a connection that leads nowhere comes to it.
@@ -50,11 +51,12 @@ impl Sql {
         Self::connect_with(settings, SESSION_OPTIONS).await
     }
 
-    /// Connects with other settings of the session.
+    /// Connects with other settings of the session. The forms of values are pinned in any case.
     pub(super) async fn connect_with(
         settings: &Settings,
         options: &str,
     ) -> Result<Self, PostgresError> {
+        let options = format!("{VALUE_OPTIONS} {options}");
         let mut config = Config::new();
         config
             .user(&settings.user)

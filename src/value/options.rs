@@ -53,3 +53,15 @@ pub enum ColumnForm {
     /// Of a bytea.
     Hex,
 }
+
+impl ColumnForm {
+    /// As the settings have it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Number => "number",
+            Self::String => "string",
+            Self::Base64 => "base64",
+            Self::Hex => "hex",
+        }
+    }
+}

@@ -15,6 +15,13 @@ pub struct Type {
     pub kind: Kind,
 }
 
+impl Type {
+    /// One that was not looked up, or that is gone.
+    pub fn unknown(oid: Oid) -> Arc<Self> {
+        Arc::new(Self { oid, name: format!("OID {oid}"), kind: Kind::Unknown })
+    }
+}
+
 /// What a type is made of (`pg_type.typtype`, `typcategory`, `typelem`).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Kind {

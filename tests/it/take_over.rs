@@ -643,7 +643,7 @@ fn a_row_that_waited_becomes_the_event_that_a_streamed_row_becomes() {
          ALTER DATABASE shop SET timezone = 'America/New_York'; \
          ALTER DATABASE shop SET bytea_output = 'escape'; \
          ALTER DATABASE shop SET extra_float_digits = -3; \
-         ALTER DATABASE shop SET intervalstyle = 'iso_8601'; \
+         ALTER DATABASE shop SET intervalstyle = 'sql_standard'; \
          ALTER TABLE outbox_events ADD at timestamptz, ADD on_day date, ADD ratio float8, \
          ADD bytes bytea, ADD span interval, ADD total numeric",
     );
@@ -668,6 +668,7 @@ fn a_row_that_waited_becomes_the_event_that_a_streamed_row_becomes() {
     assert_eq!((&waited.key, waited.partition), (&streamed.key, streamed.partition));
     assert_eq!(waited.header("at"), Some("2026-07-08 09:10:11.5+00"));
     assert_eq!(waited.header("bytes"), Some("\\x00ff5c"));
+    assert_eq!(waited.header("span"), Some("P1DT2H"));
 }
 
 /// Value and headers without what belongs to one row or one transaction.

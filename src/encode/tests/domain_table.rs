@@ -1,5 +1,7 @@
 //! From changes of a domain table to the bytes of their records.
 
+use serde_json::{Value, json};
+
 use super::{RECORD_BYTES_MAX, Written};
 use crate::{
     change::ReplicaIdentity,
@@ -14,7 +16,7 @@ use crate::{
             },
             transaction,
         },
-        table::{DataForm, Mask, Salt},
+        table::{DataForm, EventShape, Mask, PrimaryKey, Salt, ValueShape},
     },
     sink::{Batch, Headers},
     value::ColumnForm,
@@ -53,7 +55,7 @@ fn send(table: &DomainTable, happens: &Happens<'_>) -> Result<Vec<Sent>, EventEr
         for sequence in 5.. {
             let Some(event) = events.next()? else { break };
             let encoded = encoder.encode(&event, &transaction(), sequence, &mut batch);
-            encoded.expect("it has a JSON form");
+            assert_eq!(encoded.expect("it has a JSON form"), crate::value::Written::AsDescribed);
         }
         Ok(())
     })?;
@@ -71,7 +73,37 @@ fn send(table: &DomainTable, happens: &Happens<'_>) -> Result<Vec<Sent>, EventEr
             },
         }
     };
-    Ok(batch.records().iter().map(sent).collect())
+    let sent: Vec<Sent> = batch.records().iter().map(sent).collect();
+    if let Ok(shapes) = table.shapes() {
+        sent.iter().for_each(|sent| judge(sent, &shapes));
+    }
+    Ok(sent)
+}
+
+/// A record is what consumers are told of it.
+fn judge(sent: &Sent, shapes: &[EventShape]) {
+    let is_valid = |schema: &Value, value: &Value| {
+        jsonschema::draft202012::new(schema).expect("a schema").is_valid(value)
+    };
+    let value: Option<Value> =
+        sent.written.value.as_ref().map(|value| serde_json::from_str(value).expect("JSON"));
+    let is_described = |shape: &EventShape| {
+        let is_value = match (&shape.value, &value) {
+            (ValueShape::Tombstone, None) => true,
+            (ValueShape::Envelope { data, unavailable }, Some(value)) => {
+                let named = value["unavailable"].as_array().into_iter().flatten();
+                is_valid(data, &value["data"])
+                    && named.clone().all(|name| unavailable.iter().any(|known| name == known))
+            }
+            (ValueShape::Tombstone, Some(_)) | (ValueShape::Envelope { .. }, None) => false,
+        };
+        is_value
+            && shape.event_type == sent.event_type()
+            && shape.version == sent.written.headers_of("schema-version")[0]
+            && shape.topic.literal().is_none_or(|topic| topic == sent.topic)
+            && is_valid(&shape.key, &json!(sent.key))
+    };
+    assert!(shapes.iter().any(is_described), "{sent:#?} {shapes:#?}");
 }
 
 #[track_caller]
@@ -333,8 +365,258 @@ fn a_table_that_does_not_fit_is_refused_by_its_next_row() {
     assert!(error.contains("part of the key"), "{error}");
 }
 
+/// The catalog says what the key is by now; a row may be older.
+#[test]
+fn a_key_that_is_not_the_rows_is_refused_and_never_null() {
+    let renamed = DomainTable::orders().full().with(|table| table.primary_key = vec!["order_id"]);
+    let error = send(&renamed, &Happens::Insert(&ROW)).expect_err("another key").to_string();
+    assert!(error.contains("\"order_id\"") && error.contains("primary key"), "{error}");
+    let grown = DomainTable::orders().full().with(|table| table.primary_key = vec!["id", "state"]);
+    assert!(send(&grown, &Happens::Insert(&ROW)).is_err());
+    let named = renamed.with(|table| table.settings.key = Some(vec!["id".to_owned()]));
+    assert_eq!(send_one(&named, &Happens::Insert(&ROW)).key.as_deref(), Some("7"));
+    let mut mapping = DomainTable::orders().full().mapping();
+    let relation = DomainTable::orders().full().relation();
+    mapping.observe_relation(&relation, PrimaryKey::Unknown);
+    let refused = take_events(&mut mapping, &Happens::Insert(&ROW), |mut events| {
+        events.next().map(|event| event.is_some())
+    });
+    assert!(refused.expect_err("no table").to_string().contains("dropped"));
+}
+
+/// A partition whose identity is not its root's: the server sends NULL for what it has no value of.
+#[test]
+fn a_key_without_its_columns_is_refused_and_never_null() {
+    let nothing = [Null, Null, Null];
+    let error = send(&DomainTable::orders(), &Happens::Delete { key: &nothing });
+    let error = error.expect_err("no key").to_string();
+    assert!(error.contains("did not send") && error.contains("\"id\""), "{error}");
+}
+
+#[test]
+fn an_update_must_show_whether_the_key_changed() {
+    let table = DomainTable::orders().with(|table| {
+        table.settings.key = Some(vec!["status".to_owned()]);
+    });
+    let new = [Text("7"), Text("paid"), Null];
+    let error = send(&table, &Happens::Update { key: None, new: &new }).expect_err("unknown");
+    assert!(error.to_string().contains("\"status\""), "{error}");
+    assert_eq!(send_one(&table, &Happens::Insert(&ROW)).key.as_deref(), Some("placed"));
+    let table = table.full();
+    let sent = send(&table, &Happens::UpdateOf { whole: &ROW, new: &new }).expect("events");
+    let keys: Vec<_> = sent.iter().map(|sent| sent.key.as_deref()).collect();
+    assert_eq!(keys, [Some("placed"), Some("paid")]);
+}
+
+#[test]
+fn what_no_event_shows_makes_none_too_large() {
+    let table =
+        DomainTable::orders().with(|table| table.settings.excluded = vec!["note".to_owned()]);
+    let large = "x".repeat(2 * RECORD_BYTES_MAX);
+    let row = [Text("7"), Text("placed"), Text(&large)];
+    assert_eq!(send_one(&table, &Happens::Insert(&row)).data(), r#"{"id":7,"status":"placed"}"#);
+}
+
 #[test]
 fn ids_are_the_same_for_ever() {
     let sent = send_one(&DomainTable::orders(), &Happens::Insert(&ROW));
     assert_eq!(sent.id(), "019ca945-0a7b-8aad-9e0c-24578433d99d");
+}
+
+mod rules {
+    use super::*;
+    use crate::event::table::{Otherwise, RuleSettings};
+
+    fn rule(event_type: &str, when: &str) -> RuleSettings {
+        RuleSettings {
+            event_type: event_type.to_owned(),
+            when: Some(when.to_owned()),
+            version: None,
+            data: None,
+            topic: None,
+        }
+    }
+
+    fn orders(rules: Vec<RuleSettings>) -> DomainTable {
+        DomainTable::orders().with(|table| {
+            table.settings.rules = rules;
+            table.settings.otherwise = Otherwise::Skip;
+        })
+    }
+
+    fn types(sent: &[Sent]) -> Vec<&str> {
+        sent.iter().map(Sent::event_type).collect()
+    }
+
+    #[test]
+    fn each_rule_that_matches_is_an_event_in_the_order_of_the_file() {
+        let table = orders(vec![
+            rule("order.seen", "new.id > 5"),
+            rule("order.placed", "op == 'insert'"),
+            rule("order.large", "new.id > 100"),
+        ]);
+        let sent = send(&table, &Happens::Insert(&ROW)).expect("events");
+        assert_eq!(types(&sent), ["order.seen", "order.placed"]);
+        let keys: Vec<_> = sent.iter().map(|sent| sent.key.as_deref()).collect();
+        assert_eq!(keys, [Some("7"), Some("7")]);
+        assert_eq!(sent[0].data(), r#"{"id":7,"status":"placed","note":null}"#);
+        assert_ne!(sent[0].id(), sent[1].id());
+        let sequences = sent.iter().map(|sent| sent.written.headers_of("pg-seq")[0]);
+        assert_eq!(sequences.collect::<Vec<_>>(), ["5", "6"]);
+        assert!(send(&table, &Happens::Truncate).expect("no event").is_empty());
+    }
+
+    #[test]
+    fn rules_of_one_type_have_ids_by_their_conditions() {
+        let one = rule("order.seen", "new.id > 5");
+        let table = orders(vec![one.clone(), rule("order.seen", "new.id > 6")]);
+        let sent = send(&table, &Happens::Insert(&ROW)).expect("events");
+        assert_ne!(sent[0].id(), sent[1].id());
+        let alone = send_one(&orders(vec![one]), &Happens::Insert(&ROW));
+        assert_eq!(alone.id(), sent[0].id());
+    }
+
+    #[test]
+    fn what_no_rule_matches_is_skipped_or_as_without_rules() {
+        let table = orders(vec![rule("order.paid", "new.status == 'paid'")]);
+        assert!(send(&table, &Happens::Insert(&ROW)).expect("no event").is_empty());
+        let table = table.with(|table| table.settings.otherwise = Otherwise::Default);
+        assert_eq!(send_one(&table, &Happens::Insert(&ROW)).event_type(), "orders.created");
+        let new = [Text("8"), Text("paid"), Null];
+        let moves = Happens::Update { key: Some(&KEY), new: &new };
+        let sent = send_one(&table, &moves);
+        assert_eq!((sent.event_type(), sent.key.as_deref()), ("order.paid", Some("8")));
+    }
+
+    #[test]
+    fn a_rule_has_a_version_a_topic_and_data_of_its_own() {
+        let table = orders(vec![RuleSettings {
+            version: Some("2.1".to_owned()),
+            data: Some(vec![
+                ("order".to_owned(), "new.id".to_owned()),
+                ("next".to_owned(), "new.id + 1".to_owned()),
+                ("state".to_owned(), "new.status + '!'".to_owned()),
+            ]),
+            topic: Some(TopicTemplate::parse("{domain}.{table}").expect("a template")),
+            ..rule("order.placed", "op == 'insert'")
+        }]);
+        let sent = send_one(&table, &Happens::Insert(&ROW));
+        assert_eq!(sent.topic, "order.orders");
+        assert_eq!(sent.written.headers_of("schema-version"), ["2.1"]);
+        assert_eq!(sent.data(), r#"{"order":7,"next":8,"state":"placed!"}"#);
+    }
+
+    #[test]
+    fn a_delete_of_a_rule_is_under_the_old_key_with_its_tombstone() {
+        let table = orders(vec![rule("order.gone", "op == 'delete'")])
+            .with(|table| table.settings.tombstone = true);
+        let sent = send(&table, &Happens::Delete { key: &KEY }).expect("events");
+        let [gone, tombstone] = &sent[..] else { panic!("{sent:#?}") };
+        assert_eq!((gone.key.as_deref(), gone.data()), (Some("7"), r#"{"id":7}"#));
+        assert_eq!(
+            (tombstone.key.as_deref(), tombstone.written.value.as_deref()),
+            (Some("7"), None)
+        );
+        assert!(send(&table, &Happens::Insert(&ROW)).expect("no event").is_empty());
+    }
+
+    #[test]
+    fn each_topic_of_a_deletes_events_gets_one_tombstone() {
+        let elsewhere = |event_type: &str| RuleSettings {
+            topic: Some(TopicTemplate::parse("gone").expect("a template")),
+            ..rule(event_type, "op == 'delete'")
+        };
+        let table = orders(vec![
+            elsewhere("order.cancelled"),
+            elsewhere("order.forgotten"),
+            rule("order.gone", "op == 'delete'"),
+        ]);
+        let table = table.with(|table| table.settings.tombstone = true);
+        let sent = send(&table, &Happens::Delete { key: &KEY }).expect("events");
+        let told = sent
+            .iter()
+            .map(|sent| (sent.topic.as_str(), sent.event_type(), sent.written.value.is_some()));
+        assert_eq!(
+            told.collect::<Vec<_>>(),
+            [
+                ("gone", "order.cancelled", true),
+                ("gone", "order.forgotten", true),
+                ("orders.events", "order.gone", true),
+                ("gone", "order.cancelled", false),
+                ("orders.events", "order.gone", false),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_rule_for_truncate_has_no_key_and_goes_to_the_first_partition() {
+        let table = orders(vec![rule("orders.emptied", "op == 'truncate'")]);
+        let sent = send_one(&table, &Happens::Truncate);
+        assert_eq!((sent.key.as_deref(), sent.partition, sent.data()), (None, Some(0), "null"));
+    }
+
+    /// A rule that is younger than what the log holds: each row that needs what is not there is an
+    /// error of its own, and no row of the others.
+    #[test]
+    fn an_old_value_that_was_not_logged_is_an_error_of_its_event_alone() {
+        let table = orders(vec![
+            rule("order.shipped", "new.status == 'shipped' && old.status != 'shipped'"),
+            rule("order.moved", "op == 'update' && old.id != new.id"),
+        ]);
+        let shipped = [Text("7"), Text("shipped"), Null];
+        let error =
+            send(&table, &Happens::Update { key: None, new: &shipped }).expect_err("unknown");
+        let words = "order.shipped";
+        assert!(matches!(error, EventError::Unmappable { .. }), "{error}");
+        assert!(
+            error.to_string().contains(words) && error.to_string().contains("\"status\""),
+            "{error}"
+        );
+        assert!(
+            send(&table, &Happens::Update { key: None, new: &ROW }).expect("no event").is_empty()
+        );
+        let new = [Text("8"), Text("placed"), Null];
+        let sent = send_one(&table, &Happens::Update { key: Some(&KEY), new: &new });
+        assert_eq!(sent.event_type(), "order.moved");
+        assert_eq!(
+            types(&send(&table, &Happens::Insert(&shipped)).expect("events")),
+            ["order.shipped"]
+        );
+    }
+
+    #[test]
+    fn a_rule_that_fails_takes_the_place_of_its_event_alone() {
+        let table = orders(vec![
+            rule("order.parsed", "int(new.note) > 1"),
+            rule("order.placed", "op == 'insert'"),
+        ]);
+        let row = [Text("7"), Text("placed"), Text("x")];
+        let mut mapping = table.mapping();
+        let outcomes = take_events(&mut mapping, &Happens::Insert(&row), |mut events| {
+            let mut outcomes = Vec::new();
+            loop {
+                match events.next() {
+                    Ok(None) => return Ok(outcomes),
+                    Ok(Some(event)) => outcomes.push(event.event_type.to_owned()),
+                    Err(error) => {
+                        assert!(error.to_string().contains("order.parsed"), "{error}");
+                        let unmapped = events.unmapped().expect("what is known");
+                        outcomes.push(format!("{:?} {:?}", unmapped.topic, unmapped.key));
+                    }
+                }
+            }
+        });
+        let outcomes = outcomes.expect("outcomes");
+        assert_eq!(outcomes, ["Some(\"orders.events\") Some([55])", "order.placed"]);
+    }
+
+    #[test]
+    fn mistaken_rules_are_all_told_at_once() {
+        let table =
+            orders(vec![rule("order.a", "new.stat == 'x'"), rule("order.b", "new.id > 'x'")]);
+        let error = send(&table, &Happens::Insert(&ROW)).expect_err("refused").to_string();
+        for words in ["order.a", "\"stat\"", "order.b", "line 1, column"] {
+            assert!(error.contains(words), "{words}: {error}");
+        }
+    }
 }

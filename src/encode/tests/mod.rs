@@ -33,7 +33,7 @@ fn write(outbox: &Outbox) -> Result<Written, EventError> {
     let mut batch = Batch::default();
     outbox.map(|event| {
         let encoded = Encoder::new(RECORD_BYTES_MAX).encode(&event, &transaction(), 3, &mut batch);
-        encoded.expect("the event is small");
+        let _ = encoded.expect("the event is small");
     })?;
     let [record] = batch.records() else { panic!("one record") };
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("text");

@@ -25,11 +25,16 @@ impl Key {
     ) -> Result<Self, TableProblem> {
         let names: Vec<&str> = match &settings.key {
             Some(names) => names.iter().map(String::as_str).collect(),
-            None => table.key(),
+            None => table.key().ok_or(TableProblem::KeyUnknown)?,
         };
         let mut columns = Vec::with_capacity(names.len());
         for name in names {
-            columns.push(find(name, "key")?);
+            columns.push(match find(name, "key") {
+                Err(TableProblem::Missing { column, .. }) if settings.key.is_none() => {
+                    return Err(TableProblem::KeyRenamed { column });
+                }
+                found => found?,
+            });
         }
         Ok(match <[ColumnAt; 1]>::try_from(columns) {
             Ok([column]) => Self::Text(column),
@@ -75,7 +80,8 @@ impl Key {
                     memory.push(separator);
                     separator = b',';
                     match held(column)? {
-                        Some(text) => row.write_plainly(column.index(), text, memory)?,
+                        // A composite that was altered is in the key by its text.
+                        Some(text) => _ = row.write_plainly(column.index(), text, memory)?,
                         None => memory.extend_from_slice(b"null"),
                     }
                 }

@@ -6,11 +6,14 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     change::{OldTuple, Tuple, TupleValue},
     event::{Reason, table::Mask},
-    value::{Form, string},
+    value::{Form, Written, string},
 };
 
+/// The least that stands for a masked value: `"***"`.
+const MASKED_BYTES_MIN: usize = 5;
+
 /// A column of a domain table.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct ColumnView {
     pub(super) name: String,
     /// `"name":`
@@ -56,7 +59,7 @@ impl ColumnView {
     ///
     /// # Errors
     /// Where the column's type cannot have written the text.
-    pub fn write(&self, text: &[u8], target: &mut Vec<u8>) -> Result<(), Reason> {
+    pub fn write(&self, text: &[u8], target: &mut Vec<u8>) -> Result<Written, Reason> {
         match &self.shown {
             Shown::Plainly | Shown::Never => {
                 let written = self.form.write(text, target);
@@ -64,7 +67,7 @@ impl ColumnView {
             }
             Shown::Masked(mask) => {
                 write_masked(mask, text, target);
-                Ok(())
+                Ok(Written::AsDescribed)
             }
         }
     }
@@ -169,7 +172,7 @@ impl<'a> RowView<'a> {
         index: usize,
         text: &[u8],
         target: &mut Vec<u8>,
-    ) -> Result<(), Reason> {
+    ) -> Result<Written, Reason> {
         let column = self.columns.get(index).expect("a column of this table");
         let written = column.form.write(text, target);
         written.map_err(|problem| Reason::Value { column: column.name.clone(), problem })
@@ -191,13 +194,10 @@ impl<'a> RowView<'a> {
             }
             Values::New { new, old: Some(OldTuple::Key(_)) | None } => (new, None),
         };
-        // No column of an identity can be NULL. It is one that a partition does not log, whose
-        // identity is another one than its table's.
-        if let (Values::Identity(_), Some(TupleValue::Null)) = (self.values, tuple.get(index)) {
-            return Held::NotSent;
-        }
         match tuple.get(index) {
             Some(TupleValue::Text(text)) => Held::Text(text),
+            // An identity's columns are never NULL: the partition has another identity than its root.
+            Some(TupleValue::Null) if matches!(self.values, Values::Identity(_)) => Held::NotSent,
             Some(TupleValue::Null) => Held::Null,
             Some(TupleValue::UnchangedToast) => match older.and_then(|old| old.get(index)) {
                 Some(TupleValue::Text(text)) => Held::Text(text),
@@ -218,11 +218,13 @@ impl<'a> RowView<'a> {
         })
     }
 
-    /// The bytes of all texts that events show as they are: about what the row takes in an event.
+    /// The bytes of the texts that events show: about what the row takes in an event, which is never
+    /// less than half of it.
     pub fn text_bytes(&self) -> usize {
-        let bytes = |(column, held): (&ColumnView, _)| match held {
-            Held::Text(text) if column.is_plain() => text.len(),
-            Held::Text(_) | Held::Null | Held::Unavailable | Held::NotSent => 0,
+        let bytes = |(column, held): (&ColumnView, Held<'_>)| match held {
+            Held::Text(_) if !column.is_plain() => MASKED_BYTES_MIN,
+            Held::Text(text) => text.len(),
+            Held::Null | Held::Unavailable | Held::NotSent => 0,
         };
         self.shown().map(bytes).sum()
     }

@@ -4,12 +4,20 @@ use std::fmt::Write as _;
 
 use crate::{
     change::Transaction,
-    event::{Reason, id::ID_BYTES, timestamp, timestamp::INSTANT_BYTES},
+    event::{
+        Reason,
+        id::ID_BYTES,
+        table::Step,
+        timestamp::{self, INSTANT_BYTES},
+    },
     lsn::CommitLsn,
 };
 
 /// What is kept of the memory for keys between rows, in bytes: typical ones fit many times.
 const KEY_BYTES_KEPT: usize = 64 << 10;
+
+/// What is kept of the memory for what rules write, in bytes.
+const DATA_BYTES_KEPT: usize = 1 << 20;
 
 /// Reused by every row.
 #[derive(Debug)]
@@ -17,6 +25,10 @@ pub(crate) struct Scratch {
     pub(super) id: [u8; ID_BYTES],
     pub(super) topic: String,
     pub(super) key: Vec<u8>,
+    /// The events of the change at hand.
+    pub(in crate::event) steps: Vec<Step>,
+    /// What a rule writes as `data` of the event at hand.
+    pub(super) data: Vec<u8>,
     pub(super) of_transaction: OfTransaction,
 }
 
@@ -37,6 +49,8 @@ impl Scratch {
             id: [0; ID_BYTES],
             topic: String::new(),
             key: Vec::new(),
+            steps: Vec::new(),
+            data: Vec::new(),
             of_transaction: OfTransaction {
                 commit_lsn: None,
                 correlation_id: String::new(),
@@ -46,8 +60,15 @@ impl Scratch {
         }
     }
 
-    /// One large key must not hold its room for ever.
+    /// Another change comes.
+    pub(super) fn begin(&mut self) {
+        self.steps.clear();
+    }
+
+    /// Another event comes. One large key, or one large `data`, must not hold its room for ever.
     pub(super) fn shrink(&mut self) {
+        self.data.clear();
+        self.data.shrink_to(DATA_BYTES_KEPT);
         self.key.clear();
         self.key.shrink_to(KEY_BYTES_KEPT);
     }

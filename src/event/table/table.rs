@@ -3,45 +3,54 @@
 use crate::{
     change::{OldTuple, Place, RelationId, ReplicaIdentity, RowChange, Transaction},
     event::{
-        ColumnAt, DomainEvent, ExtraHeaders, Payload, Raw, Reason, Route, Row, Unmapped, id,
+        ColumnAt, DomainEvent, ExtraHeaders, Payload, Raw, Reason, Route, Row, TopicTemplate,
+        Unmapped,
+        id::{self, Happened},
         outbox::Shared,
         table::{
-            DataForm, Description, Held, Mask, RowView, Scratch, Settings, TableChange,
+            DataForm, Description, Held, Mask, Otherwise, RowView, Scratch, Settings, TableChange,
             TableProblem,
             key::Key,
             kind::Kind,
             row_view::{ColumnView, Shown},
-            steps::{Step, default_steps},
+            rules::{self, NamedColumn, OldValue, Rule, RuleFailure, Rules},
+            steps::{Made, Step, push_default},
         },
     },
     value::Form,
 };
 
 /// The version of an event that says nothing of it.
-const VERSION: &str = "1.0";
+pub(super) const VERSION: &str = "1.0";
 
 /// Ready to map changes.
 #[derive(Debug)]
 pub(in crate::event) struct Table {
     /// `schema.table`.
     name: String,
-    columns: Vec<ColumnView>,
+    pub(super) columns: Vec<ColumnView>,
     /// A whole old row is one. Else it is of a partition whose identity is another one than the
     /// table's, and may hold no more than the key.
     has_whole_old_rows: bool,
-    key: Key,
-    data: DataForm,
-    tombstone: bool,
-    kinds: Kinds,
+    pub(super) key: Key,
+    pub(super) data: DataForm,
+    pub(super) tombstone: bool,
+    pub(super) kinds: Kinds,
+    pub(super) rules: Rules,
+    /// A column of the key of which updates and deletes do not carry the old value.
+    key_beyond_identity: Option<String>,
+    /// What the events of each rule are.
+    pub(super) rule_kinds: Vec<Kind>,
+    pub(super) otherwise: Otherwise,
 }
 
 /// What its changes are without rules.
 #[derive(Debug)]
-struct Kinds {
-    created: Kind,
-    updated: Kind,
-    deleted: Kind,
-    truncated: Kind,
+pub(super) struct Kinds {
+    pub(super) created: Kind,
+    pub(super) updated: Kind,
+    pub(super) deleted: Kind,
+    pub(super) truncated: Kind,
 }
 
 /// Where a change stands.
@@ -61,23 +70,30 @@ impl Table {
         settings: &Settings,
         routes: &[Route],
         table: &Description,
+        beyond_identity: OldValue,
     ) -> Result<Self, TableProblem> {
         let Description { schema, name, .. } = table;
         let columns = columns(settings, table)?;
         let find = |column: &str, role: &str| find(&columns, column, role);
         let key = Key::compile(settings, table, find)?;
         check_hidden_key(&columns, &key)?;
-        let template = settings.topic.filled(schema, name);
-        let kind = |what: &str| {
-            let event_type = format!("{name}.{what}");
+        let kind = |event_type: String, topic: &TopicTemplate| {
+            let template = topic.filled(schema, name);
             Kind::compile(event_type, &template, routes, |column| find(column, "topic"))
         };
+        let own = |what: &str| kind(format!("{name}.{what}"), &settings.topic);
         let kinds = Kinds {
-            created: kind("created")?,
-            updated: kind("updated")?,
-            deleted: kind("deleted")?,
-            truncated: kind("truncated")?,
+            created: own("created")?,
+            updated: own("updated")?,
+            deleted: own("deleted")?,
+            truncated: own("truncated")?,
         };
+        let rules = rules(settings, table, &columns, beyond_identity)?;
+        let rule_kinds = rules.iter().map(|rule| {
+            kind(rule.event_type().to_owned(), rule.topic().unwrap_or(&settings.topic))
+        });
+        let rule_kinds = rule_kinds.collect::<Result<_, _>>()?;
+        let key_beyond_identity = beyond_identity_of(&columns, &key);
         Ok(Self {
             name: format!("{schema}.{name}"),
             columns,
@@ -86,6 +102,10 @@ impl Table {
             data: settings.data,
             tombstone: settings.tombstone,
             kinds,
+            key_beyond_identity,
+            rules,
+            rule_kinds,
+            otherwise: settings.otherwise,
         })
     }
 
@@ -123,9 +143,59 @@ impl Table {
         }
     }
 
-    /// The events of a change, in their order.
-    pub(in crate::event) fn steps(&self, change: TableChange<'_>) -> &'static [Step] {
-        default_steps(change, self.moves(change), self.tombstone)
+    /// Makes the list of the events of a change, in their order.
+    pub(in crate::event) fn plan(&self, change: TableChange<'_>, scratch: &mut Scratch) {
+        scratch.begin();
+        let steps = &mut scratch.steps;
+        if !self.rules.is_empty() {
+            self.apply_rules(change, steps);
+        }
+        match (steps.is_empty(), self.otherwise) {
+            (false, _) => {
+                let is_delete = matches!(change, TableChange::Row(RowChange::Delete { .. }));
+                if is_delete && self.tombstone {
+                    self.push_tombstones(steps);
+                }
+            }
+            (true, Otherwise::Default) => {
+                push_default(steps, change, self.moves(change), self.tombstone);
+            }
+            (true, Otherwise::Skip) => {}
+        }
+    }
+
+    fn apply_rules(&self, change: TableChange<'_>, steps: &mut Vec<Step>) {
+        let place_of = |rule: &Rule| {
+            let place = self.rules.iter().position(|known| std::ptr::eq(known, rule));
+            place.expect("it is one of these")
+        };
+        for outcome in self.rules.matching(change.row()) {
+            let (rule, made) = match outcome {
+                Ok(rule) if rule.has_data() => (rule, Made::Data),
+                Ok(rule) => (rule, Made::OwnData),
+                Err(RuleFailure { rule, reason }) => (rule, Made::Nothing(reason)),
+            };
+            steps.push(Step::Rule { index: place_of(rule), made });
+        }
+    }
+
+    /// One null record for each topic that events of the delete go to.
+    fn push_tombstones(&self, steps: &mut Vec<Step>) {
+        let mut told: Vec<usize> = Vec::new();
+        for step in &*steps {
+            let Step::Rule { index, made: Made::OwnData | Made::Data } = step else { continue };
+            let kind = |index: usize| self.rule_kinds.get(index).expect("each rule has a kind");
+            if !told.iter().any(|other| kind(*other).shares_topic(kind(*index))) {
+                told.push(*index);
+            }
+        }
+        steps.extend(told.into_iter().map(|index| Step::RuleTombstone { index }));
+    }
+
+    fn write_column(&self, named: NamedColumn<'_>, target: &mut Vec<u8>) -> Result<(), Reason> {
+        let column = self.columns.get(named.index).expect("a column of this table");
+        // A composite that was altered is in it by its text.
+        column.write(named.text, target).map(drop)
     }
 
     /// Whether the change gives a row another key.
@@ -143,17 +213,27 @@ impl Table {
         })
     }
 
-    fn old_row<'a>(&'a self, old: OldTuple<'a>) -> RowView<'a> {
-        match self.old_tuple(old) {
-            OldTuple::Key(tuple) => RowView::identity(&self.columns, tuple),
-            OldTuple::Full(tuple) => RowView::whole(&self.columns, tuple),
+    /// The change as it is to be read: with no more of the old row than all partitions log.
+    pub(in crate::event) fn as_logged<'a>(&self, change: TableChange<'a>) -> TableChange<'a> {
+        let logged = |old| match old {
+            OldTuple::Full(tuple) if !self.has_whole_old_rows => OldTuple::Key(tuple),
+            old => old,
+        };
+        match change {
+            TableChange::Row(RowChange::Update { old, new }) => {
+                TableChange::Row(RowChange::Update { old: old.map(logged), new })
+            }
+            TableChange::Row(RowChange::Delete { old }) => {
+                TableChange::Row(RowChange::Delete { old: logged(old) })
+            }
+            TableChange::Row(RowChange::Insert { .. }) | TableChange::Truncate => change,
         }
     }
 
-    fn old_tuple<'a>(&self, old: OldTuple<'a>) -> OldTuple<'a> {
+    fn old_row<'a>(&'a self, old: OldTuple<'a>) -> RowView<'a> {
         match old {
-            OldTuple::Full(tuple) if !self.has_whole_old_rows => OldTuple::Key(tuple),
-            old => old,
+            OldTuple::Key(tuple) => RowView::identity(&self.columns, tuple),
+            OldTuple::Full(tuple) => RowView::whole(&self.columns, tuple),
         }
     }
 
@@ -164,8 +244,7 @@ impl Table {
                 (None, Some(RowView::new_row(&self.columns, new, None)))
             }
             TableChange::Row(RowChange::Update { old, new }) => {
-                let sent = old.map(|old| self.old_tuple(old));
-                let new = RowView::new_row(&self.columns, new, sent);
+                let new = RowView::new_row(&self.columns, new, old);
                 (old.map(|old| self.old_row(old)), Some(new))
             }
             TableChange::Row(RowChange::Delete { old }) => (Some(self.old_row(old)), None),
@@ -173,10 +252,10 @@ impl Table {
         }
     }
 
-    /// One of the events of a change.
+    /// One of the events of a change, by its place in the plan.
     pub(in crate::event) fn event<'a>(
         &'a self,
-        step: Step,
+        step: usize,
         change: TableChange<'a>,
         shared: Shared<'a>,
         at: At<'_>,
@@ -184,39 +263,26 @@ impl Table {
     ) -> Result<DomainEvent<'a>, Reason> {
         scratch.shrink();
         scratch.of_transaction.enter(at.transaction);
-        let Scratch { id, topic, key, of_transaction } = scratch;
+        let Scratch { id, topic, key, steps, data, of_transaction } = scratch;
         let of_transaction = &*of_transaction;
+        let step = steps.get(step).expect("a step of the plan");
         let (old, new) = self.rows(change);
-        let kind = self.kind(step);
-        let row = match step {
-            Step::Created | Step::Updated => new,
-            Step::Deleted | Step::Tombstone => old,
-            Step::Truncated => None,
-        };
-        let payload = match (step, self.data) {
-            (Step::Tombstone, _) => Payload::Bare(None),
-            (Step::Truncated, _) => Payload::Data("null"),
-            (Step::Created, DataForm::Change) => Payload::Change { before: None, after: new },
-            (Step::Updated, DataForm::Change) => Payload::Change { before: old, after: new },
-            (Step::Deleted, DataForm::Change) => Payload::Change { before: old, after: None },
-            (Step::Created | Step::Updated | Step::Deleted, DataForm::Row) => {
-                row.map_or(Payload::Data("null"), Payload::Row)
-            }
-        };
+        let Meant { kind, version, condition } = self.meant(step);
+        let row = subject(step, old, new);
+        self.check_key_is_whole(step, change)?;
+        let payload = self.payload(step, change, data)?;
         let context = shared.context;
-        Ok(DomainEvent {
-            id: id::of_change(
-                id::Happened {
-                    system_id: &shared.identity.system_id,
-                    at,
-                    is_truncate: matches!(change, TableChange::Truncate),
-                    event_type: &kind.event_type,
-                    condition: "",
-                },
-                id,
-            ),
+        let happened = Happened {
+            system_id: &shared.identity.system_id,
+            at,
+            is_truncate: matches!(change, TableChange::Truncate),
             event_type: &kind.event_type,
-            version: VERSION,
+            condition,
+        };
+        Ok(DomainEvent {
+            id: id::of_change(happened, id),
+            event_type: &kind.event_type,
+            version,
             source: shared.source,
             correlation_id: context
                 .correlation_id()
@@ -231,20 +297,78 @@ impl Table {
             topic: kind.topic(|column| topic_text(column, row), topic)?,
             payload,
             headers: ExtraHeaders::none(),
-            partition: match step {
-                Step::Truncated => Some(0),
-                Step::Created | Step::Updated | Step::Deleted | Step::Tombstone => None,
+            partition: match change {
+                TableChange::Truncate => Some(0),
+                TableChange::Row(_) => None,
             },
         })
     }
 
-    fn kind(&self, step: Step) -> &Kind {
+    /// An update must show whether it gives the row another key.
+    fn check_key_is_whole(&self, step: &Step, change: TableChange<'_>) -> Result<(), Reason> {
+        match (step, change, &self.key_beyond_identity) {
+            (_, TableChange::Row(RowChange::Update { old: Some(OldTuple::Full(_)), .. }), _) => {
+                Ok(())
+            }
+            (Step::Updated, TableChange::Row(RowChange::Update { .. }), Some(column)) => {
+                Err(Reason::NotSent { column: column.clone() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn payload<'a>(
+        &'a self,
+        step: &Step,
+        change: TableChange<'a>,
+        data: &'a mut Vec<u8>,
+    ) -> Result<Payload<'a>, Reason> {
+        let (old, new) = self.rows(change);
+        let (before, after) = match step {
+            Step::Tombstone | Step::RuleTombstone { .. } => return Ok(Payload::Bare(None)),
+            Step::Truncated => return Ok(Payload::Data("null")),
+            Step::Rule { made: Made::Nothing(reason), .. } => return Err(reason.clone()),
+            Step::Rule { made: Made::Data, index } => {
+                let rule = self.rule(*index);
+                let matching = self.rules.matching(change.row());
+                matching
+                    .write_data(rule, data, |named, target| self.write_column(named, target))?;
+                let text = std::str::from_utf8(data).expect("JSON is text");
+                return Ok(Payload::Data(text));
+            }
+            Step::Rule { made: Made::OwnData, .. } | Step::Updated => (old, new),
+            Step::Created => (None, new),
+            Step::Deleted => (old, None),
+        };
+        Ok(match self.data {
+            // TRUNCATE has neither.
+            _ if before.is_none() && after.is_none() => Payload::Data("null"),
+            DataForm::Change => Payload::Change { before, after },
+            DataForm::Row => after.or(before).map_or(Payload::Data("null"), Payload::Row),
+        })
+    }
+
+    fn rule(&self, index: usize) -> &Rule {
+        self.rules.iter().nth(index).expect("a rule of this table")
+    }
+
+    fn meant(&self, step: &Step) -> Meant<'_> {
         let Kinds { created, updated, deleted, truncated } = &self.kinds;
+        let own = |kind| Meant { kind, version: VERSION, condition: "" };
         match step {
-            Step::Created => created,
-            Step::Updated => updated,
-            Step::Deleted | Step::Tombstone => deleted,
-            Step::Truncated => truncated,
+            Step::Created => own(created),
+            Step::Updated => own(updated),
+            Step::Deleted => own(deleted),
+            Step::Truncated => own(truncated),
+            Step::Tombstone => own(deleted),
+            Step::Rule { index, .. } | Step::RuleTombstone { index } => {
+                let rule = self.rule(*index);
+                Meant {
+                    kind: self.rule_kinds.get(*index).expect("each rule has a kind"),
+                    version: rule.version().unwrap_or(VERSION),
+                    condition: rule.condition(),
+                }
+            }
         }
     }
 
@@ -268,23 +392,42 @@ impl Table {
     /// What is known of a change of which an event could not be made.
     pub(in crate::event) fn unmapped<'a>(
         &'a self,
-        step: Step,
+        step: usize,
         change: TableChange<'a>,
         scratch: &'a mut Scratch,
     ) -> Unmapped<'a> {
         scratch.shrink();
-        let Scratch { topic, key, .. } = scratch;
+        let Scratch { topic, key, steps, .. } = scratch;
+        let step = steps.get(step).expect("a step of the plan");
         let (old, new) = self.rows(change);
-        let row = match step {
-            Step::Created | Step::Updated => new,
-            Step::Deleted | Step::Tombstone => old,
-            Step::Truncated => None,
-        };
+        let row = subject(step, old, new);
+        let kind = self.meant(step).kind;
         Unmapped {
-            topic: self.kind(step).topic(|column| topic_text(column, row), topic).ok(),
+            topic: kind.topic(|column| topic_text(column, row), topic).ok(),
             key: row.and_then(|row| self.key.write(row, key).ok().flatten()),
             raw: Raw::Change { table: &self.name, old, new },
         }
+    }
+}
+
+/// What a step's event says of itself.
+struct Meant<'t> {
+    kind: &'t Kind,
+    version: &'t str,
+    condition: &'t str,
+}
+
+/// The row that the event is about.
+fn subject<'a>(
+    step: &Step,
+    old: Option<RowView<'a>>,
+    new: Option<RowView<'a>>,
+) -> Option<RowView<'a>> {
+    match step {
+        Step::Created | Step::Updated => new,
+        Step::Deleted | Step::Tombstone | Step::RuleTombstone { .. } => old,
+        Step::Truncated => None,
+        Step::Rule { .. } => new.or(old),
     }
 }
 
@@ -324,6 +467,33 @@ fn columns(settings: &Settings, table: &Description) -> Result<Vec<ColumnView>, 
     Ok(columns)
 }
 
+fn rules(
+    settings: &Settings,
+    table: &Description,
+    columns: &[ColumnView],
+    beyond_identity: OldValue,
+) -> Result<Rules, TableProblem> {
+    let described = table.columns.iter().zip(columns);
+    let described: Vec<rules::Column<'_>> = described
+        .map(|(column, view)| rules::Column {
+            name: &column.name,
+            column_type: &column.column_type,
+            old: match column.is_replica_identity {
+                true => OldValue::Delivered,
+                false => beyond_identity,
+            },
+            shown: match view.shown {
+                Shown::Plainly => rules::Shown::Plainly,
+                Shown::Masked(_) => rules::Shown::Masked,
+                Shown::Never => rules::Shown::Never,
+            },
+        })
+        .collect();
+    let quoted_table = table.quoted();
+    let columns = rules::Columns { quoted_table: &quoted_table, columns: &described };
+    Rules::compile(&settings.rules, columns).map_err(TableProblem::Rules)
+}
+
 /// The columns that the settings name, beside those of key and topic.
 fn named(settings: &Settings) -> impl Iterator<Item = (&'static str, &str)> {
     let excluded = settings.excluded.iter().map(|name| ("columns.exclude", name.as_str()));
@@ -356,11 +526,15 @@ fn nearest(columns: &[ColumnView], name: &str) -> Option<String> {
         .map(|(_, column)| column.name.clone())
 }
 
+/// A column of the key of which updates and deletes do not carry the old value.
+fn beyond_identity_of(columns: &[ColumnView], key: &Key) -> Option<String> {
+    let mut of_key = key.columns().filter_map(|index| columns.get(index));
+    of_key.find(|column| !column.is_identity).map(|column| column.name().to_owned())
+}
+
 /// What is to be hidden must not be in each record's key.
 fn check_hidden_key(columns: &[ColumnView], key: &Key) -> Result<(), TableProblem> {
-    let is_hidden = |index: &usize| {
-        columns.get(*index).is_some_and(|column| matches!(column.shown, Shown::Masked(_)))
-    };
+    let is_hidden = |index: &usize| columns.get(*index).is_some_and(|column| !column.is_plain());
     match key.columns().find(is_hidden).and_then(|index| columns.get(index)) {
         Some(column) => Err(TableProblem::ShownByKey { column: column.name.clone() }),
         None => Ok(()),

@@ -70,7 +70,17 @@ fn of_table(failure: &dyn Failure, table: &TableName, problem: &TableProblem) ->
             );
             Finding::refused(NAME, failure, fix)
         }
+        TableProblem::Rules(_) => match problem.mend_sql() {
+            Some(sql) => {
+                let fix =
+                    format!("{sql}; -- updates and deletes carry the whole old row from then on");
+                Finding::refused(NAME, failure, fix)
+            }
+            None => Finding::of(NAME, failure),
+        },
         TableProblem::Missing { nearest: None, .. }
+        | TableProblem::KeyRenamed { .. }
+        | TableProblem::KeyUnknown
         | TableProblem::Form { .. }
         | TableProblem::ShownByKey { .. }
         | TableProblem::Topic(_) => Finding::of(NAME, failure),

@@ -48,11 +48,11 @@ pub(super) async fn examine(
         findings.push(Finding::of("encoding", &mistake));
     }
     let mut fit = Vec::new();
-    for table in &settings.tables {
-        match tables::check_table(settings, sql, table).await? {
-            Ok(()) => fit.push(table.clone()),
+    for table in tables::expected(settings, sql).await? {
+        match tables::check_table(settings, sql, &table).await? {
+            Ok(()) => fit.push(table),
             Err(mistake) => {
-                let name = kind_of(settings, table).section();
+                let name = kind_of(settings, &table).section();
                 findings.push(Finding::refused(name, &mistake, mend(settings, &mistake)));
             }
         }

@@ -181,6 +181,7 @@ impl Publisher {
         let outcome = match events.next() {
             Ok(Some(event)) => encoder
                 .encode_snapshot(&event, &target.place, current)
+                .map(drop)
                 .map_err(on_error::Failed::Encode),
             Ok(None) => Ok(()),
             Err(error) => Err(on_error::Failed::Map(error)),

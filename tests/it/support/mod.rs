@@ -3,12 +3,16 @@
 pub mod certificates;
 pub mod daemon;
 pub mod foreign;
+pub mod json_values;
 pub mod kafka;
+pub mod literals;
 pub mod oracle;
 pub mod postgres;
 pub mod prescription;
 pub mod process;
 pub mod producer_log;
+pub mod random_types;
+pub mod random_values;
 pub mod reader;
 pub mod replica_copy;
 pub mod replica_source;
