@@ -288,6 +288,7 @@ impl<'a> Next<'a> {
     fn of_table(mapping: &mut Mapping, index: usize, change: TableChange<'a>) -> Self {
         match mapping.tables.get(index) {
             Some((_, Known::Table(Ok(table)))) => {
+                let change = table.as_logged(change);
                 table.plan(change, &mut mapping.table_scratch);
                 match mapping.table_scratch.steps.is_empty() {
                     true => Self::Nothing,

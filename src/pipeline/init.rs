@@ -28,7 +28,7 @@ use crate::{
     event::table::Description,
     failure::{Code, Failure, Recovery},
     postgres::{
-        PostgresError,
+        PostgresError, TableName,
         publication::{self, Absence},
         sql::Sql,
     },
@@ -121,7 +121,8 @@ pub async fn publication_sql(
     patiently(shutdown, async || {
         let sql = Sql::connect(&settings.postgres).await?;
         tables::check(settings, &sql).await??;
-        lacking_sql(settings, &sql).await
+        let tables = tables::to_publish(settings, &sql).await?;
+        lacking_sql(settings, &sql, tables).await
     })
     .await
 }
@@ -143,10 +144,13 @@ pub async fn domain_tables(
     .await
 }
 
-/// The SQL of what the publication lacks.
-pub(super) async fn lacking_sql(settings: &Settings, sql: &Sql) -> Result<Vec<String>, Failed> {
+/// The SQL of what the publication lacks of these tables.
+pub(super) async fn lacking_sql(
+    settings: &Settings,
+    sql: &Sql,
+    tables: Vec<TableName>,
+) -> Result<Vec<String>, Failed> {
     let name = &settings.publication;
-    let tables = tables::to_publish(settings, sql).await?;
     if let Some(table) = tables::first_without_identity(settings, sql, &tables).await? {
         return Err(Refusal::NoRowIdentity { table }.into());
     }

@@ -27,7 +27,7 @@ use super::{
 use crate::{
     checkpoint::Tracker,
     event::outbox::PayloadForm,
-    postgres::{SlotName, catalog},
+    postgres::{SlotName, catalog, publication},
     sink::stdout::{StdoutError, StdoutSink, Style},
 };
 
@@ -104,8 +104,14 @@ async fn start(
 /// Before a slot waits for anything: without the publication nothing would ever come.
 async fn check_publication(ground: &Ground<'_>) -> Result<(), Failed> {
     let Ground { settings, sql, .. } = ground;
-    let statements = lacking_sql(settings, sql).await?;
     let publication = settings.publication.clone();
+    let is_there = publication::describe(sql, &publication, &[]).await?.is_some();
+    // Of a pattern's tables the daemon publishes those that the publication holds.
+    let tables = match is_there {
+        true => tables::published(settings, sql).await?,
+        false => tables::to_publish(settings, sql).await?,
+    };
+    let statements = lacking_sql(settings, sql, tables).await?;
     let lack = match statements.as_slice() {
         [] => return Ok(()),
         [one] if one.starts_with("CREATE ") => "does not exist",

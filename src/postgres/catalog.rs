@@ -151,7 +151,22 @@ pub async fn primary_key(
     Ok(rows.first().map(|row| row.get(0)))
 }
 
-/// What updates and deletes of a table say of its rows; none where it does not exist.
+/// Whether all updates and deletes of a table with REPLICA IDENTITY FULL carry the whole old row:
+/// each partition has an identity of its own, and what it does not log comes as NULL.
+///
+/// # Errors
+/// Where the connection breaks.
+pub async fn has_whole_old_rows(sql: &Sql, table: RelationId) -> Result<bool, PostgresError> {
+    const SQL: &str = "SELECT NOT EXISTS ( \
+            SELECT FROM pg_partition_tree($1::oid) t JOIN pg_class l ON l.oid = t.relid \
+            WHERE t.isleaf AND l.relkind = 'r' AND l.relreplident <> 'f')";
+    let action = format!("look up the replica identities of the partitions of table {table}");
+    let rows = sql.rows(&action, SQL, &[&table.0]).await?;
+    rows.first().map(|row| row.get(0)).ok_or_else(|| no_row("a table's partitions"))
+}
+
+/// What updates and deletes of a table say of its rows; none where it does not exist. FULL with a
+/// primary key and a partition that is not so too counts as DEFAULT.
 ///
 /// # Errors
 /// Where the connection breaks.
@@ -159,19 +174,25 @@ pub async fn row_identity(
     sql: &Sql,
     table: &TableName,
 ) -> Result<Option<RowIdentity>, PostgresError> {
-    const SQL: &str = "SELECT c.relreplident::text, \
+    const SQL: &str = "SELECT c.identity, \
         ARRAY(SELECT a.attname::text FROM pg_index i \
             JOIN pg_attribute a ON a.attrelid = i.indrelid \
                 AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]) \
-            WHERE i.indrelid = c.oid AND CASE c.relreplident \
+            WHERE i.indrelid = c.oid AND CASE c.identity \
                 WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END \
             ORDER BY a.attnum), \
         ARRAY(SELECT a.attname::text FROM pg_index i \
             JOIN pg_attribute a ON a.attrelid = i.indrelid \
                 AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]) \
             WHERE i.indrelid = c.oid AND i.indisprimary ORDER BY a.attnum) \
-        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-        WHERE n.nspname = $1 AND c.relname = $2";
+        FROM (SELECT t.oid, CASE WHEN t.relreplident = 'f' \
+                AND EXISTS (SELECT FROM pg_index i WHERE i.indrelid = t.oid AND i.indisprimary) \
+                AND EXISTS (SELECT FROM pg_partition_tree(t.oid) p \
+                    JOIN pg_class l ON l.oid = p.relid \
+                    WHERE p.isleaf AND l.relkind = 'r' AND l.relreplident <> 'f') \
+            THEN 'd' ELSE t.relreplident::text END AS identity \
+            FROM pg_class t JOIN pg_namespace n ON n.oid = t.relnamespace \
+            WHERE n.nspname = $1 AND t.relname = $2) c";
     let action = format!("look up the replica identity of table {table}");
     let rows = sql.rows(&action, SQL, &[&table.schema, &table.name]).await?;
     let Some(row) = rows.first() else { return Ok(None) };

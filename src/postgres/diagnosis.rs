@@ -216,21 +216,30 @@ pub async fn without_identity(
     Ok(rows.first().map(|row| TableName { schema: row.get(0), name: row.get(1) }))
 }
 
-/// The partitions of a table whose updates and deletes carry less than all columns, where the table
-/// itself has REPLICA IDENTITY FULL: what they do not carry comes as NULL.
+/// The partitions of a table whose updates and deletes carry other columns of the old row than the
+/// table says that they do, and fewer than all.
 ///
 /// # Errors
 /// Where the connection breaks.
-pub async fn partitions_without_full(
+pub async fn partitions_of_other_identity(
     sql: &Sql,
     table: &TableName,
 ) -> Result<Vec<TableName>, PostgresError> {
-    const SQL: &str = "SELECT n.nspname::text, l.relname::text \
-        FROM pg_class c JOIN pg_namespace cn ON cn.oid = c.relnamespace \
-        JOIN pg_partition_tree(c.oid) t ON t.isleaf AND t.relid <> c.oid \
-        JOIN pg_class l ON l.oid = t.relid JOIN pg_namespace n ON n.oid = l.relnamespace \
-        WHERE cn.nspname = $1 AND c.relname = $2 AND c.relreplident = 'f' \
-            AND l.relkind = 'r' AND l.relreplident <> 'f' ORDER BY 1, 2";
+    const SQL: &str = "WITH member AS ( \
+            SELECT l.oid, l.relname, l.relnamespace, l.relreplident, c.oid = l.oid AS is_root, \
+                ARRAY(SELECT a.attname::text FROM pg_index i \
+                    JOIN pg_attribute a ON a.attrelid = i.indrelid \
+                        AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]) \
+                    WHERE i.indrelid = l.oid AND CASE l.relreplident WHEN 'd' THEN i.indisprimary \
+                        WHEN 'i' THEN i.indisreplident ELSE false END ORDER BY 1) AS columns \
+            FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+            JOIN pg_partition_tree(c.oid) t ON t.isleaf OR t.relid = c.oid \
+            JOIN pg_class l ON l.oid = t.relid \
+            WHERE n.nspname = $1 AND c.relname = $2 AND l.relkind IN ('r', 'p')) \
+        SELECT n.nspname::text, leaf.relname::text FROM member root, member leaf \
+        JOIN pg_namespace n ON n.oid = leaf.relnamespace \
+        WHERE root.is_root AND NOT leaf.is_root AND leaf.relreplident <> 'f' \
+            AND (root.relreplident = 'f' OR leaf.columns <> root.columns) ORDER BY 1, 2";
     let action = format!("ask for the replica identities of the partitions of {table}");
     let rows = sql.rows(&action, SQL, &[&table.schema, &table.name]).await?;
     let name = |row: &tokio_postgres::Row| TableName { schema: row.get(0), name: row.get(1) };

@@ -148,6 +148,77 @@ fn rows_are_named_by_the_index_that_the_table_says() {
     );
 }
 
+/// Partitions have identities of their own, and one that is made has DEFAULT: what it does not log of
+/// an old row the server sends as NULL, in what it calls a whole row.
+#[test]
+fn what_a_partition_does_not_log_is_not_null() {
+    let shop = TableShop::open(
+        "CREATE TABLE orders (id text PRIMARY KEY, note text, large text) PARTITION BY LIST (id); \
+         CREATE TABLE orders_a PARTITION OF orders FOR VALUES IN ('a'); \
+         ALTER TABLE orders REPLICA IDENTITY FULL; ALTER TABLE orders_a REPLICA IDENTITY FULL",
+        &format!("{SECTION}data = \"change\"\n"),
+    );
+    const LARGE: &str = "string_agg(md5(n::text), '') FROM generate_series(1, 200) n";
+    let records = shop.events(&[
+        &format!("INSERT INTO orders SELECT 'a', '1', {LARGE}"),
+        "UPDATE orders SET note = '2'",
+        "CREATE TABLE orders_rest PARTITION OF orders DEFAULT",
+        &format!("INSERT INTO orders SELECT 'b', '1', {LARGE}"),
+        "UPDATE orders SET note = '2' WHERE id = 'b'",
+        "UPDATE orders SET id = 'c' WHERE id = 'b'",
+        "DELETE FROM orders WHERE id = 'c'",
+        "ALTER TABLE orders_rest REPLICA IDENTITY FULL",
+        &format!("INSERT INTO orders SELECT 'd', '1', {LARGE}"),
+        "UPDATE orders SET note = '2' WHERE id = 'd'",
+    ]);
+    let large = records[0].json()["data"]["after"]["large"].clone();
+    let row = |id: &str, note: &str| json!({"id": id, "note": note, "large": large});
+    let whole = |id: &str| {
+        let (before, after) = (row(id, "1"), row(id, "2"));
+        (json!({"before": before, "after": after, "changed": ["note"]}), Value::Null)
+    };
+    let created = |id: &str| (json!({"before": null, "after": row(id, "1")}), Value::Null);
+    let part = |before: Value, id: &str| {
+        (json!({"before": before, "after": {"id": id, "note": "2"}}), json!(["large"]))
+    };
+    let gone = |id: &str| (json!({"before": {"id": id}, "after": null}), Value::Null);
+    let found: Vec<(Value, Value)> = records
+        .iter()
+        .map(|record| (record.json()["data"].clone(), record.json()["unavailable"].clone()))
+        .collect();
+    assert_eq!(
+        found,
+        [
+            created("a"),
+            whole("a"),
+            created("b"),
+            part(Value::Null, "b"),
+            gone("b"),
+            part(Value::Null, "c"),
+            gone("c"),
+            created("d"),
+            whole("d"),
+        ]
+    );
+}
+
+/// The server calls the partition's key the table's, and sends NULL for what it is not of.
+#[test]
+fn a_key_that_a_partition_does_not_log_is_no_null_key() {
+    let shop = TableShop::open(
+        "CREATE TABLE orders (id text PRIMARY KEY, code text NOT NULL) PARTITION BY LIST (id); \
+         CREATE TABLE orders_all PARTITION OF orders DEFAULT; \
+         CREATE UNIQUE INDEX orders_code ON orders_all (code); \
+         ALTER TABLE orders_all REPLICA IDENTITY USING INDEX orders_code",
+        SECTION,
+    );
+    let daemon = publishing(&shop.settings);
+    shop.session.run("INSERT INTO orders VALUES ('a', 'x'); DELETE FROM orders");
+    let ended = daemon.wait(PATIENCE);
+    assert!(ended.is_code("event_unmappable"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("did not send the value of column \"id\""), "{}", ended.stderr);
+}
+
 /// Each row comes in the shape that the table had when it was written.
 #[test]
 fn shapes_that_changed_while_the_daemon_was_down_are_those_of_their_rows() {

@@ -375,11 +375,12 @@ fn generated_columns_come_where_the_publication_has_them() {
     }
 }
 
-/// A look at events has what the daemon would publish, and moves nothing.
+/// A look at events has what the daemon would publish, and asks for no more.
 #[test]
 fn tail_shows_what_is_done_to_tables() {
-    let shop = TableShop::open(ORDERS, NAMED);
+    let shop = TableShop::open(ORDERS, PATTERN);
     init(&shop.settings);
+    shop.session.run("CREATE TABLE bills (id text PRIMARY KEY)");
     let tail = crate::tail::Tail::showing(&["--json"], &shop.settings);
     shop.session
         .run("INSERT INTO orders VALUES ('a'); UPDATE orders SET id = 'b'; TRUNCATE orders");

@@ -1,7 +1,7 @@
 //! A domain table as it stands in the stream: settings, compiled against its columns.
 
 use crate::{
-    change::{OldTuple, Place, RelationId, RowChange, Transaction},
+    change::{OldTuple, Place, RelationId, ReplicaIdentity, RowChange, Transaction},
     event::{
         ColumnAt, DomainEvent, ExtraHeaders, Payload, Raw, Reason, Route, Row, TopicTemplate,
         Unmapped,
@@ -29,6 +29,9 @@ pub(in crate::event) struct Table {
     /// `schema.table`.
     name: String,
     pub(super) columns: Vec<ColumnView>,
+    /// A whole old row is one. Else it is of a partition whose identity is another one than the
+    /// table's, and may hold no more than the key.
+    has_whole_old_rows: bool,
     pub(super) key: Key,
     pub(super) data: DataForm,
     pub(super) tombstone: bool,
@@ -94,6 +97,7 @@ impl Table {
         Ok(Self {
             name: format!("{schema}.{name}"),
             columns,
+            has_whole_old_rows: table.replica_identity == ReplicaIdentity::Full,
             key,
             data: settings.data,
             tombstone: settings.tombstone,
@@ -210,6 +214,23 @@ impl Table {
             }
             (old, new) => old != new,
         })
+    }
+
+    /// The change as it is to be read: with no more of the old row than all partitions log.
+    pub(in crate::event) fn as_logged<'a>(&self, change: TableChange<'a>) -> TableChange<'a> {
+        let logged = |old| match old {
+            OldTuple::Full(tuple) if !self.has_whole_old_rows => OldTuple::Key(tuple),
+            old => old,
+        };
+        match change {
+            TableChange::Row(RowChange::Update { old, new }) => {
+                TableChange::Row(RowChange::Update { old: old.map(logged), new })
+            }
+            TableChange::Row(RowChange::Delete { old }) => {
+                TableChange::Row(RowChange::Delete { old: logged(old) })
+            }
+            TableChange::Row(RowChange::Insert { .. }) | TableChange::Truncate => change,
+        }
     }
 
     fn old_row<'a>(&'a self, old: OldTuple<'a>) -> RowView<'a> {

@@ -78,7 +78,7 @@ pub(super) async fn examine(
     Ok(())
 }
 
-/// A partition whose updates and deletes carry less than its table says they do.
+/// Partitions whose updates and deletes carry something else than their table says they do.
 async fn partitioned(
     settings: &Settings,
     sql: &Sql,
@@ -87,15 +87,15 @@ async fn partitioned(
     if kind_of(settings, table) == Kind::Outbox {
         return Ok(None);
     }
-    let partitions = diagnosis::partitions_without_full(sql, table).await?;
+    let partitions = diagnosis::partitions_of_other_identity(sql, table).await?;
     if partitions.is_empty() {
         return Ok(None);
     }
     let names: Vec<String> = partitions.iter().map(TableName::to_string).collect();
     let fixes: Vec<String> = partitions.iter().map(full_identity_sql).collect();
     let detail = format!(
-        "table {table} has REPLICA IDENTITY FULL, and of its partitions {} have not: what their \
-         updates and deletes do not carry of the old row comes as NULL",
+        "partitions of table {table} have another replica identity than it: {}; their updates and \
+         deletes do not carry what those of the table should",
         names.join(", ")
     );
     Ok(Some(Finding::wrong("replica_identity", None, detail, fixes.join(" "))))
