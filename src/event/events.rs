@@ -12,6 +12,7 @@ use crate::{
         table::{At, TableChange},
         unmapped::type_and_key,
     },
+    value::Written,
 };
 
 /// A change, and what it is of.
@@ -202,6 +203,14 @@ impl<'a> Events<'a> {
         table.event(step, change, shared, at, table_scratch).map_err(|reason| {
             EventError::Unmappable { row: table.locate(change, self.transaction), reason }
         })
+    }
+
+    /// Whether a composite in the `data` that a rule made has other fields than its type.
+    pub fn has_other_fields(&self) -> bool {
+        match self.latest {
+            Latest::Table { .. } => self.mapping.table_scratch.written == Written::OtherFields,
+            Latest::Nothing | Latest::Message(_) | Latest::Outbox { .. } => false,
+        }
     }
 
     /// Whether there may be another one.

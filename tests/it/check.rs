@@ -673,7 +673,7 @@ fn defects_of_domain_tables_are_found_alone_and_mended_as_printed() {
     );
     diagnose(&lines, "columns", "column_missing");
     let lines = lines.replaced("key = [\"number\"]", "key = [\"note\"]");
-    run_sql(&ward.role, &diagnose(&lines, "columns", "replica_identity"));
+    run_sql(&ward.role, &diagnose(&lines, "replica_identity", "replica_identity"));
     assert_healthy(&lines);
     // With a publication, what it would be too late for is told of at once.
     let defect = "ALTER TABLE order_lines DROP CONSTRAINT order_lines_pkey; \

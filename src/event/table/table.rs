@@ -17,7 +17,7 @@ use crate::{
             steps::{Made, Step, push_default},
         },
     },
-    value::Form,
+    value::{Form, Written},
 };
 
 /// The version of an event that says nothing of it.
@@ -192,10 +192,13 @@ impl Table {
         steps.extend(told.into_iter().map(|index| Step::RuleTombstone { index }));
     }
 
-    fn write_column(&self, named: NamedColumn<'_>, target: &mut Vec<u8>) -> Result<(), Reason> {
+    fn write_column(
+        &self,
+        named: NamedColumn<'_>,
+        target: &mut Vec<u8>,
+    ) -> Result<Written, Reason> {
         let column = self.columns.get(named.index).expect("a column of this table");
-        // A composite that was altered is in it by its text.
-        column.write(named.text, target).map(drop)
+        column.write(named.text, target)
     }
 
     /// Whether the change gives a row another key.
@@ -263,14 +266,14 @@ impl Table {
     ) -> Result<DomainEvent<'a>, Reason> {
         scratch.shrink();
         scratch.of_transaction.enter(at.transaction);
-        let Scratch { id, topic, key, steps, data, of_transaction } = scratch;
+        let Scratch { id, topic, key, steps, data, written, of_transaction } = scratch;
         let of_transaction = &*of_transaction;
         let step = steps.get(step).expect("a step of the plan");
         let (old, new) = self.rows(change);
         let Meant { kind, version, condition } = self.meant(step);
         let row = subject(step, old, new);
         self.check_key_is_whole(step, change)?;
-        let payload = self.payload(step, change, data)?;
+        let payload = self.payload(step, change, (data, written))?;
         let context = shared.context;
         let happened = Happened {
             system_id: &shared.identity.system_id,
@@ -321,7 +324,7 @@ impl Table {
         &'a self,
         step: &Step,
         change: TableChange<'a>,
-        data: &'a mut Vec<u8>,
+        (data, written): (&'a mut Vec<u8>, &mut Written),
     ) -> Result<Payload<'a>, Reason> {
         let (old, new) = self.rows(change);
         let (before, after) = match step {
@@ -331,8 +334,10 @@ impl Table {
             Step::Rule { made: Made::Data, index } => {
                 let rule = self.rule(*index);
                 let matching = self.rules.matching(change.row());
-                matching
-                    .write_data(rule, data, |named, target| self.write_column(named, target))?;
+                matching.write_data(rule, data, |named, target| {
+                    *written = written.and(self.write_column(named, target)?);
+                    Ok(())
+                })?;
                 let text = std::str::from_utf8(data).expect("JSON is text");
                 return Ok(Payload::Data(text));
             }
