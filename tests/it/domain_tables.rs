@@ -15,7 +15,7 @@ use crate::support::{
     scaled,
     scene::{NO_FSYNC, init, publishing, stop, wait_until_published},
     settings::SettingsFile,
-    table_shop::{TableShop, event, position, told},
+    table_shop::{TableShop, event, goes_on_inside, position, told},
 };
 
 const ORDERS: &str =
@@ -543,6 +543,7 @@ fn ids_of_killed_and_unharmed(shop: &TableShop, sql: &str, changes: usize) -> Ve
     let mut daemon = publishing(&shop.settings);
     checkpoints.await_part(&mut daemon);
     daemon.kill_and_restart(&shop.settings);
+    assert!(goes_on_inside(&daemon), "it was killed too late");
     shop.finish(daemon);
     let daemon = publishing(&unharmed);
     wait_until_published(&shop.session, "other");
@@ -573,7 +574,7 @@ fn assert_distinct(ids: &[String]) {
 }
 
 const FILLED: &str =
-    "CREATE TABLE orders (id text PRIMARY KEY, filler text DEFAULT repeat('x', 1000))";
+    "CREATE TABLE orders (id text PRIMARY KEY, filler text DEFAULT repeat('x', 4000))";
 
 #[test]
 fn ids_of_a_large_transaction_survive_a_kill() {
@@ -584,7 +585,7 @@ fn ids_of_a_large_transaction_survive_a_kill() {
         SECTION,
     )
     .with_settings(with_small_parts);
-    let sql = "UPDATE orders SET filler = repeat('y', 1000)";
+    let sql = "UPDATE orders SET filler = repeat('y', 4000)";
     let rows = usize::try_from(rows).expect("a count");
     assert_distinct(&ids_of_killed_and_unharmed(&shop, sql, rows));
 }

@@ -2,12 +2,12 @@
 //! types, by several at once, and however often the daemon was killed meanwhile.
 
 use std::{
-    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
 use crate::support::{
+    PATIENCE,
     daemon::Daemon,
     let_pass,
     postgres::Server,
@@ -15,8 +15,9 @@ use crate::support::{
     replica_copy::{Copy, Delivery, in_order},
     replica_source::{CREATE, Source, run_large_transactions},
     scaled,
-    scene::{Ends, init, publishing},
-    table_shop::TableShop,
+    scene::{init, publishing},
+    table_shop::{TableShop, goes_on_inside},
+    wait_until,
 };
 
 /// Deadlocks among the applications are part of it, and need not take long. The processes die, the
@@ -27,8 +28,8 @@ const SERVER: [(&str, &str); 2] = [("fsync", "off"), ("deadlock_timeout", "50ms"
 const KILLS: f64 = 20.;
 const KILLS_MIN: f64 = 3.;
 
-/// Of a transaction that is published in several parts.
-const LARGE_ROWS: u32 = 3_000;
+/// Of a transaction that is published in some twenty parts.
+const LARGE_ROWS: u32 = 2_500;
 
 /// Which tables tell rows, and which changes. The one without a key must tell what was before.
 #[derive(Clone, Copy)]
@@ -96,10 +97,12 @@ fn replicate(server: Server, delivery: Delivery, forms: Forms, changes: u64) {
         let writers = scope.spawn(|| source.run(changes));
         for kill in 0..kills {
             match kill % 3 {
-                1 => run_into_a_transaction(&shop, &mut daemon),
-                _ => let_pass(Duration::from_millis(random.u64(50..2_000))),
+                1 => kill_inside_a_transaction(&shop, &mut daemon),
+                _ => {
+                    let_pass(Duration::from_millis(random.u64(50..2_000)));
+                    daemon.kill_and_restart(&shop.settings);
+                }
             }
-            daemon.kill_and_restart(&shop.settings);
         }
         writers.join().expect("the writers end");
     });
@@ -112,18 +115,18 @@ fn replicate(server: Server, delivery: Delivery, forms: Forms, changes: u64) {
     eprintln!("compared after {:?}", began.elapsed());
 }
 
-/// Waits until a part of a large transaction is out.
-fn run_into_a_transaction(shop: &TableShop, daemon: &mut Daemon) {
+/// Kills the daemon when a part of a transaction is out, and starts it again.
+fn kill_inside_a_transaction(shop: &TableShop, daemon: &mut Daemon) {
     let mut checkpoints = shop.watch_checkpoints();
-    let (session, goes_on) = (shop.server.session("shop"), AtomicBool::new(true));
-    thread::scope(|scope| {
-        let _ends = Ends(&goes_on);
-        scope.spawn(|| {
-            while goes_on.load(Ordering::Relaxed) {
-                run_large_transactions(&session, LARGE_ROWS);
-            }
+    let session = shop.server.session("shop");
+    // The rest may be out before the signal comes.
+    wait_until("a kill inside a transaction", PATIENCE * 2, || {
+        thread::scope(|scope| {
+            scope.spawn(|| run_large_transactions(&session, LARGE_ROWS));
+            checkpoints.await_part(daemon);
+            daemon.kill_and_restart(&shop.settings);
         });
-        checkpoints.await_part(daemon);
+        goes_on_inside(daemon)
     });
 }
 

@@ -159,6 +159,12 @@ impl Checkpoints {
     }
 }
 
+/// Whether a daemon that begins goes on within a transaction, a part of which is out.
+pub fn goes_on_inside(daemon: &Daemon) -> bool {
+    daemon.wait_for("publishing");
+    daemon.stderr().contains("\"in_progress\":true")
+}
+
 /// Where a record stands in the log: its transaction's commit, and its place among the events of that.
 pub fn position(record: &Record) -> Option<(Lsn, u64)> {
     let commit_lsn = record.header("pg-lsn")?.parse().ok()?;
