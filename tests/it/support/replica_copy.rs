@@ -154,7 +154,7 @@ impl Copy {
             batch.push(match moved {
                 Some(created) => {
                     steps.next();
-                    created.update_sql(step.old())
+                    created.update_sql(step.old_row())
                 }
                 None => step.sql(),
             });
@@ -168,7 +168,7 @@ impl Copy {
     /// The change of shape that a row of `ddl_log` is of.
     fn statement(&self, step: &Step) -> String {
         assert_eq!(step.kind, Kind::Created, "nobody changes ddl_log");
-        let row: serde_json::Value = serde_json::from_str(step.new()).expect("JSON");
+        let row: serde_json::Value = serde_json::from_str(step.new_row()).expect("JSON");
         row["statement"].as_str().expect("a statement").to_owned()
     }
 
@@ -239,11 +239,11 @@ impl Step {
         Self { transaction, table, kind, before, after, unavailable: event.unavailable }
     }
 
-    fn old(&self) -> &str {
+    fn old_row(&self) -> &str {
         self.before.as_deref().expect("an old row")
     }
 
-    fn new(&self) -> &str {
+    fn new_row(&self) -> &str {
         self.after.as_deref().expect("a new row")
     }
 
@@ -272,15 +272,15 @@ impl Step {
         match self.kind {
             Kind::Created => {
                 assert_eq!(self.unavailable, [""; 0], "nobody has what it lacks");
-                format!("INSERT INTO {table} SELECT * FROM {}", self.record(self.new()))
+                format!("INSERT INTO {table} SELECT * FROM {}", self.record(self.new_row()))
             }
             // Where the old row is told, it is by that; else the key is the same.
-            Kind::Updated => self.update_sql(self.before.as_deref().unwrap_or(self.new())),
+            Kind::Updated => self.update_sql(self.before.as_deref().unwrap_or(self.new_row())),
             Kind::Deleted => {
                 let is_row = self.is_row();
                 format!(
                     "DELETE FROM {table} t USING {} old WHERE {is_row}",
-                    self.record(self.old())
+                    self.record(self.old_row())
                 )
             }
             Kind::Truncated => format!("TRUNCATE {table}"),
@@ -289,7 +289,7 @@ impl Step {
 
     /// Sets what is told of the new row on the one that `old` is of.
     fn update_sql(&self, old: &str) -> String {
-        let new: HashMap<String, &RawValue> = serde_json::from_str(self.new()).expect("a row");
+        let new: HashMap<String, &RawValue> = serde_json::from_str(self.new_row()).expect("a row");
         let assignments: Vec<String> = new
             .keys()
             .map(|name| {
@@ -302,7 +302,7 @@ impl Step {
             self.table.quoted(),
             assignments.join(", "),
             self.record(old),
-            self.record(self.new()),
+            self.record(self.new_row()),
             self.is_row()
         )
     }
