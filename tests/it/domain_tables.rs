@@ -348,6 +348,38 @@ fn key_and_topic_are_made_of_the_columns_that_the_settings_name() {
     assert_eq!(found, expected.map(|(kind, topic, key)| (kind, topic, key.to_owned())));
 }
 
+/// What is said of a column goes before what is said of its table, and that before the file.
+#[test]
+fn forms_of_types_are_said_for_file_table_and_column() {
+    let columns = "(id int8 PRIMARY KEY, total numeric, raw bytea, parts numeric[], count int8)";
+    let shop = TableShop::open(
+        &format!("CREATE TABLE orders {columns}; CREATE TABLE bills {columns}"),
+        "[[table]]\nname = \"public.orders\"\ntopic = \"{source}.{table}\"\n\n\
+         [[table]]\nname = \"public.bills\"\ntopic = \"{source}.{table}\"\n\
+         types = { numeric = \"number\", int8 = \"number\", \
+         columns = { total = \"string\", count = \"string\", raw = \"base64\" } }\n",
+    )
+    .with_head("types = { int8 = \"string\", bytea = \"hex\" }");
+    let row = "(9007199254740993, 1.50, '\\x00ff', '{1.50,NULL}', 7)";
+    let records = shop.events(&[&format!(
+        "BEGIN; INSERT INTO orders VALUES {row}; INSERT INTO bills VALUES {row}; COMMIT"
+    )]);
+    let data: Vec<String> = records
+        .iter()
+        .map(|record| {
+            let value = String::from_utf8(record.value.clone().expect("a value")).expect("text");
+            value.split_once("\"data\":").expect("data").1.to_owned()
+        })
+        .collect();
+    assert_eq!(
+        data,
+        [
+            r#"{"id":"9007199254740993","total":"1.50","raw":"00ff","parts":["1.50",null],"count":"7"}}"#,
+            r#"{"id":9007199254740993,"total":"1.50","raw":"AP8=","parts":[1.50,null],"count":"7"}}"#,
+        ]
+    );
+}
+
 const PERSONS: &str = "CREATE TABLE persons (id text PRIMARY KEY, region text, email text, card text, \
                        secret text); ALTER TABLE persons REPLICA IDENTITY FULL";
 

@@ -373,15 +373,23 @@ impl Values {
 
 /// The applications.
 pub struct Source<'u> {
-    pub url: &'u str,
-    pub seed: u64,
+    url: &'u str,
+    seed: u64,
+    /// Composites get attributes: what is made of their values again may have another form then.
+    alters_composites: bool,
     shape: Mutex<Shape>,
     changes: AtomicU64,
 }
 
 impl<'u> Source<'u> {
     pub fn new(url: &'u str, seed: u64) -> Self {
-        Self { url, seed, shape: Mutex::default(), changes: AtomicU64::new(0) }
+        let (shape, changes) = (Mutex::default(), AtomicU64::new(0));
+        Self { url, seed, alters_composites: true, shape, changes }
+    }
+
+    /// With composites that stay as they are.
+    pub fn without_altered_composites(self) -> Self {
+        Self { alters_composites: false, ..self }
     }
 
     fn shape(&self) -> MutexGuard<'_, Shape> {
@@ -731,7 +739,7 @@ impl<'s> Reshaper<'s> {
                 let sql = format!("ALTER TYPE mood ADD VALUE '{label}' BEFORE 'ok'");
                 (sql, table, Known::Mood(label))
             }
-            (13, _) => {
+            (13, _) if self.source.alters_composites => {
                 let name = self.new_name("attribute");
                 let sql = format!("ALTER TYPE address ADD ATTRIBUTE {name} text");
                 (sql, table, Known::Nothing)
