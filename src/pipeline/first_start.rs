@@ -60,7 +60,7 @@ pub(super) async fn ensure_publication(settings: &Settings, sql: &Sql) -> Result
             }
             for (table, absence) in &found.absent {
                 if *absence != Absence::NotMember {
-                    return Err(not_published(name, table, absence).into());
+                    return Err(not_published(settings, table, absence).into());
                 }
                 publication::add_table(sql, name, table).await?;
                 info!(publication = %name, %table, "added the table to the publication");

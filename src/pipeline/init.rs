@@ -145,8 +145,8 @@ pub(super) async fn lacking_sql(settings: &Settings, sql: &Sql) -> Result<Vec<St
         statements.push(match absence {
             Absence::NotMember => publication::add_table_sql(name, table),
             Absence::AsPartitions => publication::via_root_sql(name),
-            Absence::AsAncestor(_) => {
-                return Err(refusal::not_published(name, table, absence).into());
+            Absence::AsAncestor(_) | Absence::Unfit(_) => {
+                return Err(refusal::not_published(settings, table, absence).into());
             }
         });
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::{settings::Settings, tables::kind_of};
 use crate::{
     checkpoint::CheckpointRecord,
     failure::{Code, Failure, Recovery},
@@ -429,11 +430,8 @@ fn new_slot_hint(slot: &SlotName) -> String {
 }
 
 /// The refusal of a configured table whose rows do not come under its name.
-pub(super) fn not_published(
-    publication: &PublicationName,
-    table: &TableName,
-    absence: &Absence,
-) -> Refusal {
+pub(super) fn not_published(settings: &Settings, table: &TableName, absence: &Absence) -> Refusal {
+    let (publication, kind) = (&settings.publication, kind_of(settings, table));
     let (what, mend) = match absence {
         Absence::NotMember => {
             let sql = publication::add_table_sql(publication, table);
@@ -455,10 +453,26 @@ pub(super) fn not_published(
         }
         Absence::AsAncestor(ancestor) => {
             let mend = format!(
-                "Set outbox.table to \"{ancestor}\" and start; then compare the table with the \
-                 topics, and insert rows anew that were left out meanwhile."
+                "Set {} to \"{ancestor}\" and start; then compare the table with the topics, and \
+                 insert rows anew that were left out meanwhile.",
+                kind.key()
             );
             (format!("rows of {table} come under the name of {ancestor}"), mend)
+        }
+        Absence::Unfit(what) => {
+            let remedy = match *what {
+                "an unlogged table" => {
+                    format!("Run ALTER TABLE {} SET LOGGED, and start", table.quoted())
+                }
+                _ => {
+                    format!("Name an ordinary or partitioned table under {}, and start", kind.key())
+                }
+            };
+            let mend = format!(
+                "{remedy}. What was done to {table} meanwhile is never sent, and no later start \
+                 notices: compare the table with the topics, and write the missing rows anew."
+            );
+            (format!("{table} is {what}, which PostgreSQL cannot publish"), mend)
         }
     };
     Refusal::PublicationGap { publication: publication.to_string(), what, mend }

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use tokio_postgres::types::ToSql;
 
 use super::{
-    PostgresError, PublicationName, SlotName, TableName, name::quote_identifier, sql::Sql,
+    PostgresError, PublicationName, SlotName, TableName,
+    catalog::{self, Kind},
+    name::quote_identifier,
+    sql::Sql,
 };
 use crate::change::{Oid, RelationId, Xid};
 
@@ -36,6 +39,8 @@ pub enum Absence {
     AsPartitions,
     /// It is a partition, and its rows come under the name of this table.
     AsAncestor(TableName),
+    /// No publication can hold what it is, in words.
+    Unfit(&'static str),
 }
 
 /// A table of a publication.
@@ -195,7 +200,11 @@ pub async fn table_names(
     Ok(rows.iter().map(name).collect())
 }
 
-async fn absence(
+/// Why the rows of a table that a publication does not have under its name do not come under it.
+///
+/// # Errors
+/// Where the connection breaks.
+pub async fn absence(
     sql: &Sql,
     publication_oid: Oid,
     publication: &PublicationName,
@@ -229,6 +238,9 @@ async fn absence(
         [&publication.as_str(), &table.schema, &table.name, &publication_oid.0];
     let rows = sql.rows(&action, SQL, &parameters).await?;
     let Some(row) = rows.first() else { return Ok(Absence::NotMember) };
+    if let Some(Kind::Other(what)) = catalog::kind(sql, table).await? {
+        return Ok(Absence::Unfit(what));
+    }
     Ok(match (row.get(0), row.get(1)) {
         (Some(schema), Some(name)) => Absence::AsAncestor(TableName { schema, name }),
         _ if row.get(2) => Absence::AsPartitions,

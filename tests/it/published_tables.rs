@@ -132,6 +132,83 @@ fn a_table_that_is_made_meanwhile_comes_by_its_schema() {
     publishes_what_is_made_meanwhile(Server::start_version(18), "FOR TABLES IN SCHEMA public");
 }
 
+/// Its own table that a pattern has, by the name that its rows come under.
+const REGIONAL: &str = "(id text, region text, PRIMARY KEY (id, region))";
+
+/// Its rows come under the root's name from then on, and nothing of it is lost.
+fn goes_on_when_tables_are_attached(server: Server, tables: &str) {
+    let sql = format!(
+        "CREATE TABLE orders {REGIONAL} PARTITION BY LIST (region); \
+         CREATE TABLE orders_2 {REGIONAL}; CREATE TABLE orders_3 {REGIONAL}; {}",
+        publication(tables)
+    );
+    let shop = TableShop::open_on(server, &sql, PATTERN);
+    let daemon = publishing(&shop.settings);
+    shop.session
+        .run("INSERT INTO orders_2 VALUES ('a', '2'); INSERT INTO orders_3 VALUES ('b', '3')");
+    shop.session.run("ALTER TABLE orders ATTACH PARTITION orders_2 FOR VALUES IN ('2')");
+    shop.session
+        .run("INSERT INTO orders_2 VALUES ('c', '2'); INSERT INTO orders VALUES ('d', '2')");
+    daemon.wait_for(SEEN);
+    shop.session.run("INSERT INTO orders_2 VALUES ('e', '2')");
+    shop.finish(daemon);
+    // Also where nobody looked meanwhile.
+    shop.session.run("ALTER TABLE orders ATTACH PARTITION orders_3 FOR VALUES IN ('3')");
+    let records = shop.events(&["INSERT INTO orders_3 VALUES ('f', '3')"]);
+    let expected = [
+        ("orders_2", "a", "2"),
+        ("orders_3", "b", "3"),
+        ("orders", "c", "2"),
+        ("orders", "d", "2"),
+        ("orders", "e", "2"),
+        ("orders", "f", "3"),
+    ];
+    let expected = expected.map(|(table, id, region)| {
+        let key = format!("[\"{id}\",\"{region}\"]");
+        let data = json!({"id": id, "region": region});
+        event(&format!("{table}.created"), Some(&key), data)
+    });
+    assert_eq!(told(&records), expected);
+}
+
+#[test]
+fn a_table_of_all_may_be_attached_to_another() {
+    goes_on_when_tables_are_attached(Server::start(), "FOR ALL TABLES");
+}
+
+#[test]
+fn a_table_of_a_schema_may_be_attached_to_another() {
+    goes_on_when_tables_are_attached(Server::start_version(18), "FOR TABLES IN SCHEMA public");
+}
+
+/// Rows of a table that is not logged are sent by nothing, and FOR ALL TABLES takes no ADD TABLE.
+#[test]
+fn a_table_of_all_that_is_not_logged_any_more_is_refused() {
+    let shop = TableShop::open(&format!("{ORDERS}; {}", publication("FOR ALL TABLES")), PATTERN);
+    let daemon = publishing(&shop.settings);
+    shop.session.run("INSERT INTO orders VALUES ('a')");
+    shop.session.run("ALTER TABLE orders SET UNLOGGED");
+    let ended = daemon.wait(PATIENCE);
+    assert!(ended.is_code("publication_gap"), "{}", ended.stderr);
+    let mend = "ALTER TABLE \"public\".\"orders\" SET LOGGED";
+    let ended = refuse(&shop.settings, "publication_gap", mend);
+    assert!(ended.stderr.contains("public.orders is an unlogged table"), "{}", ended.stderr);
+    shop.session.run(mend);
+    let records = shop.events(&["INSERT INTO orders VALUES ('b')"]);
+    assert_eq!(types(&records), ["orders.created", "orders.created"]);
+}
+
+#[test]
+fn a_named_partition_is_refused_where_its_rows_come_under_its_root() {
+    let sql = format!(
+        "CREATE TABLE orders {REGIONAL} PARTITION BY LIST (region); \
+         CREATE TABLE orders_2 PARTITION OF orders DEFAULT; {}",
+        publication("FOR TABLE orders")
+    );
+    let shop = TableShop::open(&sql, &NAMED.replace("public.orders", "public.orders_2"));
+    refuse(&shop.settings, "publication_gap", "Set table.name to \"public.orders\"");
+}
+
 /// `init` takes what the pattern has by now into a publication of single tables; `run` does not.
 #[test]
 fn init_adds_what_the_pattern_has_by_now() {
@@ -286,6 +363,8 @@ fn a_publication_without_deletes_is_refused() {
     let mend = "ALTER PUBLICATION \"tailwater\" SET (publish = 'insert, update, delete, truncate')";
     let ended = refuse(&shop.settings, "publication_gap", mend);
     assert!(ended.stderr.contains("it publishes no deletes"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("What deletes did to public.orders"), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("inserted"), "{}", ended.stderr);
     shop.session.run(mend);
     let records = shop.events(&["INSERT INTO orders VALUES ('a'); DELETE FROM orders"]);
     assert_eq!(types(&records), ["orders.created", "orders.deleted"]);

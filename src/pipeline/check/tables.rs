@@ -249,7 +249,7 @@ async fn outside(
 ) -> Result<Finding, PostgresError> {
     const NAME: &str = "publication";
     let name = &settings.publication;
-    let refusal = not_published(name, table, absence);
+    let refusal = not_published(settings, table, absence);
     let add_sql = format!("{};", publication::add_table_sql(name, table));
     Ok(match absence {
         // What was inserted meanwhile is lost to this slot: the refusal says how to go on.
@@ -281,6 +281,7 @@ async fn outside(
             &refusal,
             format!("write {} in the settings file", kind_of(settings, table).naming(ancestor)),
         ),
+        Absence::Unfit(_) => Finding::of(NAME, &refusal),
     })
 }
 
