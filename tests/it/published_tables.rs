@@ -6,8 +6,9 @@ use serde_json::json;
 use crate::{
     refusals::refuse,
     support::{
-        PATIENCE, daemon,
-        kafka::Record,
+        PATIENCE,
+        daemon::{self, Ended},
+        kafka::{Broker, Record},
         postgres::Server,
         scene::{init, publishing},
         settings::SettingsFile,
@@ -452,6 +453,33 @@ fn generated_columns_come_where_the_publication_has_them() {
         let records = shop.events(&["INSERT INTO orders VALUES ('a', 'x')"]);
         assert_eq!(told(&records), [event("orders.created", Some("a"), row.clone())], "{sql}");
     }
+}
+
+/// A checkpoint names each table. Tried again it would be as large.
+#[test]
+fn a_checkpoint_that_its_topic_does_not_take_stops_the_daemon() {
+    let table = |_| format!("CREATE TABLE t_{:016x} (id text PRIMARY KEY)", fastrand::u64(..));
+    let tables: Vec<String> = (0..60).map(table).collect();
+    let shop = TableShop::open(&format!("{ORDERS}; {}", tables.join(";")), PATTERN);
+    let (broker, topic) = (Broker::shared(), format!("{}.checkpoints", shop.source));
+    let limit = "max.message.bytes";
+    let limited = |bytes| [("cleanup.policy", "compact"), (limit, bytes)];
+    broker.create_topic(&topic, 1, &limited("1000"));
+    let ended = daemon::run(&["init"], &shop.settings);
+    let is_refused = |ended: &Ended| {
+        assert!(ended.is_code("checkpoint_topic_policy"), "{}", ended.stderr);
+        let hint = format!("--entity-name {topic} --add-config {limit}=");
+        assert!(ended.stderr.contains(&hint), "{}", ended.stderr);
+    };
+    is_refused(&ended);
+    broker.configure_topic(&topic, &limited("100000"));
+    let daemon = publishing(&shop.settings);
+    broker.configure_topic(&topic, &limited("1000"));
+    shop.session.run("INSERT INTO orders VALUES ('a')");
+    is_refused(&daemon.wait(PATIENCE));
+    broker.configure_topic(&topic, &limited("100000"));
+    let records = shop.events(&["INSERT INTO orders VALUES ('b')"]);
+    assert_eq!(types(&records), ["orders.created", "orders.created"]);
 }
 
 /// A look at events has what the daemon would publish, and moves nothing.
