@@ -12,9 +12,9 @@ use tracing::info;
 use super::{
     adoption::{self, Adoption},
     amendment::Amendment,
-    former_primary,
+    descendants, former_primary,
     from_poller::{self, TakenOverTable},
-    refusal::{self, Refusal},
+    refusal,
     reset::{self, Reset},
     settings::Settings,
     shutdown::Shutdown,
@@ -27,8 +27,8 @@ use crate::{
     checkpoint::CheckpointRecord,
     failure::{Code, Failure, Recovery},
     postgres::{
-        PostgresError,
-        publication::{self, Absence},
+        PostgresError, TableName,
+        publication::{self, Absence, Publication},
         sql::Sql,
     },
 };
@@ -126,16 +126,38 @@ pub async fn publication_sql(
 }
 
 /// The SQL of what the publication lacks.
-pub(super) async fn lacking_sql(settings: &Settings, sql: &Sql) -> Result<Vec<String>, Failed> {
+async fn lacking_sql(settings: &Settings, sql: &Sql) -> Result<Vec<String>, Failed> {
     let name = &settings.publication;
     let tables = tables::to_publish(settings, sql).await?;
-    if let Some(table) = tables::first_without_identity(settings, sql, &tables).await? {
-        return Err(Refusal::NoRowIdentity { table }.into());
-    }
-    let operations = settings.operations(&tables);
     let Some(found) = publication::describe(sql, name, &tables).await? else {
-        return Ok(vec![publication::create_sql(name, &tables, operations)]);
+        return Ok(vec![create_sql(settings, sql).await?]);
     };
+    descendants::judge_joining(settings, sql, &tables, Some(&found)).await??;
+    alter_sql(settings, &tables, &found)
+}
+
+/// The SQL that makes the publication, where it does no harm.
+///
+/// # Errors
+/// [`Refusal`](super::Refusal), or where the server does not answer.
+pub(super) async fn create_sql(settings: &Settings, sql: &Sql) -> Result<String, Failed> {
+    let tables = tables::to_publish(settings, sql).await?;
+    descendants::judge_joining(settings, sql, &tables, None).await??;
+    let operations = settings.operations(&tables);
+    Ok(publication::create_sql(&settings.publication, &tables, operations))
+}
+
+/// The SQL of what a publication lacks that there is, for these tables, which it was asked for.
+///
+/// # Errors
+/// [`Refusal::PublicationGap`](super::Refusal::PublicationGap) where no SQL would do.
+pub(super) fn alter_sql(
+    settings: &Settings,
+    tables: &[TableName],
+    found: &Publication,
+) -> Result<Vec<String>, Failed> {
+    let name = &settings.publication;
+    let operations = settings.operations(tables);
     let mut statements = Vec::new();
     let lacking = found.lacking(operations);
     if !lacking.is_empty() {

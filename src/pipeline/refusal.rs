@@ -2,13 +2,18 @@
 
 use std::fmt;
 
-use super::{settings::Settings, tables::kind_of};
+use super::{
+    descendants::{difference, identity_sql, leaf_sql, namelessness},
+    settings::Settings,
+    tables::kind_of,
+};
 use crate::{
     checkpoint::CheckpointRecord,
     failure::{Code, Failure, Recovery},
     lsn::{CommitLsn, EndLsn, Lsn},
     postgres::{
         PublicationName, SlotName, TableName,
+        identity::{DifferingLeaf, Nameless},
         publication::{self, Absence},
         slot::Holder,
     },
@@ -176,23 +181,29 @@ pub enum Refusal {
         create_sql: String,
     },
     /// The publication lacks what a look at its events needs.
-    #[error("publication \"{publication}\" {lack}, so the server sends none of its events")]
+    #[error("publication \"{publication}\" {lack}")]
     NothingToShow {
         /// Its name.
         publication: PublicationName,
-        /// `does not exist` or `lacks …`.
-        lack: &'static str,
+        /// What it lacks, and what comes of that.
+        lack: String,
         /// The SQL that mends it.
         mend_sql: String,
     },
     /// With its updates published, the server would let nobody update a table's rows.
     #[error(
-        "table \"{table}\" has neither a primary key nor another replica identity: were its updates \
-         published, the application's own UPDATE and DELETE would fail"
+        "{}: were its updates published, the application's own UPDATE and DELETE would fail",
+        namelessness(family)
     )]
     NoRowIdentity {
-        /// The table.
-        table: TableName,
+        /// The table, or partitions of one.
+        family: Vec<Nameless>,
+    },
+    /// The server would send old rows of partitions with null for what it does not know of them.
+    #[error("{}", difference(leaves))]
+    LeafIdentity {
+        /// Partitions of one table.
+        leaves: Vec<DifferingLeaf>,
     },
     /// Changes of a table were not, or will not be, delivered.
     #[error("publication \"{publication}\": {what}")]
@@ -279,7 +290,7 @@ impl Failure for Refusal {
             Self::PublicationMissing { .. } | Self::NothingToShow { .. } => {
                 Some(Code::PublicationMissing)
             }
-            Self::NoRowIdentity { .. } => Some(Code::ReplicaIdentity),
+            Self::NoRowIdentity { .. } | Self::LeafIdentity { .. } => Some(Code::ReplicaIdentity),
             Self::PublicationGap { .. } => Some(Code::PublicationGap),
         }
     }
@@ -307,6 +318,7 @@ impl Failure for Refusal {
             | Self::PublicationMissing { .. }
             | Self::NothingToShow { .. }
             | Self::NoRowIdentity { .. }
+            | Self::LeafIdentity { .. }
             | Self::PublicationGap { .. } => Recovery::Stop,
         }
     }
@@ -402,11 +414,15 @@ impl Failure for Refusal {
                 "Run {mend_sql} as the owner of the tables, or tailwater init; then events that \
                  are committed from then on are shown."
             ),
-            Self::NoRowIdentity { table } => format!(
-                "Give the table a primary key, or run ALTER TABLE {} REPLICA IDENTITY FULL. A \
-                 publication that holds a [[table]] publishes the updates of all its tables: an \
-                 outbox without a key can have a pipeline of its own.",
-                table.quoted()
+            Self::NoRowIdentity { family } => format!(
+                "Give the table a primary key that is not DEFERRABLE, or run {}. A publication that \
+                 holds a [[table]] publishes the updates of all its tables: an outbox without a key \
+                 can have a pipeline of its own.",
+                identity_sql(family)
+            ),
+            Self::LeafIdentity { leaves } => format!(
+                "Run {}, and start; a partition that is made later needs the same.",
+                leaf_sql(leaves)
             ),
             Self::PublicationGap { mend, .. } => mend.clone(),
         })

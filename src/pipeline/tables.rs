@@ -3,23 +3,20 @@
 //!
 //! Those that are configured by a pattern are the ones of them that the publication holds.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
 use tracing::warn;
 
 use crate::{
-    change::ReplicaIdentity,
-    event::table::{DescribedColumn, Description},
     failure::{Code, Failure, Recovery},
     pipeline::settings::Settings,
     postgres::{
-        PostgresError, TableName, catalog,
-        column_types::look_up,
-        diagnosis,
-        publication::{self, Operations},
+        PostgresError, TableName,
+        catalog::{self, Publishable},
+        identity::{self, Nameless},
+        publication,
         sql::Sql,
     },
-    value::{Type, Types},
 };
 
 /// Below it, the nearest name is probably not what was meant (`strsim::jaro_winkler`, 0 to 1).
@@ -183,7 +180,8 @@ pub(super) async fn check_table(settings: &Settings, sql: &Sql, table: &TableNam
             Err(TableMistake::Unfit { kind: kind_of(settings, table), table: table.clone(), what })
         }
         None => {
-            let nearest = nearest(table, catalog::table_names(sql).await?);
+            let names = catalog::publishable(sql).await?.into_iter().map(|found| found.name);
+            let nearest = nearest(table, names.collect());
             let database = settings.postgres.database.clone();
             let kind = kind_of(settings, table);
             Err(TableMistake::Missing { kind, table: table.clone(), database, nearest })
@@ -225,24 +223,62 @@ pub(super) async fn to_publish(
     if !has_patterns(settings) {
         return Ok(settings.tables.clone());
     }
-    let mut tables = with_patterns(settings, catalog::table_names(sql).await?);
-    let mut nameless = Vec::new();
-    for table in tables.iter().filter(|table| !settings.tables.contains(table)) {
-        // A partition comes with its root.
-        if catalog::is_partition(sql, table).await? {
-            nameless.push(table.clone());
-        } else if catalog::row_identity(sql, table).await?.is_some_and(|it| it.is_missing()) {
-            warn!(
-                %table,
-                "left out of the publication, though a [[table]] matches it: it has neither a \
-                 primary key nor another replica identity, and with updates published the \
-                 application could not update it"
-            );
-            nameless.push(table.clone());
+    let mut tables = published(settings, sql).await?;
+    let Unpublished { joinable, nameless, .. } = unpublished(settings, sql, &tables).await?;
+    for Nameless { table, reason, .. } in nameless {
+        warn!(
+            %table,
+            reason,
+            "left out of the publication, though a [[table]] matches it: with updates published \
+             the application could not update it"
+        );
+    }
+    tables.extend(joinable);
+    Ok(tables)
+}
+
+/// Tables that a pattern names and the publication does not hold.
+#[derive(Debug, Default)]
+pub(super) struct Unpublished {
+    /// Those that it can hold.
+    pub(super) joinable: Vec<TableName>,
+    /// Those, or partitions of such, whose rows cannot be named.
+    pub(super) nameless: Vec<Nameless>,
+    /// Partitions, with the tables whose rows theirs are; no section has these.
+    pub(super) apart: Vec<(TableName, TableName)>,
+}
+
+/// What patterns name beside what is `published`.
+///
+/// # Errors
+/// Where the server does not answer.
+pub(super) async fn unpublished(
+    settings: &Settings,
+    sql: &Sql,
+    published: &[TableName],
+) -> Result<Unpublished, PostgresError> {
+    let mut found = Unpublished::default();
+    if !has_patterns(settings) {
+        return Ok(found);
+    }
+    let published: BTreeSet<&TableName> = published.iter().collect();
+    for Publishable { name, root } in catalog::publishable(sql).await? {
+        if !settings.is_configured(&name) || published.contains(&name) {
+            continue;
+        }
+        match root {
+            None => found.joinable.push(name),
+            // It comes with its root.
+            Some(root) if settings.is_configured(&root) => {}
+            Some(root) => found.apart.push((name, root)),
         }
     }
-    tables.retain(|table| !nameless.contains(table));
-    Ok(tables)
+    found.nameless = identity::nameless(sql, &found.joinable).await?;
+    let is_nameless = |table: &TableName| {
+        found.nameless.iter().any(|it| it.root.as_ref().unwrap_or(&it.table) == table)
+    };
+    found.joinable.retain(|table| !is_nameless(table));
+    Ok(found)
 }
 
 fn has_patterns(settings: &Settings) -> bool {
@@ -255,38 +291,6 @@ fn with_patterns(settings: &Settings, found: Vec<TableName>) -> Vec<TableName> {
     settings.tables.iter().cloned().chain(found.into_iter().filter(is_new)).collect()
 }
 
-/// A domain table as the publication delivers it.
-///
-/// # Errors
-/// Where the server does not answer.
-pub(super) async fn description(
-    sql: &Sql,
-    name: &TableName,
-    table: &catalog::Table,
-    identity: catalog::RowIdentity,
-) -> Result<Description, PostgresError> {
-    let mut types = Types::new();
-    let missing = types.missing(table.columns.iter().map(|column| column.own_type_oid));
-    for learnt in look_up(sql, &missing).await? {
-        types.insert(learnt);
-    }
-    let is_full = identity.replica_identity == ReplicaIdentity::Full;
-    let column = |column: &catalog::TableColumn| DescribedColumn {
-        name: column.name.clone(),
-        column_type: types
-            .get(column.own_type_oid)
-            .map_or_else(|| Type::unknown(column.own_type_oid), Arc::clone),
-        is_replica_identity: is_full || identity.columns.contains(&column.name),
-    };
-    Ok(Description {
-        schema: name.schema.clone(),
-        name: name.name.clone(),
-        replica_identity: identity.replica_identity,
-        columns: table.columns.iter().map(column).collect(),
-        primary_key: identity.primary_key.clone(),
-    })
-}
-
 /// The SQL that makes the publication.
 ///
 /// # Errors
@@ -295,26 +299,6 @@ pub(super) async fn create_sql(settings: &Settings, sql: &Sql) -> Result<String,
     let tables = to_publish(settings, sql).await?;
     let operations = settings.operations(&tables);
     Ok(publication::create_sql(&settings.publication, &tables, operations))
-}
-
-/// The first domain table that would lose its updates by being published.
-///
-/// # Errors
-/// Where the server does not answer.
-pub(super) async fn first_without_identity(
-    settings: &Settings,
-    sql: &Sql,
-    tables: &[TableName],
-) -> Result<Option<TableName>, PostgresError> {
-    if settings.operations(tables) != Operations::All {
-        return Ok(None);
-    }
-    for table in tables {
-        if diagnosis::has_no_identity(sql, table).await? {
-            return Ok(Some(table.clone()));
-        }
-    }
-    Ok(None)
 }
 
 /// The name that was probably meant. What was written may have the database before it, quotes that

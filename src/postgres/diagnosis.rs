@@ -191,21 +191,6 @@ pub async fn published_tables(
     rows.first().map(|row| row.get(0)).ok_or_else(|| no_row("the publication's tables"))
 }
 
-/// Whether a publication's updates and deletes could not name a row of the table, so that the server
-/// refuses them: REPLICA IDENTITY NOTHING, or DEFAULT without a primary key.
-///
-/// # Errors
-/// Where the connection breaks.
-pub async fn has_no_identity(sql: &Sql, table: &TableName) -> Result<bool, PostgresError> {
-    const SQL: &str = "SELECT c.relkind = 'r' AND (c.relreplident = 'n' \
-            OR c.relreplident = 'd' AND NOT EXISTS ( \
-                SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)) \
-        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-        WHERE n.nspname = $1 AND c.relname = $2";
-    let action = format!("ask for the replica identity of table {table}");
-    yes(sql, &action, SQL, &[&table.schema, &table.name]).await
-}
-
 /// A yes; no where there is no row.
 async fn yes(
     sql: &Sql,

@@ -50,7 +50,7 @@ fn check(settings: &SettingsFile) -> (Option<i32>, Vec<Json>) {
 }
 
 #[track_caller]
-fn assert_healthy(settings: &SettingsFile) -> Vec<Json> {
+pub fn assert_healthy(settings: &SettingsFile) -> Vec<Json> {
     let (code, findings) = check(settings);
     let wrong: Vec<&Json> = findings.iter().filter(|finding| finding["ok"] == false).collect();
     assert!(wrong.is_empty() && code == Some(0), "{code:?} {wrong:#?}");
@@ -59,7 +59,7 @@ fn assert_healthy(settings: &SettingsFile) -> Vec<Json> {
 
 /// The one thing that is wrong, under its name and with its code; returns what mends it.
 #[track_caller]
-fn diagnose(settings: &SettingsFile, name: &str, code: &str) -> String {
+pub fn diagnose(settings: &SettingsFile, name: &str, code: &str) -> String {
     let (exit, findings) = check(settings);
     let wrong: Vec<&Json> = findings.iter().filter(|finding| finding["ok"] == false).collect();
     let [finding] = wrong.as_slice() else { panic!("{name}: {wrong:#?} of {findings:#?}") };
@@ -70,7 +70,7 @@ fn diagnose(settings: &SettingsFile, name: &str, code: &str) -> String {
     finding["fix"].as_str().expect("a fix").to_owned()
 }
 
-fn note_of(findings: &[Json], name: &str) -> String {
+pub fn note_of(findings: &[Json], name: &str) -> String {
     let found = findings.iter().find(|finding| finding["name"] == name);
     let found = found.unwrap_or_else(|| panic!("no {name} in {findings:#?}"));
     found["detail"].as_str().expect("a text").to_owned()

@@ -13,6 +13,7 @@ use crate::{
         scene::{init, publishing},
         settings::SettingsFile,
         table_shop::{TableShop, event, told},
+        wait_until,
     },
 };
 
@@ -453,6 +454,95 @@ fn generated_columns_come_where_the_publication_has_them() {
         let records = shop.events(&["INSERT INTO orders VALUES ('a', 'x')"]);
         assert_eq!(told(&records), [event("orders.created", Some("a"), row.clone())], "{sql}");
     }
+}
+
+/// As for `run` a pattern is about the tables that the publication holds.
+#[test]
+fn tail_goes_on_beside_tables_of_a_pattern_that_are_not_published() {
+    let shop = TableShop::open(ORDERS, PATTERN);
+    let ended = daemon::run(&["tail"], &shop.settings);
+    assert!(ended.is_code("publication_missing"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("does not exist, so the server sends no events"));
+    init(&shop.settings);
+    shop.session.run(
+        "CREATE TABLE bills (id text PRIMARY KEY); CREATE TABLE keyless (id text); \
+         CREATE TABLE notes (id text PRIMARY KEY)",
+    );
+    let tail = crate::tail::Tail::showing(&["--json"], &shop.settings);
+    shop.session.run("INSERT INTO bills VALUES ('a'); INSERT INTO orders VALUES ('b')");
+    assert!(tail.lines(1)[0].contains("\"orders.created\""));
+    tail.end(libc::SIGINT);
+
+    let findings = crate::check::assert_healthy(&shop.settings);
+    let notes = serde_json::to_string(&findings).expect("JSON");
+    let add =
+        "ALTER PUBLICATION \"tailwater\" ADD TABLE \"public\".\"bills\", \"public\".\"notes\"";
+    for note in
+        ["matches public.bills, public.notes,", &add.replace('"', "\\\""), "matches public.keyless"]
+    {
+        assert!(notes.contains(note), "{note}: {notes}");
+    }
+    shop.session.run(add);
+    assert!(
+        !crate::check::note_of(&crate::check::assert_healthy(&shop.settings), "table")
+            .contains("bills")
+    );
+}
+
+#[test]
+fn tail_says_what_is_not_published() {
+    let sql = format!(
+        "{ORDERS}; CREATE PUBLICATION tailwater FOR TABLE orders \
+         WITH (publish = 'insert', publish_via_partition_root = true)"
+    );
+    let shop = TableShop::open(&sql, NAMED);
+    let refused = |what: &str, mend: &str| {
+        let ended = daemon::run(&["tail"], &shop.settings);
+        assert!(ended.is_code("publication_missing"), "{}", ended.stderr);
+        assert!(ended.stderr.contains(what) && ended.stderr.contains(mend), "{}", ended.stderr);
+        shop.session.run(mend);
+    };
+    refused(
+        "publishes no updates, deletes and truncates, so the server sends none of them",
+        "ALTER PUBLICATION \"tailwater\" SET (publish = 'insert, update, delete, truncate')",
+    );
+    shop.session.run("ALTER PUBLICATION tailwater DROP TABLE orders");
+    refused(
+        "lacks table public.orders, so the server sends none of its events",
+        "ALTER PUBLICATION \"tailwater\" ADD TABLE \"public\".\"orders\"",
+    );
+    let tail = crate::tail::Tail::showing(&["--json"], &shop.settings);
+    shop.session.run("INSERT INTO orders VALUES ('a')");
+    tail.lines(1);
+    tail.end(libc::SIGINT);
+}
+
+/// Each question is a transaction of its own to the server.
+#[test]
+fn a_start_asks_no_more_questions_for_more_tables() {
+    let shop = TableShop::open(&format!("{ORDERS}; {}", publication("FOR ALL TABLES")), PATTERN);
+    let transactions = || {
+        wait_until("the commands to be gone", PATIENCE, || {
+            let others = "SELECT count(*) FROM pg_stat_activity \
+                WHERE datname = 'shop' AND pid <> pg_backend_pid()";
+            shop.session.value(others).as_deref() == Some("0")
+        });
+        let sql = "SELECT xact_commit FROM pg_stat_database WHERE datname = 'shop'";
+        let count = shop.session.value(sql).expect("a count");
+        count.parse::<u64>().expect("a number")
+    };
+    let asked = || {
+        let before = transactions();
+        init(&shop.settings);
+        transactions() - before
+    };
+    init(&shop.settings);
+    let of_one = asked();
+    let tables: Vec<String> =
+        (0..300).map(|n| format!("CREATE TABLE t{n} (id text PRIMARY KEY)")).collect();
+    shop.session.run(&tables.join(";"));
+    let of_many = asked();
+    assert!(of_one > 10 && of_many < of_one + 100, "{of_one} {of_many}");
 }
 
 /// A checkpoint names each table. Tried again it would be as large.

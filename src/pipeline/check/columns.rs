@@ -3,7 +3,7 @@
 use super::finding::Finding;
 use crate::{
     event::{ColumnProblem, EventError, Mapping},
-    pipeline::{settings::Settings, start::check_table, tables::LIKENESS_MIN},
+    pipeline::{published_tables::check_table, settings::Settings, tables::LIKENESS_MIN},
     postgres::{TableName, catalog, quote_identifier, sql::Sql},
 };
 

@@ -1,7 +1,7 @@
 //! The outbox tables and the publication: whether they are there and fit, whether every row that is
 //! inserted comes by, and where a first start has to make something, whether it may.
 
-use super::{columns, finding::Finding};
+use super::{columns, descendants, finding::Finding, patterns};
 use crate::{
     checkpoint::Fingerprint,
     event::{Mapping, outbox::ColumnName},
@@ -62,6 +62,8 @@ pub(super) async fn examine(
         None => absent(settings, sql, &fit, known, findings).await?,
         Some(found) => present(settings, sql, found, known, findings).await?,
     }
+    descendants::examine(settings, sql, known, found.as_ref(), findings).await?;
+    patterns::examine(settings, sql, found.as_ref(), findings).await?;
     for table in &fit {
         findings.push(columns::examine(settings, sql, mapping, table).await);
         findings.extend(movable(settings, sql, table).await?);
@@ -231,10 +233,6 @@ async fn present(
         if let Some(filter) = diagnosis::row_filter(sql, name, table).await? {
             findings.push(filtered(settings, known, table, &filter));
         }
-        let publishes_keys = ["update", "delete"].iter().any(|it| found.operations.contains(it));
-        if publishes_keys && diagnosis::has_no_identity(sql, table).await? {
-            findings.push(without_identity(settings, sql, found, table).await?);
-        }
     }
     Ok(())
 }
@@ -310,28 +308,4 @@ fn filtered(settings: &Settings, known: Known<'_>, table: &TableName, filter: &s
         settings.publication
     );
     Finding::wrong("row_filter", code, detail, fix)
-}
-
-/// The application's own UPDATE and DELETE fail on a table whose rows cannot be named.
-async fn without_identity(
-    settings: &Settings,
-    sql: &Sql,
-    found: &Publication,
-    table: &TableName,
-) -> Result<Finding, PostgresError> {
-    let name = &settings.publication;
-    let all = diagnosis::published_tables(sql, name).await?;
-    let is_ours_alone = usize::try_from(all).is_ok_and(|all| all == found.tables.len());
-    let fix = match is_ours_alone {
-        true => format!(
-            "ALTER PUBLICATION {} SET (publish = 'insert');",
-            quote_identifier(name.as_str())
-        ),
-        false => format!("ALTER TABLE {} REPLICA IDENTITY FULL;", table.quoted()),
-    };
-    let detail = format!(
-        "publication \"{name}\" publishes updates and deletes, and table {table} has no replica \
-         identity: the application's own UPDATE and DELETE fail"
-    );
-    Ok(Finding::wrong("replica_identity", None, detail, fix))
 }
