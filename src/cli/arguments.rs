@@ -117,7 +117,9 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Print a schema of the events that the settings produce. Needs no server.
+    /// Print a schema of the events that the settings produce.
+    ///
+    /// Needs no server, unless there are domain tables: the database is asked for their columns.
     Schema {
         /// Their values as JSON Schema, or topics, keys, headers and values as AsyncAPI.
         #[arg(long, value_enum, default_value_t = SchemaFormat::JsonSchema)]

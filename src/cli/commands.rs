@@ -141,16 +141,23 @@ fn print_sql(path: &Path) -> Result<(), Box<dyn Failure>> {
     Ok(())
 }
 
+/// Columns of domain tables are the database's to say; all else the settings say.
 fn schema(path: &Path, format: SchemaFormat) -> Result<(), Box<dyn Failure>> {
-    let config = load(path)?;
+    let config = load_by(Config::load_for_database, path)?;
     let pipeline = &config.pipeline;
+    let tables = match pipeline.event.tables.as_slice() {
+        [] => Some(Vec::new()),
+        [..] => with_shutdown(async |shutdown| pipeline::domain_tables(pipeline, &shutdown).await)?,
+    };
+    let Some(tables) = tables else { return Ok(()) };
     let document = match format {
-        SchemaFormat::JsonSchema => contract::json_schema(&pipeline.event),
+        SchemaFormat::JsonSchema => contract::json_schema(&pipeline.event, &tables)?,
         SchemaFormat::AsyncApi => contract::async_api(
             &pipeline.event,
+            &tables,
             pipeline.kafka.delivery,
             pipeline.dead_letters.as_ref(),
-        ),
+        )?,
     };
     outcome::print(&format!("{document:#}\n"));
     Ok(())

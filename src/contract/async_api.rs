@@ -3,11 +3,11 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    channel::{Channel, Message, channels},
+    channel::{Channel, Contents, Message, channels},
     dead_letter, header, value,
 };
 use crate::{
-    event::{Settings, outbox::PayloadForm},
+    event::{EventError, Settings, outbox::PayloadForm, table::Description},
     sink::{DeadLetterTopics, kafka::Delivery},
 };
 
@@ -22,13 +22,17 @@ const BINDING_VERSION: &str = "0.5.0";
 
 /// An AsyncAPI 3.0 document of the channels that events of these settings go to, and their dead
 /// letters where there are such. A topic that a row's values make is an address with parameters.
+///
+/// # Errors
+/// Where a table does not fit its settings.
 pub fn async_api(
     settings: &Settings,
+    tables: &[Description],
     delivery: Delivery,
     dead_letters: Option<&DeadLetterTopics>,
-) -> Value {
+) -> Result<Value, EventError> {
     let (mut all, mut operations, mut messages) = (Map::new(), Map::new(), Map::new());
-    let channels = channels(settings);
+    let channels = channels(settings, tables)?;
     for channel in &channels {
         let id = name(&channel.address, &all);
         let names: Vec<String> =
@@ -57,7 +61,7 @@ pub fn async_api(
         all.insert(id, described(channel, of_channel));
         messages.insert(DEAD_LETTER.to_owned(), dead_letter::message(BINDING_VERSION));
     }
-    json!({
+    Ok(json!({
         "asyncapi": "3.0.0",
         "info": {
             "title": format!("Events of {}", settings.source),
@@ -71,7 +75,7 @@ pub fn async_api(
             "messages": messages,
             "schemas": { "DomainEvent": value::domain_event() },
         },
-    })
+    }))
 }
 
 /// What consumers must reckon with.
@@ -110,20 +114,21 @@ fn described(channel: &Channel, messages: Map<String, Value>) -> Value {
 }
 
 fn of_message(settings: &Settings, message: &Message) -> Value {
-    let origins = message.origins.join(", ");
-    let form = match message.form {
-        PayloadForm::Data => "the payload as the data of an envelope",
-        PayloadForm::Envelope => "the envelope that the application wrote",
-        PayloadForm::Bare => "the payload as it is",
+    let form = match message.contents {
+        Contents::Payload(PayloadForm::Data) => "the payload as the data of an envelope",
+        Contents::Payload(PayloadForm::Envelope) => "the envelope that the application wrote",
+        Contents::Payload(PayloadForm::Bare) => "the payload as it is",
+        Contents::Rows { .. } => "an envelope, whose data is made of rows",
+        Contents::Tombstone { .. } => "null",
     };
     json!({
-        "title": format!("From {origins}"),
+        "title": message.title(),
         "summary": format!("The value is {form}."),
         "contentType": "application/json",
         "correlationId": { "location": "$message.header#/correlation-id" },
         "headers": header::headers(settings, message),
         "payload": value::value(settings, message, ENVELOPE),
-        "bindings": { "kafka": { "key": value::key(), "bindingVersion": BINDING_VERSION } },
+        "bindings": { "kafka": { "key": value::key(message), "bindingVersion": BINDING_VERSION } },
     })
 }
 
@@ -155,7 +160,7 @@ mod tests {
         };
         let topics = dead_letters
             .map(|template| DeadLetterTopics::new(template.to_owned(), "shop".to_owned()));
-        async_api(&settings, delivery, topics.as_ref())
+        async_api(&settings, &[], delivery, topics.as_ref()).expect("a document")
     }
 
     #[test]

@@ -1,6 +1,12 @@
 //! Topics, and what kinds of events go to each.
 
-use crate::event::{Piece, Settings, outbox::PayloadForm};
+use serde_json::Value;
+
+use crate::event::{
+    EventError, Piece, Settings,
+    outbox::PayloadForm,
+    table::{Description, EventShape, ValueShape},
+};
 
 /// A topic, or all topics that a template makes.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -25,25 +31,64 @@ pub(super) struct Parameter {
 pub(super) struct Message {
     /// Where they come from: tables, prefixes.
     pub(super) origins: Vec<String>,
-    /// What their values are.
-    pub(super) form: PayloadForm,
-    /// A regular expression for their types (ECMA-262), where only some come here.
-    pub(super) type_pattern: Option<String>,
+    /// What keys and values are.
+    pub(super) contents: Contents,
+    /// Which types come here.
+    pub(super) types: Types,
     /// Headers beside Tailwater's own.
     pub(super) headers: Vec<String>,
 }
 
-/// All channels, in the order of the settings; routes last. Where two origins share a topic, it is one
-/// channel.
-pub(super) fn channels(settings: &Settings) -> Vec<Channel> {
+/// Where keys and values come from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Contents {
+    /// A payload that the application wrote.
+    Payload(PayloadForm),
+    /// Rows of a table; schemas of `data` and key.
+    Rows { version: String, data: Value, unavailable: Vec<String>, key: Value },
+    /// Nothing, under the key of a row that is gone.
+    Tombstone { version: String, key: Value },
+}
+
+impl Contents {
+    /// The payload whose headers records of it have.
+    pub(super) fn form(&self) -> PayloadForm {
+        match self {
+            Self::Payload(form) => *form,
+            Self::Rows { .. } => PayloadForm::Data,
+            Self::Tombstone { .. } => PayloadForm::Bare,
+        }
+    }
+}
+
+/// Types of events.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Types {
+    /// Those that rows have.
+    Any,
+    /// Those that a regular expression (ECMA-262) matches.
+    Matching(String),
+    /// This one.
+    Only(String),
+}
+
+/// All channels: of outboxes, messages and tables in the order of the settings, then of routes. Where
+/// two origins share a topic, it is one channel.
+///
+/// # Errors
+/// Where a table does not fit its settings.
+pub(super) fn channels(
+    settings: &Settings,
+    tables: &[Description],
+) -> Result<Vec<Channel>, EventError> {
     let mut channels = Vec::new();
     let mut origins = Vec::new();
     for outbox in &settings.outboxes {
         let (schema, table) = &outbox.table;
         let message = Message {
             origins: vec![format!("table {schema}.{table}")],
-            form: outbox.payload,
-            type_pattern: None,
+            contents: Contents::Payload(outbox.payload),
+            types: Types::Any,
             headers: outbox.headers.iter().map(|(header, _)| header.clone()).collect(),
         };
         // A table whose name no topic can have is a mistake of the settings.
@@ -55,21 +100,39 @@ pub(super) fn channels(settings: &Settings) -> Vec<Channel> {
     for messages in &settings.messages {
         let message = Message {
             origins: vec![format!("messages of prefix {}", messages.prefix)],
-            form: PayloadForm::Envelope,
-            type_pattern: None,
+            contents: Contents::Payload(PayloadForm::Envelope),
+            types: Types::Any,
             headers: Vec::new(),
         };
         add(&mut channels, messages.topic.pieces(), message.clone());
         origins.push(message);
     }
+    for table in tables {
+        // Routes count in what these say.
+        for EventShape { event_type, version, topic, key, value } in settings.event_shapes(table)? {
+            let contents = match value {
+                ValueShape::Envelope { data, unavailable } => {
+                    Contents::Rows { version, data, unavailable, key }
+                }
+                ValueShape::Tombstone => Contents::Tombstone { version, key },
+            };
+            let message = Message {
+                origins: vec![format!("table {}.{}", table.schema, table.name)],
+                contents,
+                types: Types::Only(event_type),
+                headers: Vec::new(),
+            };
+            add(&mut channels, topic.pieces(), message);
+        }
+    }
     for route in &settings.routes {
-        let type_pattern = Some(pattern(route.event_type.as_str()));
+        let types = Types::Matching(pattern(route.event_type.as_str()));
         for origin in &origins {
-            let message = Message { type_pattern: type_pattern.clone(), ..origin.clone() };
+            let message = Message { types: types.clone(), ..origin.clone() };
             add(&mut channels, route.topic.pieces(), message);
         }
     }
-    channels
+    Ok(channels)
 }
 
 fn add<'t>(channels: &mut Vec<Channel>, pieces: impl Iterator<Item = Piece<'t>>, message: Message) {
@@ -102,10 +165,24 @@ fn add<'t>(channels: &mut Vec<Channel>, pieces: impl Iterator<Item = Piece<'t>>,
 }
 
 impl Message {
+    /// What it is called.
+    pub(super) fn title(&self) -> String {
+        let origins = self.origins.join(", ");
+        match (&self.types, &self.contents) {
+            (Types::Only(event_type), Contents::Tombstone { .. }) => {
+                format!("Tombstone behind {event_type}, from {origins}")
+            }
+            (Types::Only(event_type), Contents::Payload(_) | Contents::Rows { .. }) => {
+                format!("{event_type}, from {origins}")
+            }
+            (Types::Any | Types::Matching(_), _) => format!("From {origins}"),
+        }
+    }
+
     /// The same in all that a consumer sees.
     fn is_like(&self, other: &Self) -> bool {
-        let Self { form, type_pattern, headers, .. } = self;
-        *form == other.form && *type_pattern == other.type_pattern && *headers == other.headers
+        let Self { contents, types, headers, .. } = self;
+        *contents == other.contents && *types == other.types && *headers == other.headers
     }
 }
 
@@ -157,7 +234,7 @@ mod tests {
     use super::*;
     use crate::event::{
         Route, TypeGlob, TypeTemplate,
-        fixture::Outbox,
+        fixture::{Outbox, domain_table::DomainTable},
         outbox::{self, MessageSettings},
     };
 
@@ -192,11 +269,11 @@ mod tests {
                 topic: template("audit"),
             }],
         };
-        let found = channels(&settings);
+        let found = channels(&settings, &[]).expect("channels");
         let addresses: Vec<&str> = found.iter().map(|it| it.address.as_str()).collect();
         assert_eq!(addresses, ["{domain}.events", "d-{column_tenant_id}", "audit"]);
         let [shared, columns, audit] = found.as_slice() else { panic!("{found:?}") };
-        let forms: Vec<PayloadForm> = shared.messages.iter().map(|it| it.form).collect();
+        let forms: Vec<PayloadForm> = shared.messages.iter().map(|it| it.contents.form()).collect();
         assert_eq!(forms, [PayloadForm::Data, PayloadForm::Bare, PayloadForm::Envelope]);
         assert_eq!(shared.messages[0].origins, ["table public.a", "table public.b"]);
         assert_eq!(columns.parameters[0].description, "The value of column \"tenant id\".");
@@ -204,7 +281,37 @@ mod tests {
         assert_eq!(audit.messages[2].origins, ["table public.d", "messages of prefix outbox"]);
         for message in &audit.messages {
             let expected = "^order-a/b\\.[\\s\\S]\\+[\\s\\S]*$";
-            assert_eq!(message.type_pattern.as_deref(), Some(expected));
+            assert_eq!(message.types, Types::Matching(expected.to_owned()));
         }
+    }
+
+    #[test]
+    fn each_kind_of_a_tables_events_is_a_message_of_its_topic() {
+        let table = DomainTable::orders().with(|table| {
+            table.settings.tombstone = true;
+            table.routes = vec![Route {
+                event_type: TypeGlob::parse("*.truncated").expect("a pattern"),
+                topic: template("audit"),
+            }];
+        });
+        let settings = Settings {
+            outboxes: vec![outbox("a", "orders.events", PayloadForm::Data)],
+            ..table.file()
+        };
+        let found = channels(&settings, &[table.description()]).expect("channels");
+        let told = |channel: &Channel| {
+            let types = channel.messages.iter().map(|message| match &message.types {
+                Types::Only(event_type) => event_type.clone(),
+                Types::Any | Types::Matching(_) => message.origins.join(","),
+            });
+            (channel.address.clone(), types.collect::<Vec<_>>())
+        };
+        let [orders, audit] = found.as_slice() else { panic!("{found:?}") };
+        let created = ["orders.created", "orders.updated", "orders.deleted", "orders.deleted"];
+        assert_eq!(told(orders).1[1..], created);
+        assert!(matches!(orders.messages[4].contents, Contents::Tombstone { .. }));
+        // The outbox may have events of that type too.
+        let both = vec!["orders.truncated".to_owned(), "table public.a".to_owned()];
+        assert_eq!(told(audit), ("audit".to_owned(), both));
     }
 }

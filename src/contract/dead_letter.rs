@@ -60,6 +60,6 @@ pub(super) fn message(binding_version: &str) -> Value {
             "description": "The record that is too large; or the row as an object of its columns' \
                             texts; or the message as an object of prefix and content."
         },
-        "bindings": { "kafka": { "key": value::key(), "bindingVersion": binding_version } },
+        "bindings": { "kafka": { "key": value::key_of_dead_letter(), "bindingVersion": binding_version } },
     })
 }

@@ -1,10 +1,11 @@
 //! What consumers can rely on: the topics, keys, headers and values of the events that some settings
-//! produce, as documents for their tools. Knows the settings of events, and how they are delivered;
-//! no server is asked, so a topic that a row's values make stays a template.
+//! produce, as documents for their tools. Knows the settings of events, the columns of their domain
+//! tables, and how they are delivered; a topic that a row's values make stays a template.
 //!
 //! ```text
-//! event::Settings ─► channel ─► json_schema (values), async_api (topics, keys, headers, values)
-//! DeadLetterTopics ─► dead_letter ────────────────────────▲
+//! event::Settings, Descriptions ─► channel ─► json_schema (values)
+//!                                     └─────► async_api (topics, keys, headers, values)
+//! DeadLetterTopics ─► dead_letter ─────────────────▲
 //! ```
 
 mod async_api;

@@ -25,14 +25,18 @@ pub(super) fn write(
         }
         Payload::Row(data) => {
             write_before_data(target, event);
-            written = row::write(target, data)?;
-            row::write_unavailable(target, data);
+            let outcome = row::write(target, data)?;
+            written = outcome.written;
+            if outcome.is_short {
+                row::write_unavailable(target, data);
+            }
             target.push(b'}');
         }
         Payload::Change { before, after } => {
             write_before_data(target, event);
-            written = row::write_change(target, before, after)?;
-            if let Some(after) = after {
+            let outcome = row::write_change(target, before, after)?;
+            written = outcome.written;
+            if let Some(after) = after.filter(|_| outcome.is_short) {
                 row::write_unavailable(target, after);
             }
             target.push(b'}');

@@ -8,15 +8,28 @@ use crate::{
     value::{Written, string},
 };
 
+/// What was written of a row.
+#[derive(Clone, Copy)]
+pub(super) struct Outcome {
+    /// In which forms.
+    pub(super) written: Written,
+    /// Values of it are not there.
+    pub(super) is_short: bool,
+}
+
 /// Appends the row as an object; columns that the server did not send are left out.
-pub(super) fn write(target: &mut Vec<u8>, row: RowView<'_>) -> Result<Written, Reason> {
-    let mut written = Written::AsDescribed;
+pub(super) fn write(target: &mut Vec<u8>, row: RowView<'_>) -> Result<Outcome, Reason> {
+    let (mut written, mut is_short) = (Written::AsDescribed, false);
     let mut separator = b'{';
     for (column, held) in row.shown() {
         let value = match held {
             Held::Null => None,
             Held::Text(text) => Some(text),
-            Held::Unavailable | Held::NotSent => continue,
+            Held::Unavailable => {
+                is_short = true;
+                continue;
+            }
+            Held::NotSent => continue,
         };
         target.push(separator);
         separator = b',';
@@ -30,7 +43,7 @@ pub(super) fn write(target: &mut Vec<u8>, row: RowView<'_>) -> Result<Written, R
         target.push(b'{');
     }
     target.push(b'}');
-    Ok(written)
+    Ok(Outcome { written, is_short })
 }
 
 /// Appends `{before, after, changed}`.
@@ -38,12 +51,16 @@ pub(super) fn write_change(
     target: &mut Vec<u8>,
     before: Option<RowView<'_>>,
     after: Option<RowView<'_>>,
-) -> Result<Written, Reason> {
-    let mut written = Written::AsDescribed;
+) -> Result<Outcome, Reason> {
+    let (mut written, mut is_short) = (Written::AsDescribed, false);
     for (name, row) in [("{\"before\":", before), (",\"after\":", after)] {
         target.extend_from_slice(name.as_bytes());
         match row {
-            Some(row) => written = written.and(write(target, row)?),
+            Some(row) => {
+                let outcome = write(target, row)?;
+                written = written.and(outcome.written);
+                is_short |= outcome.is_short;
+            }
             None => target.extend_from_slice(b"null"),
         }
     }
@@ -52,7 +69,7 @@ pub(super) fn write_change(
         write_names(target, after.changed_since(before));
     }
     target.push(b'}');
-    Ok(written)
+    Ok(Outcome { written, is_short })
 }
 
 /// Appends the member `unavailable`, where the server did not send a value of the new row.

@@ -158,7 +158,7 @@ pub enum Reason {
         column: String,
     },
     /// Its type cannot have written the text.
-    #[error("the value of column \"{column}\" {problem}")]
+    #[error("column \"{column}\": {problem}")]
     Value {
         /// The column.
         column: String,
@@ -368,8 +368,9 @@ impl Reason {
         let mend = mend(self);
         format!(
             "{mend} A change of the settings holds for this row too; a change of the application only \
-         for rows to come. An UPDATE or DELETE of the row does not help, because its INSERT stands \
-         in the WAL as it was written; nor does advancing the slot, which is refused. {WAY_PAST}"
+         for rows to come. Another UPDATE or DELETE of the row does not help, because what was \
+         done to it stands in the WAL as it was written; nor does advancing the slot, which is \
+         refused. {WAY_PAST}"
         )
     }
 }
@@ -512,6 +513,38 @@ mod tests {
         let hint = error.hint().expect("a hint");
         assert!(hint.contains("set on_error = \"dead-letter\" and start again"), "{hint}");
         assert!(hint.contains("UPDATE or DELETE of the row does not help"), "{hint}");
+    }
+
+    #[test]
+    fn a_rule_without_an_answer_is_named_with_the_expression_and_the_place_in_it() {
+        let answer = |problem| {
+            Box::new(rules::NoAnswer {
+                event_type: "order.paid".to_owned(),
+                part: rules::Part::Data { member: "note".to_owned() },
+                place: rules::Place { line: 1, column: 7 },
+                problem,
+            })
+        };
+        let not_sent = rules::Problem::NotSent { column: "note".to_owned() };
+        let error = unmappable(Reason::Rule { answer: answer(not_sent) });
+        let text = error.to_string();
+        assert!(
+            text.ends_with(
+                "to an event: rule \"order.paid\", data.note, line 1, column 7: the server did not \
+                 send the value of column \"note\", which is large and unchanged"
+            ),
+            "{text}"
+        );
+        assert_eq!(error.code(), Some(Code::EventUnmappable));
+        let hint = error.hint().expect("a hint");
+        assert!(hint.contains("or set REPLICA IDENTITY FULL for the table"), "{hint}");
+        let division = rules::Problem::DivisionByZero { operation: "/" };
+        let error = unmappable(Reason::Rule { answer: answer(division) });
+        let hint = error.hint().expect("a hint");
+        assert!(
+            hint.starts_with("Let data.note of the [[table.event]] \"order.paid\" ask"),
+            "{hint}"
+        );
     }
 
     #[test]

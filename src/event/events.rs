@@ -12,6 +12,7 @@ use crate::{
         table::{At, TableChange},
         unmapped::type_and_key,
     },
+    value::Written,
 };
 
 /// A change, and what it is of.
@@ -109,7 +110,9 @@ impl<'a> Events<'a> {
     /// [`EventError::Table`] where no row of the table's present shape can.
     #[allow(clippy::should_implement_trait, reason = "an event borrows from the one who makes it")]
     pub fn next(&mut self) -> Result<Option<DomainEvent<'_>>, EventError> {
-        while let (Next::Nothing, [relation, rest @ ..]) = (self.next, self.truncated) {
+        while let [relation, rest @ ..] = self.truncated
+            && matches!(self.next, Next::Nothing)
+        {
             self.truncated = rest;
             self.next = Next::of_truncate(self.mapping, *relation);
         }
@@ -202,6 +205,19 @@ impl<'a> Events<'a> {
         })
     }
 
+    /// Whether a composite in the `data` that a rule made has other fields than its type.
+    pub fn has_other_fields(&self) -> bool {
+        match self.latest {
+            Latest::Table { .. } => self.mapping.table_scratch.written == Written::OtherFields,
+            Latest::Nothing | Latest::Message(_) | Latest::Outbox { .. } => false,
+        }
+    }
+
+    /// Whether there may be another one.
+    pub fn may_go_on(&self) -> bool {
+        !matches!(self.next, Next::Nothing) || !self.truncated.is_empty()
+    }
+
     /// The table that the latest event is of.
     pub fn relation(&self) -> Option<RelationId> {
         match self.latest {
@@ -285,5 +301,5 @@ impl<'a> Next<'a> {
 }
 
 fn place_of(mapping: &Mapping, relation: RelationId) -> Option<usize> {
-    mapping.tables.iter().position(|(id, _)| *id == relation)
+    mapping.table_ids.iter().position(|id| *id == relation)
 }

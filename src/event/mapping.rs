@@ -11,7 +11,9 @@ use crate::{
         Route,
         context::Context,
         outbox::{self, Withheld},
-        table::{self, DescribedColumn, Description, Questions, rules::OldValue},
+        table::{
+            self, DescribedColumn, Description, EventShape, PrimaryKey, Questions, rules::OldValue,
+        },
     },
     lsn::Lsn,
     value::{Type, Types},
@@ -57,6 +59,32 @@ impl Settings {
     pub fn is_named(&self, schema: &str, name: &str) -> bool {
         let is_exact = |table: &table::Settings| table.name.exact() == Some((schema, name));
         self.outbox(schema, name).is_some() || self.tables.iter().any(is_exact)
+    }
+
+    /// The kinds of events of a domain table as the catalog describes it; none of one that is not
+    /// configured.
+    ///
+    /// # Errors
+    /// [`EventError::Table`] for the first thing that does not fit.
+    pub fn event_shapes(&self, description: &Description) -> Result<Vec<EventShape>, EventError> {
+        let table = self.compile(description)?;
+        Ok(table.map_or_else(Vec::new, |table| table.shapes(description)))
+    }
+
+    /// A domain table that is to be published from now on; none where it is not configured.
+    fn compile(&self, description: &Description) -> Result<Option<table::Table>, EventError> {
+        let Description { schema, name, .. } = description;
+        let Some(settings) = self.table(schema, name) else { return Ok(None) };
+        let compiled =
+            table::Table::compile(settings, &self.routes, description, OldValue::Refused);
+        let compiled = compiled.and_then(|table| {
+            table.check_old_rows(description)?;
+            Ok(table)
+        });
+        compiled.map(Some).map_err(|problem| EventError::Table {
+            table: format!("{schema}.{name}"),
+            problem: Box::new(problem),
+        })
     }
 
     /// Whether rows of that table become events.
@@ -111,9 +139,10 @@ pub(super) enum Known {
 pub struct Mapping {
     pub(super) settings: Settings,
     pub(super) identity: DatabaseIdentity,
-    /// Configured tables that the stream has described. A handful: a search through them is faster
-    /// than a hash.
+    /// Configured tables that the stream has described.
     pub(super) tables: Vec<(RelationId, Known)>,
+    /// Theirs, close together: a search through them is faster than a hash, for some hundreds too.
+    pub(super) table_ids: Vec<RelationId>,
     types: Types,
     /// Tables of which a value showed that a type is not what it was looked up as, since the stream
     /// described them: they are looked up again once.
@@ -139,6 +168,7 @@ impl Mapping {
             settings,
             identity,
             tables: Vec::new(),
+            table_ids: Vec::new(),
             types: Types::new(),
             outdated: Vec::new(),
             keyless: Vec::new(),
@@ -180,15 +210,7 @@ impl Mapping {
     /// # Errors
     /// [`EventError::Table`] for the first thing that does not fit.
     pub fn check_table(&self, description: &Description) -> Result<(), EventError> {
-        let Description { schema, name, .. } = description;
-        let Some(settings) = self.settings.table(schema, name) else { return Ok(()) };
-        let routes = &self.settings.routes;
-        let checked = table::Table::compile(settings, routes, description, OldValue::Refused)
-            .and_then(|table| table.check_old_rows(description));
-        checked.map_err(|problem| EventError::Table {
-            table: format!("{schema}.{name}"),
-            problem: Box::new(problem),
-        })
+        self.settings.compile(description).map(drop)
     }
 
     /// What must be asked of the catalog before that table's rows can be mapped.
@@ -231,12 +253,15 @@ impl Mapping {
         types.into_iter().for_each(|learnt| self.types.insert(learnt));
     }
 
-    /// Takes note of a table's shape, in place of any earlier one. `primary_key` has the names of its
-    /// columns, where [`Mapping::questions`] asks for them.
-    pub fn observe_relation(&mut self, relation: &Relation, primary_key: Vec<String>) {
+    /// Takes note of a table's shape, in place of any earlier one. `primary_key` is what the catalog
+    /// says where [`Mapping::questions`] asks for it.
+    pub fn observe_relation(&mut self, relation: &Relation, primary_key: PrimaryKey) {
         // A table may have been renamed: what its OID meant before counts no more.
-        let former = self.tables.iter().position(|(id, _)| *id == relation.id);
-        let former = former.map(|index| self.tables.swap_remove(index));
+        let former = self.table_ids.iter().position(|id| *id == relation.id);
+        let former = former.map(|index| {
+            self.table_ids.swap_remove(index);
+            self.tables.swap_remove(index)
+        });
         let Relation { schema, name, .. } = relation;
         let known = if let Some(outbox) = self.settings.outbox(schema, name) {
             let columns = relation.columns.iter();
@@ -262,10 +287,11 @@ impl Mapping {
         } else {
             return;
         };
+        self.table_ids.push(relation.id);
         self.tables.push((relation.id, known));
     }
 
-    fn describe(&self, relation: &Relation, primary_key: Vec<String>) -> Description {
+    fn describe(&self, relation: &Relation, primary_key: PrimaryKey) -> Description {
         let columns = relation.columns.iter();
         let columns = columns.map(|column| DescribedColumn {
             name: column.name.clone(),

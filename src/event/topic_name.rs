@@ -6,13 +6,13 @@ use crate::event::{
 };
 
 /// A template compiled for one table.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct TopicName {
     template: TopicTemplate,
     parts: Vec<Piece>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 enum Piece {
     Literal(String),
     Type,
@@ -52,6 +52,11 @@ impl TopicName {
         };
         let parts = template.parts().iter().map(piece).collect::<Result<_, E>>()?;
         Ok(Self { template: template.clone(), parts })
+    }
+
+    /// What it was compiled of.
+    pub(super) fn template(&self) -> &TopicTemplate {
+        &self.template
     }
 
     /// The one name that all rows have.

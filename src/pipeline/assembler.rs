@@ -343,7 +343,8 @@ impl Assembler {
                 }
                 Err(error) => Err(Failed::Map(error)),
             };
-            if matches!(encoded, Ok(value::Written::OtherFields)) {
+            let is_altered = matches!(encoded, Ok(value::Written::OtherFields));
+            if is_altered || events.has_other_fields() {
                 self.outdated = events.relation();
             }
             let written = match encoded {
@@ -356,6 +357,9 @@ impl Assembler {
             match written {
                 Written::Record => sequence += 1,
                 Written::Nothing => {}
+            }
+            if !events.may_go_on() {
+                return Ok(());
             }
         }
     }

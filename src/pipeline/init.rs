@@ -14,6 +14,7 @@ use super::{
     amendment::Amendment,
     descendants, former_primary,
     from_poller::{self, TakenOverTable},
+    published_tables::PublishedTables,
     refusal,
     reset::{self, Reset},
     settings::Settings,
@@ -25,6 +26,7 @@ use super::{
 };
 use crate::{
     checkpoint::CheckpointRecord,
+    event::table::Description,
     failure::{Code, Failure, Recovery},
     postgres::{
         PostgresError, TableName,
@@ -121,6 +123,24 @@ pub async fn publication_sql(
         let sql = Sql::connect(&settings.postgres).await?;
         tables::check(settings, &sql).await??;
         lacking_sql(settings, &sql).await
+    })
+    .await
+}
+
+/// The domain tables as the publication delivers them; one that it does not hold yet, as it is. Needs
+/// the database only. None where the end was asked for before it answered.
+///
+/// # Errors
+/// Where the database cannot be asked, or lacks a table.
+pub async fn domain_tables(
+    settings: &Settings,
+    shutdown: &Shutdown,
+) -> Result<Option<Vec<Description>>, Failed> {
+    patiently(shutdown, async || {
+        let sql = Sql::connect(&settings.postgres).await?;
+        tables::check(settings, &sql).await??;
+        let tables = tables::expected(settings, &sql).await?;
+        Ok(PublishedTables::look_up(settings, &sql, &tables).await?.descriptions(settings))
     })
     .await
 }

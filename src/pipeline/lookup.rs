@@ -10,17 +10,23 @@ use tokio::task::JoinHandle;
 
 use crate::{
     change::{Relation, RelationId},
-    event::table::Questions,
+    event::table::{PrimaryKey, Questions},
     postgres::{self, PostgresError, catalog, column_types, sql::Sql},
     value::Type,
 };
 
 /// What the catalog answered.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Answers {
     pub(super) types: Vec<Arc<Type>>,
-    /// The names of its columns.
-    pub(super) primary_key: Vec<String>,
+    pub(super) primary_key: PrimaryKey,
+}
+
+impl Answers {
+    /// Where nothing was asked.
+    pub(super) fn none() -> Self {
+        Self { types: Vec::new(), primary_key: PrimaryKey::Columns(Vec::new()) }
+    }
 }
 
 /// Asks about one table at a time, by a connection that is made when it is needed.
@@ -102,7 +108,8 @@ async fn answer(
     };
     let primary_key = match questions.primary_key {
         true => catalog::primary_key(sql, relation).await?,
-        false => Vec::new(),
+        false => Some(Vec::new()),
     };
+    let primary_key = primary_key.map_or(PrimaryKey::Unknown, PrimaryKey::Columns);
     Ok(Answers { types, primary_key })
 }

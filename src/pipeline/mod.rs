@@ -63,7 +63,7 @@ mod writing_by_hand;
 pub use adoption::Adoption;
 pub use amendment::{Act, Amendment, NotConfirmed};
 pub use from_poller::{TakeOverError, TakenOverTable};
-pub use init::{NotConnected, adopt_slot, init, publication_sql, reset, take_over};
+pub use init::{NotConnected, adopt_slot, domain_tables, init, publication_sql, reset, take_over};
 pub use refusal::Refusal;
 pub use reset::Reset;
 pub use resume::HistoryError;

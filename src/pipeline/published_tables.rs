@@ -3,13 +3,17 @@
 
 use std::{collections::BTreeMap, slice, sync::Arc};
 
-use super::{settings::Settings, start::Failed};
+use super::{
+    settings::Settings,
+    start::Failed,
+    tables::{Kind, kind_of},
+};
 use crate::{
     change::ReplicaIdentity,
     event::{
         Mapping,
         outbox::Withheld,
-        table::{DescribedColumn, Description},
+        table::{DescribedColumn, Description, PrimaryKey},
     },
     postgres::{
         PostgresError, TableName,
@@ -78,6 +82,16 @@ impl PublishedTables {
         Ok(&table.withheld)
     }
 
+    /// The domain tables among them, as they are delivered or would be.
+    pub(super) fn descriptions(&self, settings: &Settings) -> Vec<Description> {
+        let is_domain = |name: &TableName| kind_of(settings, name) == Kind::Domain;
+        let domain = self.tables.iter().filter(|(name, _)| is_domain(name));
+        let described = domain.filter_map(|(name, table)| {
+            Some(self.description(name, table, self.identities.get(name)?))
+        });
+        described.collect()
+    }
+
     fn description(&self, name: &TableName, table: &Table, identity: &RowIdentity) -> Description {
         let is_full = identity.replica_identity == ReplicaIdentity::Full;
         let column = |column: &catalog::TableColumn| DescribedColumn {
@@ -93,7 +107,7 @@ impl PublishedTables {
             name: name.name.clone(),
             replica_identity: identity.replica_identity,
             columns: table.columns.iter().map(column).collect(),
-            primary_key: identity.primary_key.clone(),
+            primary_key: PrimaryKey::Columns(identity.primary_key.clone()),
         }
     }
 }

@@ -469,9 +469,9 @@ pub(super) fn not_published(settings: &Settings, table: &TableName, absence: &Ab
         }
         Absence::AsAncestor(ancestor) => {
             let mend = format!(
-                "Set {} to \"{ancestor}\" and start; then compare the table with the topics, and \
-                 insert rows anew that were left out meanwhile.",
-                kind.key()
+                "Write \"{ancestor}\" in the place of \"{table}\" in the settings, and start; then \
+                 compare the table with the topics, and insert rows anew that were left out \
+                 meanwhile."
             );
             (format!("rows of {table} come under the name of {ancestor}"), mend)
         }

@@ -332,7 +332,7 @@ impl<S: Sink> StreamLoop<S> {
                     Step::Relation(relation) => {
                         let questions = self.assembler.described(&relation);
                         match questions.is_empty() {
-                            true => self.assembler.relation(&relation, Answers::default()),
+                            true => self.assembler.relation(&relation, Answers::none()),
                             false => self.lookup.ask(relation, questions),
                         }
                     }

@@ -237,6 +237,21 @@ pub(super) async fn to_publish(
     Ok(tables)
 }
 
+/// Those of the publication, or what it has to hold where it is not there yet.
+///
+/// # Errors
+/// Where the server does not answer.
+pub(super) async fn expected(
+    settings: &Settings,
+    sql: &Sql,
+) -> Result<Vec<TableName>, PostgresError> {
+    let mut tables = published(settings, sql).await?;
+    if publication::describe(sql, &settings.publication, &[]).await?.is_none() {
+        tables.extend(unpublished(settings, sql, &tables).await?.joinable);
+    }
+    Ok(tables)
+}
+
 /// Tables that a pattern names and the publication does not hold.
 #[derive(Debug, Default)]
 pub(super) struct Unpublished {

@@ -129,19 +129,24 @@ pub async fn partitioned(sql: &Sql, tables: &[TableName]) -> Result<Vec<TableNam
     Ok(rows.iter().map(|row| TableName { schema: row.get(0), name: row.get(1) }).collect())
 }
 
-/// The names of the primary key's columns, in the table's order; empty where there is none.
+/// The names of the primary key's columns, in the table's order; empty where there is none, and
+/// nothing where the table is gone.
 ///
 /// # Errors
 /// Where the connection breaks.
-pub async fn primary_key(sql: &Sql, table: RelationId) -> Result<Vec<String>, PostgresError> {
+pub async fn primary_key(
+    sql: &Sql,
+    table: RelationId,
+) -> Result<Option<Vec<String>>, PostgresError> {
     // Columns that INCLUDE adds to the index are not of the key.
-    const SQL: &str = "SELECT a.attname::text FROM pg_index i \
+    const SQL: &str = "SELECT ARRAY(SELECT a.attname::text FROM pg_index i \
         JOIN pg_attribute a ON a.attrelid = i.indrelid \
             AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]) \
-        WHERE i.indrelid = $1 AND i.indisprimary ORDER BY a.attnum";
+        WHERE i.indrelid = c.oid AND i.indisprimary ORDER BY a.attnum) \
+        FROM pg_class c WHERE c.oid = $1";
     let action = format!("look up the primary key of table {table}");
     let rows = sql.rows(&action, SQL, &[&table.0]).await?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
+    Ok(rows.first().map(|row| row.get(0)))
 }
 
 /// The present name of a table; none where it is gone.

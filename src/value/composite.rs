@@ -17,6 +17,7 @@ const EXPECTED: Malformed = Malformed::not("a composite");
 /// How a field is written.
 #[derive(Debug)]
 pub(super) struct FieldWriter {
+    name: String,
     /// Its name with quotes and colon.
     member: Vec<u8>,
     writer: Arc<Writer>,
@@ -27,7 +28,15 @@ impl FieldWriter {
         let mut member = Vec::new();
         string::write(&mut member, name);
         member.push(b':');
-        Self { member, writer }
+        Self { name: name.to_owned(), member, writer }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn writer(&self) -> &Writer {
+        &self.writer
     }
 }
 

@@ -16,7 +16,7 @@ use super::{
 
 /// How the values of a column become JSON. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Form(Arc<Writer>);
+pub struct Form(pub(super) Arc<Writer>);
 
 /// How a value was written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

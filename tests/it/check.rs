@@ -34,7 +34,7 @@ const README: &str = include_str!("../../README.md");
 const CHECKPOINTS: &str = "__tailwater_checkpoints";
 
 /// All findings, and the exit code.
-fn check(settings: &SettingsFile) -> (Option<i32>, Vec<Json>) {
+pub fn check(settings: &SettingsFile) -> (Option<i32>, Vec<Json>) {
     let ended = daemon::run(&["check", "--json"], settings);
     let findings: Vec<Json> = serde_json::from_str(&ended.stdout)
         .unwrap_or_else(|error| panic!("{error}: {}{}", ended.stdout, ended.stderr));
@@ -643,6 +643,43 @@ fn a_pipeline_of_messages_alone_is_healthy_before_and_after_init() {
     let fix = diagnose(&settings, "publication", "publication_missing");
     assert!(is_reset_as_told(&settings, &ward.role, &fix), "{fix}");
     assert_healthy(&settings);
+}
+
+#[test]
+fn defects_of_domain_tables_are_found_alone_and_mended_as_printed() {
+    let ward = Ward::open();
+    run_sql(
+        &ward.role,
+        "CREATE TABLE notes (text text); CREATE TABLE order_lines (id int PRIMARY KEY, note text)",
+    );
+    let text = ward.text();
+    let (head, _) = text.split_once("[[outbox]]").expect("a section");
+    let section = |name: &str, lines: &str| {
+        let topic = format!("source-{:08x}.{{table}}", fastrand::u32(..));
+        SettingsFile::of_text(format!(
+            "{head}[[table]]\nname = \"public.{name}\"\ntopic = \"{topic}\"\n{lines}\n"
+        ))
+    };
+    let notes = section("notes", "");
+    let fix = diagnose(&notes, "replica_identity", "replica_identity");
+    run_sql(&ward.role, &fix);
+    assert_healthy(&notes);
+    // What a pattern matches, before there is a publication and with one.
+    let lines = section("order_*", "key = [\"number\"]");
+    diagnose(&lines, "columns", "column_missing");
+    run_sql(
+        &ward.role,
+        "CREATE PUBLICATION tailwater FOR TABLE order_lines WITH (publish_via_partition_root = true)",
+    );
+    diagnose(&lines, "columns", "column_missing");
+    let lines = lines.replaced("key = [\"number\"]", "key = [\"note\"]");
+    run_sql(&ward.role, &diagnose(&lines, "replica_identity", "replica_identity"));
+    assert_healthy(&lines);
+    // With a publication, what it would be too late for is told of at once.
+    let defect = "ALTER TABLE order_lines DROP CONSTRAINT order_lines_pkey; \
+                  ALTER TABLE order_lines REPLICA IDENTITY DEFAULT";
+    let plain = lines.replaced("key = [\"note\"]", "");
+    cured_by_sql(&plain, (&ward.role, defect), ("replica_identity", ""), &ward.role);
 }
 
 #[test]

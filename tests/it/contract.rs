@@ -224,6 +224,215 @@ fn the_printed_schemas_describe_the_events_that_come() {
     judge_messages(&document, &dead_letters);
 }
 
+/// Columns of many types, one that is kept apart from its row, masks, both forms of data, rules, and
+/// topics of each kind.
+const DOMAIN_TABLES: &str = r#"
+CREATE TYPE mood AS ENUM ('sad', 'happy');
+CREATE TYPE pair AS (a int, b text[]);
+CREATE DOMAIN cents AS numeric(12, 2);
+CREATE TABLE things (id int8 PRIMARY KEY, flag bool, small int2, ratio float8, amount numeric,
+    bytes bytea, moment timestamptz, plain timestamp, day date, span interval, document jsonb,
+    tags text[], matrix int[], mood mood, pair pair, pairs pair[], range int4range, address inet,
+    token uuid, email text, card text, hidden text, large text, price cents);
+ALTER TABLE things ALTER large SET STORAGE EXTERNAL;
+CREATE TABLE changes (LIKE things INCLUDING ALL);
+ALTER TABLE changes REPLICA IDENTITY FULL;
+CREATE TABLE orders (tenant text, id int, status text, total numeric(10, 2), payload jsonb,
+    placed_at timestamptz, PRIMARY KEY (tenant, id));
+ALTER TABLE orders REPLICA IDENTITY FULL;
+CREATE TABLE notes (text text);
+ALTER TABLE notes REPLICA IDENTITY FULL;
+"#;
+
+const DOMAIN_SECTIONS: &str = r#"
+mask_salt = "0123456789abcdef"
+
+[[table]]
+name = "public.things"
+topic = "SOURCE.{table}"
+tombstone = true
+columns = { exclude = ["hidden"], mask = { email = "sha256", card = "redact" } }
+types = { int8 = "string", columns = { amount = "number", bytes = "hex" } }
+
+[[table]]
+name = "public.changes"
+topic = "SOURCE.{type}"
+data = "change"
+
+[[table]]
+name = "public.orders"
+topic = "SOURCE.{column:status}.orders"
+otherwise = "default"
+
+[[table.event]]
+type = "order.placed"
+when = "op == 'insert'"
+version = "2.0"
+topic = "SOURCE.placed"
+data = { id = "new.id", total = "new.total", double = "new.total * 2", code = "new.payload.code", at = "new.placed_at", what = "{'op': op, 'status': [new.status]}" }
+
+[[table.event]]
+type = "order.touched"
+when = "op != 'insert' && (op != 'delete' || old.id > 1)"
+topic = "SOURCE.touched"
+
+[[table]]
+name = "public.note*"
+topic = "SOURCE.notes"
+
+[[route]]
+type = "things.deleted"
+topic = "SOURCE.gone"
+"#;
+
+const ROW_CHANGES: [&str; 10] = [
+    "INSERT INTO things VALUES (9007199254740993, true, 7, 'NaN', 12.50, '\\xff00', \
+     '2026-02-03 04:05:06.5+00', '0044-03-15 00:00:00 BC', 'infinity', '1 day', '{\"a\": [null]}', \
+     '{a,NULL}', '{{1,2},{3,NULL}}', 'sad', '(1,\"{x}\")', '{\"(1,\\\"{}\\\")\",NULL}', '[1,5)', \
+     '10.0.0.0/8', gen_random_uuid(), 'a@example.org', '4711', 'never', repeat('x', 9000), 12.5), \
+     (2, NULL, NULL, 'Infinity', 'NaN', '', '-infinity', '2026-02-03', NULL, NULL, 'null', '{}', \
+     '[0:1]={5,6}', NULL, '(,)', '{}', 'empty', NULL, NULL, NULL, NULL, NULL, NULL, NULL)",
+    "INSERT INTO changes SELECT * FROM things",
+    "UPDATE things SET flag = false",
+    "UPDATE things SET id = 3 WHERE id <> 2",
+    "UPDATE changes SET small = 1",
+    "UPDATE changes SET flag = NOT flag, id = id + 1",
+    "DELETE FROM things; DELETE FROM changes",
+    "INSERT INTO orders VALUES ('a', 1, 'new', 10, '{\"code\": 7}', now()), \
+     ('a', 2, 'new', 'NaN', '{\"code\": null}', NULL)",
+    "UPDATE orders SET status = 'paid'; DELETE FROM orders; INSERT INTO notes VALUES ('a'), (NULL); \
+     UPDATE notes SET text = 'b'",
+    "TRUNCATE things, changes, orders, notes",
+];
+
+/// The topics of those changes, in which `changes` has one for each type.
+const ROW_TOPICS: [(&str, usize); 10] = [
+    ("things", 6),
+    ("gone", 6),
+    ("changes.created", 4),
+    ("changes.deleted", 4),
+    ("changes.truncated", 1),
+    ("changes.updated", 2),
+    ("placed", 2),
+    ("paid.orders", 1),
+    ("touched", 4),
+    ("notes", 5),
+];
+
+/// Each member of each object is spoilt in its turn, those that may hold anything left out.
+fn spoil_each_column(event: &Json, check: &mut dyn FnMut(String, Json)) {
+    for row in ["/data", "/data/before", "/data/after"] {
+        let Some(columns) = event.pointer(row).and_then(Json::as_object) else { continue };
+        for name in
+            columns.keys().filter(|name| !["document", "payload", "code"].contains(&name.as_str()))
+        {
+            let mut spoilt = event.clone();
+            *spoilt.pointer_mut(&format!("{row}/{name}")).expect("a column") =
+                json!({ "wrong": [true] });
+            check(format!("{row}/{name}"), spoilt);
+        }
+    }
+}
+
+#[test]
+fn the_printed_schemas_describe_what_is_done_to_rows_and_nothing_else() {
+    let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
+    let session = server.create_database("shop");
+    session.run(DOMAIN_TABLES);
+    let settings = SettingsFile::of_text(format!(
+        "source = \"order-service\"\n{}\n[postgres]\nurl = \"{}\"\n[kafka]\nbrokers = \"{}\"\n",
+        DOMAIN_SECTIONS.replace("SOURCE", "rows"),
+        server.url("shop"),
+        broker.brokers()
+    ));
+    // Before there is a publication: the tables are described as they are.
+    let schema = print(&settings, "json-schema");
+    let document = print(&settings, "asyncapi");
+    assert_async_api(&document);
+    let mut patterns = Vec::new();
+    collect("pattern", &schema, &mut patterns);
+    matches_in_node(&patterns, "2026-02-03T04:05:06Z");
+    let daemon = publishing(&settings);
+    for sql in ROW_CHANGES {
+        session.run(sql);
+    }
+    wait_until_published(&session, "tailwater");
+    stop(daemon);
+    assert_eq!(print(&settings, "json-schema"), schema);
+    let mut records = Vec::new();
+    for (topic, count) in ROW_TOPICS {
+        let of_topic = broker.read_committed(&format!("rows.{topic}"));
+        assert_eq!(of_topic.len(), count, "{topic}");
+        records.extend(of_topic);
+    }
+    judge_values(&schema, &records);
+    judge_messages(&document, &records);
+    let whole = jsonschema::draft202012::new(&schema).expect("a schema");
+    let mut spoilt_count = 0;
+    for record in records.iter().filter(|record| record.value.is_some()) {
+        let event = record.json();
+        spoil_each_column(&event, &mut |what, spoilt| {
+            spoilt_count += 1;
+            assert!(!whole.is_valid(&spoilt), "{what} of {event}");
+        });
+        for (field, wrong) in [
+            ("type", json!("orders.archived")),
+            ("version", json!("3.0")),
+            ("source", json!("other")),
+            ("data", json!("row")),
+            ("unavailable", json!(["flag"])),
+            ("unavailable", json!([])),
+        ] {
+            let mut spoilt = event.clone();
+            spoilt[field] = wrong;
+            assert!(!whole.is_valid(&spoilt), "{field} of {event}");
+        }
+    }
+    assert!(spoilt_count > 300, "{spoilt_count}");
+    let unavailable = records.iter().filter(|record| record.value.is_some());
+    let unavailable = unavailable.filter(|record| record.json()["unavailable"] == json!(["large"]));
+    assert_eq!(unavailable.count(), 2, "an update and a key that changes");
+}
+
+#[test]
+fn a_schema_of_tables_is_asked_of_the_database_alone() {
+    let server = Server::start_with(&NO_FSYNC);
+    let session = server.create_database("shop");
+    let settings = SettingsFile::of_text(format!(
+        "source = \"order-service\"\n[postgres]\nurl = \"{}\"\n[[table]]\nname = \
+         \"public.orders\"\n",
+        server.url("shop")
+    ));
+    let missing = daemon::run(&["schema"], &settings);
+    assert!(missing.is_code("settings"), "{}", missing.stderr);
+    assert_eq!((missing.code, missing.stdout.as_str()), (Some(2), ""));
+    session.run("CREATE TABLE orders (id int PRIMARY KEY, status text)");
+    let kinds = print(&settings, "json-schema")["$defs"]["orders.events"]["anyOf"].clone();
+    assert_eq!(kinds.as_array().map(Vec::len), Some(4), "{kinds:#}");
+    let properties = &kinds[0]["allOf"][1]["properties"];
+    assert_eq!(properties["data"]["properties"]["id"], json!({ "type": ["integer", "null"] }));
+    // A publication that leaves a column out: events have what it delivers.
+    session.run("CREATE PUBLICATION tailwater FOR TABLE orders (id)");
+    let kinds = print(&settings, "json-schema")["$defs"]["orders.events"]["anyOf"].clone();
+    let columns = &kinds[0]["allOf"][1]["properties"]["data"]["properties"];
+    assert_eq!(*columns, json!({ "id": { "type": ["integer", "null"] } }));
+    let misfit = settings.replaced("[[table]]", "[[table]]\nkey = [\"number\"]");
+    let ended = daemon::run(&["schema"], &misfit);
+    assert!(ended.is_code("column_missing"), "{}", ended.stderr);
+}
+
+/// Which of these patterns match a text, by JavaScript's rules under the flag `u`.
+fn matches_in_node(patterns: &[String], text: &str) -> Vec<bool> {
+    let program = "const [, text, ...patterns] = process.argv.slice(1); \
+                   const matches = patterns.map((pattern) => new RegExp(pattern, 'u').test(text)); \
+                   console.log(JSON.stringify(matches));";
+    let mut node = Command::new("node");
+    let node = node.args(["-e", program, "--", "patterns", text]).args(patterns).output();
+    let node = node.expect("node starts");
+    assert!(node.status.success(), "{}", String::from_utf8_lossy(&node.stderr));
+    serde_json::from_slice(&node.stdout).expect("the program's answer")
+}
+
 /// JSON Schema's patterns are those of ECMA-262 with the flag `u`, of which Rust's are none: by node,
 /// as Ajv does it.
 #[test]
@@ -234,14 +443,7 @@ fn every_printed_pattern_is_one_of_ecma_262_and_means_what_the_glob_does() {
         collect("pattern", &print(&settings, format), &mut patterns);
     }
     assert!(patterns.iter().any(|pattern| pattern.contains("order-a/b")), "{patterns:?}");
-    let program = "const matches = process.argv.slice(2).map((text) => \
-                   new RegExp(text, 'u').test('order-a/b.X+$^|().\\nlate')); \
-                   console.log(JSON.stringify(matches));";
-    let node =
-        Command::new("node").args(["-e", program, "--", "patterns"]).args(&patterns).output();
-    let node = node.expect("node starts");
-    assert!(node.status.success(), "{}", String::from_utf8_lossy(&node.stderr));
-    let matches: Vec<bool> = serde_json::from_slice(&node.stdout).expect("the program's answer");
+    let matches = matches_in_node(&patterns, "order-a/b.X+$^|().\nlate");
     let expected: Vec<bool> = patterns.iter().map(|it| it.contains("order-a/b")).collect();
     assert_eq!(matches, expected, "{patterns:?}");
 }
@@ -261,38 +463,43 @@ fn a_schema_needs_no_server_and_json_schema_is_the_one_that_is_meant() {
     assert_eq!(daemon::run(&["schema", "--format", "avro"], &settings).code, Some(2));
 }
 
-/// By AsyncAPI's own JSON Schema.
-#[test]
-fn the_printed_document_is_asyncapi() {
+/// AsyncAPI's own JSON Schema.
+fn async_api() -> jsonschema::Validator {
     let path = target_folder().join("node/node_modules/@asyncapi/specs/schemas/3.0.0.json");
     let text = fs::read_to_string(&path).unwrap_or_else(|_| {
         panic!("{}: run the tests by `make test`, which fetches it", path.display())
     });
     let schema: Json = serde_json::from_str(&text).expect("JSON");
-    let schema = jsonschema::options()
-        .with_draft(jsonschema::Draft::Draft7)
-        .build(&schema)
-        .expect("a schema");
-    let settings = offline().replaced("[postgres]", "on_error = \"dead-letter\"\n[postgres]");
-    let document = print(&settings, "asyncapi");
+    let options = jsonschema::options().with_draft(jsonschema::Draft::Draft7);
+    options.build(&schema).expect("a schema")
+}
+
+fn assert_async_api(document: &Json) {
+    let schema = async_api();
     let errors: Vec<String> = schema
-        .iter_errors(&document)
+        .iter_errors(document)
         .map(|error| format!("{}: {error}", error.instance_path()))
         .collect();
     assert!(errors.is_empty(), "{errors:#?}");
-    let mut spoilt = document.clone();
-    spoilt["channels"]["domain.events"]["adress"] = json!("misspelt");
-    assert!(
-        spoilt["channels"]["domain.events"]["address"].is_string() && !schema.is_valid(&spoilt)
-    );
     // Every reference leads somewhere in the document.
     let mut references = Vec::new();
-    collect("$ref", &document, &mut references);
+    collect("$ref", document, &mut references);
     assert!(references.len() > 10, "{references:?}");
     for reference in references {
         let pointer = reference.strip_prefix('#').expect("within the document");
         assert!(document.pointer(pointer).is_some(), "{reference}");
     }
+}
+
+#[test]
+fn the_printed_document_is_asyncapi() {
+    let settings = offline().replaced("[postgres]", "on_error = \"dead-letter\"\n[postgres]");
+    let document = print(&settings, "asyncapi");
+    assert_async_api(&document);
+    let mut spoilt = document.clone();
+    spoilt["channels"]["domain.events"]["adress"] = json!("misspelt");
+    assert!(spoilt["channels"]["domain.events"]["address"].is_string());
+    assert!(!async_api().is_valid(&spoilt));
 }
 
 /// All texts under this name, wherever they are.

@@ -27,15 +27,16 @@ fn text(name: &str) -> String {
     fs::read_to_string(example().join(name)).expect("a file of the example")
 }
 
-/// A process of the example. Killed when dropped.
-struct Running {
+/// A process of an example. Killed when dropped.
+pub struct Running {
     child: Child,
     said: Words,
     log: Words,
 }
 
 impl Running {
-    fn start(mut command: Command) -> Self {
+    /// Starts it.
+    pub fn start(mut command: Command) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = process::spawn(command);
         let said = Words::of(child.stdout.take().expect("a pipe"));
@@ -43,8 +44,15 @@ impl Running {
         Self { child, said, log }
     }
 
-    /// Ends it as its container would.
-    fn stop(mut self) -> String {
+    /// Waits until it says that, in its log or elsewhere.
+    pub fn wait_for(&self, text: &str) {
+        wait_until(&format!("\"{text}\""), PATIENCE * 2, || {
+            self.said.so_far().contains(text) || self.log.so_far().contains(text)
+        });
+    }
+
+    /// Ends it as its container would, and returns what it said.
+    pub fn stop(mut self) -> String {
         process::signal(self.child.id(), libc::SIGTERM);
         process::wait(&mut self.child, PATIENCE);
         self.said.until_end()
@@ -90,9 +98,7 @@ impl Scene {
         command.env("TAILWATER_POSTGRES__PASSWORD_FILE", example().join("tailwater-password"));
         command.env("TAILWATER_KAFKA__BROKERS", self.broker.brokers());
         let tailwater = Running::start(command);
-        wait_until("Tailwater to publish", PATIENCE, || {
-            tailwater.log.so_far().contains("publishing")
-        });
+        tailwater.wait_for("publishing");
         tailwater
     }
 

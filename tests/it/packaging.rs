@@ -75,13 +75,16 @@ fn included(folder: &Path) -> Vec<(PathBuf, PathBuf)> {
 
 #[test]
 fn the_examples_containers_mount_files_that_there_are() {
-    let compose = text("examples/outbox/compose.yaml");
-    let mounts = compose.lines().filter_map(|line| line.trim().strip_prefix("- ./"));
-    let secrets = compose.lines().filter_map(|line| line.trim().strip_prefix("file: ./"));
-    let named: Vec<&str> =
-        mounts.chain(secrets).filter_map(|mount| mount.split(':').next()).collect();
-    assert!(named.len() >= 6, "{named:?}");
-    for name in named {
-        assert!(package().join("examples/outbox").join(name).exists(), "{name}");
+    for (example, mounted) in [("outbox", 6), ("domain-tables", 5)] {
+        let folder = format!("examples/{example}");
+        let compose = text(&format!("{folder}/compose.yaml"));
+        let mounts = compose.lines().filter_map(|line| line.trim().strip_prefix("- ./"));
+        let secrets = compose.lines().filter_map(|line| line.trim().strip_prefix("file: ./"));
+        let named: Vec<&str> =
+            mounts.chain(secrets).filter_map(|mount| mount.split(':').next()).collect();
+        assert!(named.len() >= mounted, "{named:?}");
+        for name in named {
+            assert!(package().join(&folder).join(name).exists(), "{example}: {name}");
+        }
     }
 }

@@ -651,7 +651,8 @@ fn a_partitioned_outbox_is_published_as_itself_or_refused_with_the_mend() {
     assert_eq!(published(&shop), 3);
     // A partition's rows come under the name of the whole.
     let settings = shop.settings.replaced("public.outbox_events", "public.outbox_all");
-    refuse(&settings, "publication_gap", "outbox.table to \"public.outbox_events\"");
+    let mend = "Write \"public.outbox_events\" in the place of \"public.outbox_all\"";
+    refuse(&settings, "publication_gap", mend);
 }
 
 #[test]

@@ -8,19 +8,15 @@ use std::{
 };
 
 use crate::support::{
-    PATIENCE,
     daemon::Daemon,
-    kafka::Broker,
     let_pass,
     postgres::Server,
     proof_scale,
-    reader::CommittedReader,
     replica_copy::{Copy, Delivery, in_order},
     replica_source::{CREATE, Source, run_large_transactions},
     scaled,
     scene::{Ends, init, publishing},
     table_shop::TableShop,
-    wait_until,
 };
 
 /// Deadlocks among the applications are part of it, and need not take long. The processes die, the
@@ -93,7 +89,7 @@ fn replicate(delivery: Delivery, forms: Forms, changes: u64, kills: usize) {
         let writers = scope.spawn(|| source.run(changes));
         for kill in 0..kills {
             match kill % 3 {
-                1 => kill_inside_a_transaction(&shop, &mut daemon),
+                1 => run_into_a_transaction(&shop, &mut daemon),
                 _ => let_pass(Duration::from_millis(random.u64(50..2_000))),
             }
             daemon.kill_and_restart(&shop.settings);
@@ -110,18 +106,8 @@ fn replicate(delivery: Delivery, forms: Forms, changes: u64, kills: usize) {
 }
 
 /// Waits until a part of a large transaction is out.
-fn kill_inside_a_transaction(shop: &TableShop, daemon: &mut Daemon) {
-    let topic = format!("{}.checkpoints", shop.source);
-    let checkpoints = CommittedReader::open(Broker::shared(), &topic);
-    let read = |take: &mut dyn FnMut(bool)| {
-        let read = checkpoints.try_read(PATIENCE, |record| {
-            if record.key.as_deref().is_some_and(|key| key.ends_with(b"/tailwater")) {
-                take(!record.json()["in_progress"].is_null());
-            }
-        });
-        read.expect("the topic can be read");
-    };
-    read(&mut |_| {});
+fn run_into_a_transaction(shop: &TableShop, daemon: &mut Daemon) {
+    let mut checkpoints = shop.watch_checkpoints();
     let (session, goes_on) = (shop.server.session("shop"), AtomicBool::new(true));
     thread::scope(|scope| {
         let _ends = Ends(&goes_on);
@@ -130,12 +116,7 @@ fn kill_inside_a_transaction(shop: &TableShop, daemon: &mut Daemon) {
                 run_large_transactions(&session, LARGE_ROWS);
             }
         });
-        wait_until("a part of a transaction", PATIENCE, || {
-            assert!(daemon.is_running(), "the daemon ended: {}", daemon.stderr());
-            let mut is_inside = false;
-            read(&mut |inside| is_inside |= inside);
-            is_inside
-        });
+        checkpoints.await_part(daemon);
     });
 }
 

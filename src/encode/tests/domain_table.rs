@@ -1,5 +1,7 @@
 //! From changes of a domain table to the bytes of their records.
 
+use serde_json::{Value, json};
+
 use super::{RECORD_BYTES_MAX, Written};
 use crate::{
     change::ReplicaIdentity,
@@ -14,7 +16,7 @@ use crate::{
             },
             transaction,
         },
-        table::{DataForm, Mask, Salt},
+        table::{DataForm, EventShape, Mask, PrimaryKey, Salt, ValueShape},
     },
     sink::{Batch, Headers},
     value::ColumnForm,
@@ -71,7 +73,37 @@ fn send(table: &DomainTable, happens: &Happens<'_>) -> Result<Vec<Sent>, EventEr
             },
         }
     };
-    Ok(batch.records().iter().map(sent).collect())
+    let sent: Vec<Sent> = batch.records().iter().map(sent).collect();
+    if let Ok(shapes) = table.shapes() {
+        sent.iter().for_each(|sent| judge(sent, &shapes));
+    }
+    Ok(sent)
+}
+
+/// A record is what consumers are told of it.
+fn judge(sent: &Sent, shapes: &[EventShape]) {
+    let is_valid = |schema: &Value, value: &Value| {
+        jsonschema::draft202012::new(schema).expect("a schema").is_valid(value)
+    };
+    let value: Option<Value> =
+        sent.written.value.as_ref().map(|value| serde_json::from_str(value).expect("JSON"));
+    let is_described = |shape: &EventShape| {
+        let is_value = match (&shape.value, &value) {
+            (ValueShape::Tombstone, None) => true,
+            (ValueShape::Envelope { data, unavailable }, Some(value)) => {
+                let named = value["unavailable"].as_array().into_iter().flatten();
+                is_valid(data, &value["data"])
+                    && named.clone().all(|name| unavailable.iter().any(|known| name == known))
+            }
+            (ValueShape::Tombstone, Some(_)) | (ValueShape::Envelope { .. }, None) => false,
+        };
+        is_value
+            && shape.event_type == sent.event_type()
+            && shape.version == sent.written.headers_of("schema-version")[0]
+            && shape.topic.literal().is_none_or(|topic| topic == sent.topic)
+            && is_valid(&shape.key, &json!(sent.key))
+    };
+    assert!(shapes.iter().any(is_described), "{sent:#?} {shapes:#?}");
 }
 
 #[track_caller]
@@ -333,6 +365,58 @@ fn a_table_that_does_not_fit_is_refused_by_its_next_row() {
     assert!(error.contains("part of the key"), "{error}");
 }
 
+/// The catalog says what the key is by now; a row may be older.
+#[test]
+fn a_key_that_is_not_the_rows_is_refused_and_never_null() {
+    let renamed = DomainTable::orders().full().with(|table| table.primary_key = vec!["order_id"]);
+    let error = send(&renamed, &Happens::Insert(&ROW)).expect_err("another key").to_string();
+    assert!(error.contains("\"order_id\"") && error.contains("primary key"), "{error}");
+    let grown = DomainTable::orders().full().with(|table| table.primary_key = vec!["id", "state"]);
+    assert!(send(&grown, &Happens::Insert(&ROW)).is_err());
+    let named = renamed.with(|table| table.settings.key = Some(vec!["id".to_owned()]));
+    assert_eq!(send_one(&named, &Happens::Insert(&ROW)).key.as_deref(), Some("7"));
+    let mut mapping = DomainTable::orders().full().mapping();
+    let relation = DomainTable::orders().full().relation();
+    mapping.observe_relation(&relation, PrimaryKey::Unknown);
+    let refused = take_events(&mut mapping, &Happens::Insert(&ROW), |mut events| {
+        events.next().map(|event| event.is_some())
+    });
+    assert!(refused.expect_err("no table").to_string().contains("dropped"));
+}
+
+/// A partition whose identity is not its root's: the server sends NULL for what it has no value of.
+#[test]
+fn a_key_without_its_columns_is_refused_and_never_null() {
+    let nothing = [Null, Null, Null];
+    let error = send(&DomainTable::orders(), &Happens::Delete { key: &nothing });
+    let error = error.expect_err("no key").to_string();
+    assert!(error.contains("did not send") && error.contains("\"id\""), "{error}");
+}
+
+#[test]
+fn an_update_must_show_whether_the_key_changed() {
+    let table = DomainTable::orders().with(|table| {
+        table.settings.key = Some(vec!["status".to_owned()]);
+    });
+    let new = [Text("7"), Text("paid"), Null];
+    let error = send(&table, &Happens::Update { key: None, new: &new }).expect_err("unknown");
+    assert!(error.to_string().contains("\"status\""), "{error}");
+    assert_eq!(send_one(&table, &Happens::Insert(&ROW)).key.as_deref(), Some("placed"));
+    let table = table.full();
+    let sent = send(&table, &Happens::UpdateOf { whole: &ROW, new: &new }).expect("events");
+    let keys: Vec<_> = sent.iter().map(|sent| sent.key.as_deref()).collect();
+    assert_eq!(keys, [Some("placed"), Some("paid")]);
+}
+
+#[test]
+fn what_no_event_shows_makes_none_too_large() {
+    let table =
+        DomainTable::orders().with(|table| table.settings.excluded = vec!["note".to_owned()]);
+    let large = "x".repeat(2 * RECORD_BYTES_MAX);
+    let row = [Text("7"), Text("placed"), Text(&large)];
+    assert_eq!(send_one(&table, &Happens::Insert(&row)).data(), r#"{"id":7,"status":"placed"}"#);
+}
+
 #[test]
 fn ids_are_the_same_for_ever() {
     let sent = send_one(&DomainTable::orders(), &Happens::Insert(&ROW));
@@ -434,6 +518,34 @@ mod rules {
             (Some("7"), None)
         );
         assert!(send(&table, &Happens::Insert(&ROW)).expect("no event").is_empty());
+    }
+
+    #[test]
+    fn each_topic_of_a_deletes_events_gets_one_tombstone() {
+        let elsewhere = |event_type: &str| RuleSettings {
+            topic: Some(TopicTemplate::parse("gone").expect("a template")),
+            ..rule(event_type, "op == 'delete'")
+        };
+        let table = orders(vec![
+            elsewhere("order.cancelled"),
+            elsewhere("order.forgotten"),
+            rule("order.gone", "op == 'delete'"),
+        ]);
+        let table = table.with(|table| table.settings.tombstone = true);
+        let sent = send(&table, &Happens::Delete { key: &KEY }).expect("events");
+        let told = sent
+            .iter()
+            .map(|sent| (sent.topic.as_str(), sent.event_type(), sent.written.value.is_some()));
+        assert_eq!(
+            told.collect::<Vec<_>>(),
+            [
+                ("gone", "order.cancelled", true),
+                ("gone", "order.forgotten", true),
+                ("orders.events", "order.gone", true),
+                ("gone", "order.cancelled", false),
+                ("orders.events", "order.gone", false),
+            ]
+        );
     }
 
     #[test]

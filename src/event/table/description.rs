@@ -18,9 +18,17 @@ pub struct Description {
     pub replica_identity: ReplicaIdentity,
     /// The columns that are published, in their order.
     pub columns: Vec<DescribedColumn>,
-    /// The names of the primary key's columns; empty where it has none, or where the replica identity
-    /// tells already.
-    pub primary_key: Vec<String>,
+    /// The primary key, where the replica identity does not tell.
+    pub primary_key: PrimaryKey,
+}
+
+/// The primary key, as the catalog has it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PrimaryKey {
+    /// The names of its columns, in the table's order; empty where there is none.
+    Columns(Vec<String>),
+    /// The table is gone.
+    Unknown,
 }
 
 /// A column of it.
@@ -42,15 +50,18 @@ impl Description {
     }
 
     /// The columns that name a row: those of the replica identity where deletes carry no others, else
-    /// the primary key's; in the table's order.
-    pub fn key(&self) -> Vec<&str> {
-        let is_key = |column: &&DescribedColumn| match self.replica_identity {
-            ReplicaIdentity::Default | ReplicaIdentity::Index => column.is_replica_identity,
-            ReplicaIdentity::Full | ReplicaIdentity::Nothing => {
-                self.primary_key.contains(&column.name)
+    /// the primary key's; in the table's order. None where nothing tells.
+    pub(super) fn key(&self) -> Option<Vec<&str>> {
+        match (self.replica_identity, &self.primary_key) {
+            (ReplicaIdentity::Default | ReplicaIdentity::Index, _) => {
+                let columns = self.columns.iter().filter(|column| column.is_replica_identity);
+                Some(columns.map(|column| column.name.as_str()).collect())
             }
-        };
-        self.columns.iter().filter(is_key).map(|column| column.name.as_str()).collect()
+            (ReplicaIdentity::Full | ReplicaIdentity::Nothing, PrimaryKey::Columns(names)) => {
+                Some(names.iter().map(String::as_str).collect())
+            }
+            (ReplicaIdentity::Full | ReplicaIdentity::Nothing, PrimaryKey::Unknown) => None,
+        }
     }
 }
 

@@ -1,7 +1,10 @@
 //! Why a domain table does not fit its settings.
 
 use crate::{
-    event::{Reason, table::rules::RuleError},
+    event::{
+        Reason,
+        table::rules::{Mistake, RuleError},
+    },
     failure::Code,
     value::UnfitForm,
 };
@@ -19,6 +22,15 @@ pub enum TableProblem {
         /// The column whose name is most like it.
         nearest: Option<String>,
     },
+    /// The primary key of now is not that of the row.
+    #[error("column \"{column}\" of its primary key is not among the columns of the row")]
+    KeyRenamed {
+        /// The column.
+        column: String,
+    },
+    /// The table was dropped.
+    #[error("it was dropped since, and with REPLICA IDENTITY FULL nothing tells its key any more")]
+    KeyUnknown,
     /// The type cannot be written so.
     #[error("column \"{column}\": {problem}")]
     Form {
@@ -59,11 +71,31 @@ pub enum TableProblem {
 impl TableProblem {
     pub(in crate::event) fn code(&self) -> Code {
         match self {
-            Self::Missing { .. } => Code::ColumnMissing,
+            Self::Missing { .. } | Self::KeyRenamed { .. } | Self::KeyUnknown => {
+                Code::ColumnMissing
+            }
             Self::NotInIdentity { .. } => Code::ReplicaIdentity,
             Self::Rules(errors) => errors.first().map_or(Code::Settings, RuleError::code),
             Self::Form { .. } | Self::ShownByKey { .. } | Self::Topic(_) => Code::Settings,
         }
+    }
+
+    /// The SQL that mends it, where SQL alone does.
+    pub fn mend_sql(&self) -> Option<String> {
+        let quoted_table = match self {
+            Self::NotInIdentity { quoted_table, .. } => quoted_table,
+            Self::Rules(errors) => match &errors.first()?.mistake {
+                Mistake::NotDelivered { quoted_table, .. } => quoted_table,
+                _ => return None,
+            },
+            Self::Missing { .. }
+            | Self::KeyRenamed { .. }
+            | Self::KeyUnknown
+            | Self::Form { .. }
+            | Self::ShownByKey { .. }
+            | Self::Topic(_) => return None,
+        };
+        Some(format!("ALTER TABLE {quoted_table} REPLICA IDENTITY FULL"))
     }
 
     pub(in crate::event) fn hint(&self, table: &str) -> String {
@@ -77,6 +109,16 @@ impl TableProblem {
                      table. A publication with a column list must hold it too.{nearest}"
                 )
             }
+            Self::KeyRenamed { .. } => format!(
+                "The column was renamed, or the key changed, since the row was written. Name the \
+                 key's columns as the row has them under key of a [[table]] of \"{table}\", and take \
+                 that out again once the slot has passed the change (tailwater status). A \
+                 publication with a column list must hold them."
+            ),
+            Self::KeyUnknown => format!(
+                "Name the key's columns under key of a [[table]] of \"{table}\", and take that out \
+                 again once the slot has passed its last rows (tailwater status)."
+            ),
             Self::Form { column, .. } => {
                 format!("Correct or remove types.columns.{column} of the [[table]] of \"{table}\".")
             }

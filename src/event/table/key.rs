@@ -25,11 +25,16 @@ impl Key {
     ) -> Result<Self, TableProblem> {
         let names: Vec<&str> = match &settings.key {
             Some(names) => names.iter().map(String::as_str).collect(),
-            None => table.key(),
+            None => table.key().ok_or(TableProblem::KeyUnknown)?,
         };
         let mut columns = Vec::with_capacity(names.len());
         for name in names {
-            columns.push(find(name, "key")?);
+            columns.push(match find(name, "key") {
+                Err(TableProblem::Missing { column, .. }) if settings.key.is_none() => {
+                    return Err(TableProblem::KeyRenamed { column });
+                }
+                found => found?,
+            });
         }
         Ok(match <[ColumnAt; 1]>::try_from(columns) {
             Ok([column]) => Self::Text(column),

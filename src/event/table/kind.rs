@@ -13,7 +13,7 @@ pub(super) struct Kind {
     topic: Topic,
 }
 
-#[derive(Debug)]
+#[derive(PartialEq, Eq, Debug)]
 enum Topic {
     /// The same for all rows.
     Literal(String),
@@ -51,6 +51,20 @@ impl Kind {
             }
         };
         Ok(Self { event_type, topic })
+    }
+
+    /// Its topic, with places for what columns decide; none where nothing makes it a name that Kafka
+    /// allows.
+    pub(super) fn template(&self) -> Option<TopicTemplate> {
+        match &self.topic {
+            Topic::Literal(name) => TopicTemplate::parse(name).ok(),
+            Topic::OfRow(name) => name.template().for_type(&self.event_type).ok(),
+        }
+    }
+
+    /// Whether its events go where those of another kind go.
+    pub(super) fn shares_topic(&self, other: &Self) -> bool {
+        self.topic == other.topic
     }
 
     /// The columns that its topic needs.

@@ -9,6 +9,9 @@ use crate::{
     value::{Form, Written, string},
 };
 
+/// The least that stands for a masked value: `"***"`.
+const MASKED_BYTES_MIN: usize = 5;
+
 /// A column of a domain table.
 #[derive(Clone, Debug)]
 pub struct ColumnView {
@@ -193,6 +196,8 @@ impl<'a> RowView<'a> {
         };
         match tuple.get(index) {
             Some(TupleValue::Text(text)) => Held::Text(text),
+            // An identity's columns are never NULL: the partition has another identity than its root.
+            Some(TupleValue::Null) if matches!(self.values, Values::Identity(_)) => Held::NotSent,
             Some(TupleValue::Null) => Held::Null,
             Some(TupleValue::UnchangedToast) => match older.and_then(|old| old.get(index)) {
                 Some(TupleValue::Text(text)) => Held::Text(text),
@@ -213,18 +218,14 @@ impl<'a> RowView<'a> {
         })
     }
 
-    /// The bytes of all texts: about what the row takes in an event.
+    /// The bytes of the texts that events show: about what the row takes in an event, which is never
+    /// less than half of it.
     pub fn text_bytes(&self) -> usize {
-        let of = |tuple: Tuple<'_>| -> usize {
-            let bytes = |value| match value {
-                TupleValue::Text(text) => text.len(),
-                TupleValue::Null | TupleValue::UnchangedToast => 0,
-            };
-            tuple.iter().map(bytes).sum()
+        let bytes = |(column, held): (&ColumnView, Held<'_>)| match held {
+            Held::Text(_) if !column.is_plain() => MASKED_BYTES_MIN,
+            Held::Text(text) => text.len(),
+            Held::Null | Held::Unavailable | Held::NotSent => 0,
         };
-        match self.values {
-            Values::Whole(tuple) | Values::Identity(tuple) => of(tuple),
-            Values::New { new, .. } => of(new),
-        }
+        self.shown().map(bytes).sum()
     }
 }

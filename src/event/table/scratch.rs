@@ -11,6 +11,7 @@ use crate::{
         timestamp::{self, INSTANT_BYTES},
     },
     lsn::CommitLsn,
+    value::Written,
 };
 
 /// What is kept of the memory for keys between rows, in bytes: typical ones fit many times.
@@ -27,8 +28,10 @@ pub(crate) struct Scratch {
     pub(super) key: Vec<u8>,
     /// The events of the change at hand.
     pub(in crate::event) steps: Vec<Step>,
-    /// What rules write as `data` of the events of the change at hand.
+    /// What a rule writes as `data` of the event at hand.
     pub(super) data: Vec<u8>,
+    /// In which forms it did.
+    pub(in crate::event) written: Written,
     pub(super) of_transaction: OfTransaction,
 }
 
@@ -51,6 +54,7 @@ impl Scratch {
             key: Vec::new(),
             steps: Vec::new(),
             data: Vec::new(),
+            written: Written::AsDescribed,
             of_transaction: OfTransaction {
                 commit_lsn: None,
                 correlation_id: String::new(),
@@ -60,15 +64,16 @@ impl Scratch {
         }
     }
 
-    /// Another change comes. One with large values must not hold their room for ever.
+    /// Another change comes.
     pub(super) fn begin(&mut self) {
         self.steps.clear();
-        self.data.clear();
-        self.data.shrink_to(DATA_BYTES_KEPT);
     }
 
-    /// One large key must not hold its room for ever.
+    /// Another event comes. One large key, or one large `data`, must not hold its room for ever.
     pub(super) fn shrink(&mut self) {
+        self.written = Written::AsDescribed;
+        self.data.clear();
+        self.data.shrink_to(DATA_BYTES_KEPT);
         self.key.clear();
         self.key.shrink_to(KEY_BYTES_KEPT);
     }

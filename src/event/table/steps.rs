@@ -44,6 +44,10 @@ pub(in crate::event) enum Step {
         index: usize,
         made: Made,
     },
+    /// The null record behind a delete, where the events of that rule go.
+    RuleTombstone {
+        index: usize,
+    },
 }
 
 /// What a rule made of a change.
@@ -51,10 +55,9 @@ pub(in crate::event) enum Step {
 pub(in crate::event) enum Made {
     /// Its event has the table's own `data`.
     OwnData,
-    /// Its event has a `data` that ends there in the memory for such, and begins where the one
-    /// before it ends.
-    Data { start: usize, end: usize },
-    /// It has no answer, or its `data` none.
+    /// Its event has a `data` of its own.
+    Data,
+    /// It has no answer.
     Nothing(Reason),
 }
 

@@ -17,35 +17,37 @@ use crate::{
             steps::{Made, Step, push_default},
         },
     },
-    value::Form,
+    value::{Form, Written},
 };
 
 /// The version of an event that says nothing of it.
-const VERSION: &str = "1.0";
+pub(super) const VERSION: &str = "1.0";
 
 /// Ready to map changes.
 #[derive(Debug)]
 pub(in crate::event) struct Table {
     /// `schema.table`.
     name: String,
-    columns: Vec<ColumnView>,
-    key: Key,
-    data: DataForm,
-    tombstone: bool,
-    kinds: Kinds,
-    rules: Rules,
+    pub(super) columns: Vec<ColumnView>,
+    pub(super) key: Key,
+    pub(super) data: DataForm,
+    pub(super) tombstone: bool,
+    pub(super) kinds: Kinds,
+    pub(super) rules: Rules,
+    /// A column of the key of which updates and deletes do not carry the old value.
+    key_beyond_identity: Option<String>,
     /// What the events of each rule are.
-    rule_kinds: Vec<Kind>,
-    otherwise: Otherwise,
+    pub(super) rule_kinds: Vec<Kind>,
+    pub(super) otherwise: Otherwise,
 }
 
 /// What its changes are without rules.
 #[derive(Debug)]
-struct Kinds {
-    created: Kind,
-    updated: Kind,
-    deleted: Kind,
-    truncated: Kind,
+pub(super) struct Kinds {
+    pub(super) created: Kind,
+    pub(super) updated: Kind,
+    pub(super) deleted: Kind,
+    pub(super) truncated: Kind,
 }
 
 /// Where a change stands.
@@ -88,6 +90,7 @@ impl Table {
             kind(rule.event_type().to_owned(), rule.topic().unwrap_or(&settings.topic))
         });
         let rule_kinds = rule_kinds.collect::<Result<_, _>>()?;
+        let key_beyond_identity = beyond_identity_of(&columns, &key);
         Ok(Self {
             name: format!("{schema}.{name}"),
             columns,
@@ -95,6 +98,7 @@ impl Table {
             data: settings.data,
             tombstone: settings.tombstone,
             kinds,
+            key_beyond_identity,
             rules,
             rule_kinds,
             otherwise: settings.otherwise,
@@ -138,15 +142,15 @@ impl Table {
     /// Makes the list of the events of a change, in their order.
     pub(in crate::event) fn plan(&self, change: TableChange<'_>, scratch: &mut Scratch) {
         scratch.begin();
-        let Scratch { steps, data, .. } = scratch;
+        let steps = &mut scratch.steps;
         if !self.rules.is_empty() {
-            self.apply_rules(change, steps, data);
+            self.apply_rules(change, steps);
         }
         match (steps.is_empty(), self.otherwise) {
             (false, _) => {
                 let is_delete = matches!(change, TableChange::Row(RowChange::Delete { .. }));
                 if is_delete && self.tombstone {
-                    steps.push(Step::Tombstone);
+                    self.push_tombstones(steps);
                 }
             }
             (true, Otherwise::Default) => {
@@ -156,26 +160,14 @@ impl Table {
         }
     }
 
-    fn apply_rules(&self, change: TableChange<'_>, steps: &mut Vec<Step>, data: &mut Vec<u8>) {
+    fn apply_rules(&self, change: TableChange<'_>, steps: &mut Vec<Step>) {
         let place_of = |rule: &Rule| {
             let place = self.rules.iter().position(|known| std::ptr::eq(known, rule));
             place.expect("it is one of these")
         };
-        let mut matching = self.rules.matching(change.row());
-        while let Some(outcome) = matching.next() {
+        for outcome in self.rules.matching(change.row()) {
             let (rule, made) = match outcome {
-                Ok(rule) if rule.has_data() => {
-                    let start = data.len();
-                    let written = matching
-                        .write_data(rule, data, |named, target| self.write_column(named, target));
-                    match written {
-                        Ok(()) => (rule, Made::Data { start, end: data.len() }),
-                        Err(reason) => {
-                            data.truncate(start);
-                            (rule, Made::Nothing(reason))
-                        }
-                    }
-                }
+                Ok(rule) if rule.has_data() => (rule, Made::Data),
                 Ok(rule) => (rule, Made::OwnData),
                 Err(RuleFailure { rule, reason }) => (rule, Made::Nothing(reason)),
             };
@@ -183,10 +175,26 @@ impl Table {
         }
     }
 
-    fn write_column(&self, named: NamedColumn<'_>, target: &mut Vec<u8>) -> Result<(), Reason> {
+    /// One null record for each topic that events of the delete go to.
+    fn push_tombstones(&self, steps: &mut Vec<Step>) {
+        let mut told: Vec<usize> = Vec::new();
+        for step in &*steps {
+            let Step::Rule { index, made: Made::OwnData | Made::Data } = step else { continue };
+            let kind = |index: usize| self.rule_kinds.get(index).expect("each rule has a kind");
+            if !told.iter().any(|other| kind(*other).shares_topic(kind(*index))) {
+                told.push(*index);
+            }
+        }
+        steps.extend(told.into_iter().map(|index| Step::RuleTombstone { index }));
+    }
+
+    fn write_column(
+        &self,
+        named: NamedColumn<'_>,
+        target: &mut Vec<u8>,
+    ) -> Result<Written, Reason> {
         let column = self.columns.get(named.index).expect("a column of this table");
-        // A composite that was altered is in it by its text.
-        column.write(named.text, target).map(drop)
+        column.write(named.text, target)
     }
 
     /// Whether the change gives a row another key.
@@ -237,13 +245,14 @@ impl Table {
     ) -> Result<DomainEvent<'a>, Reason> {
         scratch.shrink();
         scratch.of_transaction.enter(at.transaction);
-        let Scratch { id, topic, key, steps, data, of_transaction } = scratch;
-        let (of_transaction, data) = (&*of_transaction, &*data);
+        let Scratch { id, topic, key, steps, data, written, of_transaction } = scratch;
+        let of_transaction = &*of_transaction;
         let step = steps.get(step).expect("a step of the plan");
         let (old, new) = self.rows(change);
         let Meant { kind, version, condition } = self.meant(step);
         let row = subject(step, old, new);
-        let payload = self.payload(step, old, new, data)?;
+        self.check_key_is_whole(step, change)?;
+        let payload = self.payload(step, change, (data, written))?;
         let context = shared.context;
         let happened = Happened {
             system_id: &shared.identity.system_id,
@@ -277,20 +286,38 @@ impl Table {
         })
     }
 
+    /// An update must show whether it gives the row another key.
+    fn check_key_is_whole(&self, step: &Step, change: TableChange<'_>) -> Result<(), Reason> {
+        match (step, change, &self.key_beyond_identity) {
+            (_, TableChange::Row(RowChange::Update { old: Some(OldTuple::Full(_)), .. }), _) => {
+                Ok(())
+            }
+            (Step::Updated, TableChange::Row(RowChange::Update { .. }), Some(column)) => {
+                Err(Reason::NotSent { column: column.clone() })
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn payload<'a>(
-        &self,
+        &'a self,
         step: &Step,
-        old: Option<RowView<'a>>,
-        new: Option<RowView<'a>>,
-        data: &'a [u8],
+        change: TableChange<'a>,
+        (data, written): (&'a mut Vec<u8>, &mut Written),
     ) -> Result<Payload<'a>, Reason> {
+        let (old, new) = self.rows(change);
         let (before, after) = match step {
-            Step::Tombstone => return Ok(Payload::Bare(None)),
+            Step::Tombstone | Step::RuleTombstone { .. } => return Ok(Payload::Bare(None)),
             Step::Truncated => return Ok(Payload::Data("null")),
             Step::Rule { made: Made::Nothing(reason), .. } => return Err(reason.clone()),
-            Step::Rule { made: Made::Data { start, end }, .. } => {
-                let written = data.get(*start..*end).expect("what was written is there");
-                let text = std::str::from_utf8(written).expect("JSON is text");
+            Step::Rule { made: Made::Data, index } => {
+                let rule = self.rule(*index);
+                let matching = self.rules.matching(change.row());
+                matching.write_data(rule, data, |named, target| {
+                    *written = written.and(self.write_column(named, target)?);
+                    Ok(())
+                })?;
+                let text = std::str::from_utf8(data).expect("JSON is text");
                 return Ok(Payload::Data(text));
             }
             Step::Rule { made: Made::OwnData, .. } | Step::Updated => (old, new),
@@ -305,6 +332,10 @@ impl Table {
         })
     }
 
+    fn rule(&self, index: usize) -> &Rule {
+        self.rules.iter().nth(index).expect("a rule of this table")
+    }
+
     fn meant(&self, step: &Step) -> Meant<'_> {
         let Kinds { created, updated, deleted, truncated } = &self.kinds;
         let own = |kind| Meant { kind, version: VERSION, condition: "" };
@@ -314,8 +345,8 @@ impl Table {
             Step::Deleted => own(deleted),
             Step::Truncated => own(truncated),
             Step::Tombstone => own(deleted),
-            Step::Rule { index, .. } => {
-                let rule = self.rules.iter().nth(*index).expect("a rule of this table");
+            Step::Rule { index, .. } | Step::RuleTombstone { index } => {
+                let rule = self.rule(*index);
                 Meant {
                     kind: self.rule_kinds.get(*index).expect("each rule has a kind"),
                     version: rule.version().unwrap_or(VERSION),
@@ -378,7 +409,7 @@ fn subject<'a>(
 ) -> Option<RowView<'a>> {
     match step {
         Step::Created | Step::Updated => new,
-        Step::Deleted | Step::Tombstone => old,
+        Step::Deleted | Step::Tombstone | Step::RuleTombstone { .. } => old,
         Step::Truncated => None,
         Step::Rule { .. } => new.or(old),
     }
@@ -479,11 +510,15 @@ fn nearest(columns: &[ColumnView], name: &str) -> Option<String> {
         .map(|(_, column)| column.name.clone())
 }
 
+/// A column of the key of which updates and deletes do not carry the old value.
+fn beyond_identity_of(columns: &[ColumnView], key: &Key) -> Option<String> {
+    let mut of_key = key.columns().filter_map(|index| columns.get(index));
+    of_key.find(|column| !column.is_identity).map(|column| column.name().to_owned())
+}
+
 /// What is to be hidden must not be in each record's key.
 fn check_hidden_key(columns: &[ColumnView], key: &Key) -> Result<(), TableProblem> {
-    let is_hidden = |index: &usize| {
-        columns.get(*index).is_some_and(|column| matches!(column.shown, Shown::Masked(_)))
-    };
+    let is_hidden = |index: &usize| columns.get(*index).is_some_and(|column| !column.is_plain());
     match key.columns().find(is_hidden).and_then(|index| columns.get(index)) {
         Some(column) => Err(TableProblem::ShownByKey { column: column.name.clone() }),
         None => Ok(()),

@@ -1,8 +1,9 @@
-//! The columns of the outbox tables, as the publication delivers them.
+//! The columns of the tables, as the publication delivers them.
 
 use super::finding::Finding;
 use crate::{
-    event::{ColumnProblem, EventError, Mapping},
+    event::{ColumnProblem, EventError, Mapping, table::TableProblem},
+    failure::Failure,
     pipeline::{published_tables::check_table, settings::Settings, tables::LIKENESS_MIN},
     postgres::{TableName, catalog, quote_identifier, sql::Sql},
 };
@@ -33,8 +34,12 @@ pub(super) async fn examine(
         Err(failure) => failure,
     };
     let error: &dyn std::error::Error = &*failure;
-    let Some(EventError::Column { column, problem, .. }) = error.downcast_ref() else {
-        return Finding::of(NAME, &*failure);
+    let (column, problem) = match error.downcast_ref() {
+        Some(EventError::Column { column, problem, .. }) => (column, problem),
+        Some(EventError::Table { problem, .. }) => return of_table(&*failure, table, problem),
+        Some(EventError::Unmappable { .. } | EventError::UnmappableMessage { .. }) | None => {
+            return Finding::of(NAME, &*failure);
+        }
     };
     let nearest = match problem {
         ColumnProblem::Missing { .. } => {
@@ -45,6 +50,41 @@ pub(super) async fn examine(
         ColumnProblem::NotPublished { .. } | ColumnProblem::Type { .. } => None,
     };
     Finding::refused(NAME, &*failure, mend(table, column, problem, nearest))
+}
+
+/// What does not fit of a domain table.
+fn of_table(failure: &dyn Failure, table: &TableName, problem: &TableProblem) -> Finding {
+    const NAME: &str = "columns";
+    match problem {
+        TableProblem::NotInIdentity { quoted_table, role, .. } => {
+            let fix = format!(
+                "ALTER TABLE {quoted_table} REPLICA IDENTITY FULL; -- or name other columns under \
+                 {role} of the [[table]] of \"{table}\" in the settings file"
+            );
+            Finding::refused("replica_identity", failure, fix)
+        }
+        TableProblem::Missing { column, role, nearest: Some(nearest) } => {
+            let fix = format!(
+                "write \"{nearest}\" in the place of \"{column}\" in {role} of the [[table]] of \
+                 \"{table}\" in the settings file, or give the table such a column"
+            );
+            Finding::refused(NAME, failure, fix)
+        }
+        TableProblem::Rules(_) => match problem.mend_sql() {
+            Some(sql) => {
+                let fix =
+                    format!("{sql}; -- updates and deletes carry the whole old row from then on");
+                Finding::refused(NAME, failure, fix)
+            }
+            None => Finding::of(NAME, failure),
+        },
+        TableProblem::Missing { nearest: None, .. }
+        | TableProblem::KeyRenamed { .. }
+        | TableProblem::KeyUnknown
+        | TableProblem::Form { .. }
+        | TableProblem::ShownByKey { .. }
+        | TableProblem::Topic(_) => Finding::of(NAME, failure),
+    }
 }
 
 /// The column that was probably meant.

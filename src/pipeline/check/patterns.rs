@@ -14,8 +14,6 @@ use crate::{
     },
 };
 
-const NAME: &str = "table";
-
 /// So many tables are named in one finding.
 const NAMED_MAX: usize = 20;
 
@@ -32,37 +30,35 @@ pub(super) async fn examine(
     let name = &settings.publication;
     if found.is_some() && !joinable.is_empty() {
         let add_sql = publication::add_tables_sql(name, &joinable);
-        findings.push(Finding::note(
-            NAME,
-            format!(
-                "a [[table]] matches {}, which publication \"{name}\" does not hold: nothing of them \
-                 is published. init adds them, or {add_sql};",
-                listed(joinable.iter())
-            ),
-        ));
+        let (matching, it) = match joinable.as_slice() {
+            [_] => ("matches", "it"),
+            _ => ("match", "them"),
+        };
+        let detail = format!(
+            "{} {matching} a [[table]] and nothing of {it} is published; init adds {it} to \"{name}\", \
+             by {add_sql};",
+            listed(joinable.iter())
+        );
+        findings.push(Finding::note("publication", detail));
     }
     for Nameless { table, root, reason } in &nameless {
         let mend_sql: Vec<String> = root.iter().chain([table]).map(full_sql).collect();
-        findings.push(Finding::note(
-            NAME,
-            format!(
-                "a [[table]] matches {}, which is left out of the publication, because {table} \
-                 {reason}: {}; -- then run tailwater init",
-                root.as_ref().unwrap_or(table),
-                mend_sql.join("; ")
-            ),
-        ));
+        let detail = format!(
+            "{} matches a [[table]] and is left out of \"{name}\": {table} {reason}, and with updates \
+             published the application could not update it. {}; -- then run tailwater init",
+            root.as_ref().unwrap_or(table),
+            mend_sql.join("; ")
+        );
+        findings.push(Finding::note("replica_identity", detail));
     }
     if !apart.is_empty() {
-        findings.push(Finding::note(
-            NAME,
-            format!(
-                "a [[table]] matches {}, which are partitions: init adds no partitions, and rows of a \
-                 published table's come under its name; name {} under a [[table]]",
-                listed(apart.iter().map(|(partition, _)| partition)),
-                listed(roots(&apart).into_iter()),
-            ),
-        ));
+        let detail = format!(
+            "a [[table]] matches the partitions {}: init adds none, and their rows come under the name \
+             of a published table above them; name {} under a [[table]]",
+            listed(apart.iter().map(|(partition, _)| partition)),
+            listed(roots(&apart).into_iter()),
+        );
+        findings.push(Finding::note("table", detail));
     }
     Ok(())
 }

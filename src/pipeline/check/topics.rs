@@ -99,6 +99,14 @@ fn open_templates(settings: &Settings) -> Vec<Open> {
         let (schema, table) = &outbox.table;
         filled.extend(outbox.topic.for_table(schema, table));
     }
+    for table in &event.tables {
+        let own = std::iter::once(&table.topic);
+        let of_rules = table.rules.iter().filter_map(|rule| rule.topic.as_ref());
+        filled.extend(own.chain(of_rules).filter_map(|topic| match table.name.exact() {
+            Some((schema, name)) => topic.for_table(schema, name).ok(),
+            None => topic.for_schema(&table.name.schema).ok(),
+        }));
+    }
     templates.extend(filled.iter().map(|template| template.pieces().collect()));
     templates.extend(event.messages.iter().map(|message| message.topic.pieces().collect()));
     templates.extend(event.routes.iter().map(|route| route.topic.pieces().collect()));

@@ -76,7 +76,7 @@ use crate::{
         CheckpointRecord, Fingerprint, TakeOver,
         store::{Look, Store},
     },
-    event::Mapping,
+    event::{Mapping, table::PrimaryKey},
     lsn::{CommitLsn, EndLsn},
     postgres::{
         TableName, catalog,
@@ -394,7 +394,7 @@ impl Attempt<'_> {
                 replica_identity: ReplicaIdentity::Nothing,
                 columns,
             },
-            Vec::new(),
+            PrimaryKey::Columns(Vec::new()),
         );
         let place = Transaction {
             commit_lsn: CommitLsn(first.commit_end_lsn.lsn()),

@@ -90,7 +90,7 @@ fn correlations(
     let mut tracker = Tracker::new(&checkpoint);
     let bounds = Bounds { transaction_bytes: 1 << 20, record_bytes: 1 << 24 };
     let mut assembler = Assembler::new(mapping(), resume, checkpoint, bounds, OnError::Halt);
-    assembler.relation(&relation(), Answers::default());
+    assembler.relation(&relation(), Answers::none());
     tracker.begin();
     let transaction = Transaction { commit_lsn, xid: Xid(7), committed_at: PgTimestamp(0) };
     assembler.begin(transaction).map_err(|trouble| format!("{trouble:?}"))?;

@@ -6,10 +6,12 @@ use serde_json::{Value, json};
 use tailwater::lsn::Lsn;
 
 use super::{
+    PATIENCE,
     daemon::Daemon,
     kafka::{Broker, Record},
     oracle::event_schema,
     postgres::{Server, Session},
+    reader::CommittedReader,
     scene::{publishing, stop},
     settings::SettingsFile,
     wait_until,
@@ -123,13 +125,37 @@ impl TableShop {
         records
     }
 
-    /// All checkpoints that were ever written, in their order.
-    pub fn checkpoints(&self) -> Vec<Value> {
+    /// Looks at checkpoints from here on.
+    pub fn watch_checkpoints(&self) -> Checkpoints {
         let topic = format!("{}.checkpoints", self.source);
-        let is_ours =
-            |record: &Record| record.key.as_deref().is_some_and(|key| key.ends_with(b"/tailwater"));
-        let records = Broker::shared().read_committed(&topic).into_iter().filter(is_ours);
-        records.map(|record| record.json()).collect()
+        let mut checkpoints = Checkpoints(CommittedReader::open(Broker::shared(), &topic));
+        checkpoints.is_inside();
+        checkpoints
+    }
+}
+
+/// The checkpoints of a pipeline.
+pub struct Checkpoints(CommittedReader);
+
+impl Checkpoints {
+    /// Waits for one that lies inside a transaction: a part of that is out.
+    pub fn await_part(&mut self, daemon: &mut Daemon) {
+        wait_until("a part of a transaction", PATIENCE, || {
+            assert!(daemon.is_running(), "the daemon ended: {}", daemon.stderr());
+            self.is_inside()
+        });
+    }
+
+    /// Whether one of those since the last look lies inside a transaction.
+    fn is_inside(&mut self) -> bool {
+        let mut is_inside = false;
+        let read = self.0.try_read(PATIENCE, |record| {
+            if record.key.as_deref().is_some_and(|key| key.ends_with(b"/tailwater")) {
+                is_inside |= !record.json()["in_progress"].is_null();
+            }
+        });
+        read.expect("the topic can be read");
+        is_inside
     }
 }
 

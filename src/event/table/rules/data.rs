@@ -10,7 +10,8 @@ use crate::{
         Reason,
         table::rules::{
             NoAnswer, Part, Place, Problem, Side,
-            check::{Checker, Flaw, check_keys},
+            cel_type::CelType,
+            check::{Checker, Flaw, Typed, check_keys},
             columns::Shown,
             evaluation::Evaluation,
             node::Node,
@@ -37,15 +38,15 @@ pub struct NamedColumn<'a> {
 #[derive(Debug)]
 pub(super) struct Member {
     /// Its name.
-    name: String,
+    pub(super) name: String,
     /// Name and colon, as JSON has them.
     start: Vec<u8>,
-    value: Written,
+    pub(super) value: Written,
 }
 
 /// How a value is written.
 #[derive(Debug)]
-enum Written {
+pub(super) enum Written {
     /// The column of that slot, as the caller writes it.
     Column {
         slot: usize,
@@ -58,7 +59,8 @@ enum Written {
         one: Box<Written>,
         other: Box<Written>,
     },
-    Computed(Node),
+    /// What is computed, and what is known of it before.
+    Computed(Node, CelType),
 }
 
 impl Member {
@@ -93,7 +95,12 @@ fn compile(checker: &mut Checker<'_>, part: &IdedExpr) -> Result<Written, Flaw> 
                 other: Box::new(compile(checker, other)?),
             })
         }
-        _ => Ok(Written::Computed(checker.check(part)?.node)),
+        _ => {
+            let Typed { node, cel_type } = checker.check(part)?;
+            // An array's type does not say whether its elements are lists in their turn.
+            let cel_type = if checker.asks_for_arrays { CelType::Dynamic } else { cel_type };
+            Ok(Written::Computed(node, cel_type))
+        }
     }
 }
 
@@ -188,7 +195,7 @@ impl<'a, F: FnMut(NamedColumn<'_>, &mut Vec<u8>) -> Result<(), Reason>> Writer<'
                     }
                 }
             }
-            Written::Computed(node) => {
+            Written::Computed(node, _) => {
                 let value = self.evaluation.value(node)?;
                 write::write(&value, target).map_err(|problem| (node.place, problem).into())
             }

@@ -210,9 +210,9 @@ impl RuleError {
                 )
             }
             Mistake::NotDelivered { quoted_table, .. } => format!(
-                "Run ALTER TABLE {quoted_table} REPLICA IDENTITY FULL; with which updates and \
-                 deletes carry the whole old row. What was written before it is decoded without: a \
-                 rule that asks for it must not be younger than that."
+                "Run: ALTER TABLE {quoted_table} REPLICA IDENTITY FULL; Updates and deletes carry \
+                 the whole old row from then on; what was written before is decoded as it was. Or \
+                 let {rule} do without old."
             ),
             _ => format!("Correct {rule}. docs/rules.md says what expressions can hold."),
         }

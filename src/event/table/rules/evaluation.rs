@@ -5,13 +5,13 @@
 //! Both go up to where they are decided: `false && …` and `true || …` need no other side, and an
 //! unknown condition does not hold, as in SQL. A problem beside something unknown stays a problem.
 
-use std::{cell::OnceCell, sync::Arc};
+use std::{cell::OnceCell, ops::Deref};
 
 use crate::event::table::rules::{
     Place, Problem, Row,
     columns::Slot,
     json,
-    node::{Body, Loop, Node, NodeKind},
+    node::{Node, NodeKind},
     operator::Operator,
     row::Held,
     value::{Value, entry},
@@ -37,15 +37,65 @@ impl Halt {
 pub(super) struct Evaluation<'a> {
     slots: &'a [Slot],
     row: Row<'a>,
-    read: Box<[OnceCell<Result<Value<'a>, Problem>>]>,
+    read: Cells<'a>,
+}
+
+/// So many columns of a row are remembered without memory of their own: what rules ask for, most
+/// often. (`cargo bench --bench rules`)
+const INLINE_CELLS: usize = 8;
+
+/// What was read, by slots.
+#[derive(Debug)]
+struct Cells<'a> {
+    first: [OnceCell<Value<'a>>; INLINE_CELLS],
+    more: Box<[OnceCell<Value<'a>>]>,
+}
+
+impl<'a> Cells<'a> {
+    fn new(slots: usize) -> Self {
+        let more = (INLINE_CELLS..slots).map(|_| OnceCell::new()).collect();
+        Self { first: [const { OnceCell::new() }; INLINE_CELLS], more }
+    }
+
+    fn get(&self, slot: usize) -> &OnceCell<Value<'a>> {
+        let cell = self.first.get(slot).or_else(|| self.more.get(slot - INLINE_CELLS));
+        cell.expect("there is one for each slot")
+    }
+}
+
+/// A value, or where it lies.
+#[derive(Debug)]
+pub(super) enum Seen<'s, 'a> {
+    There(&'s Value<'a>),
+    Made(Value<'a>),
+}
+
+impl<'a> Seen<'_, 'a> {
+    pub(super) fn into_value(self) -> Value<'a> {
+        match self {
+            Self::There(value) => value.clone(),
+            Self::Made(value) => value,
+        }
+    }
+}
+
+impl<'a> Deref for Seen<'_, 'a> {
+    type Target = Value<'a>;
+
+    fn deref(&self) -> &Value<'a> {
+        match self {
+            Self::There(value) => value,
+            Self::Made(value) => value,
+        }
+    }
 }
 
 /// The macros' variables around the part at hand.
-type Locals<'a> = Vec<Value<'a>>;
+pub(super) type Locals<'a> = Vec<Value<'a>>;
 
 impl<'a> Evaluation<'a> {
     pub(super) fn new(slots: &'a [Slot], row: Row<'a>) -> Self {
-        Self { slots, row, read: slots.iter().map(|_| OnceCell::new()).collect() }
+        Self { slots, row, read: Cells::new(slots.len()) }
     }
 
     /// Whether a condition holds.
@@ -79,86 +129,74 @@ impl<'a> Evaluation<'a> {
         self.slots.get(slot).expect("the expressions were compiled with these slots")
     }
 
-    fn column(&self, slot: usize) -> &Result<Value<'a>, Problem> {
-        let read = self.read.get(slot).expect("there is one for each slot");
-        read.get_or_init(|| {
-            let slot = self.slot(slot);
-            let Some(text) = self.held(slot).text(&slot.name)? else { return Ok(Value::Null) };
-            slot.coding.read(text.into()).ok_or_else(|| Problem::Malformed {
+    fn column(&self, slot: usize) -> Result<&Value<'a>, Problem> {
+        let cell = self.read.get(slot);
+        if let Some(value) = cell.get() {
+            return Ok(value);
+        }
+        let slot = self.slot(slot);
+        let value = match self.held(slot).text(&slot.name)? {
+            None => Value::Null,
+            Some(text) => slot.coding.read(text.into()).ok_or_else(|| Problem::Malformed {
                 column: slot.name.clone(),
                 expected: slot.coding.name(),
-            })
-        })
+            })?,
+        };
+        Ok(cell.get_or_init(|| value))
     }
 
-    fn evaluate(&self, node: &'a Node, locals: &mut Locals<'a>) -> Result<Value<'a>, Halt> {
+    pub(super) fn evaluate(
+        &self,
+        node: &'a Node,
+        locals: &mut Locals<'a>,
+    ) -> Result<Value<'a>, Halt> {
         let place = node.place;
         let problem = |problem| Halt::problem(place, problem);
         match &node.kind {
-            NodeKind::Constant(value) => Ok(value.clone()),
+            NodeKind::Constant(value) => Ok(value.borrowed()),
+            NodeKind::Column(slot) => self.column(*slot).cloned().map_err(problem),
             NodeKind::Operation => Ok(Value::text(self.row.operation.word())),
-            NodeKind::Column(slot) => self.column(*slot).clone().map_err(problem),
-            NodeKind::IsNull(slot) => {
-                let slot = self.slot(*slot);
-                match self.held(slot) {
-                    Held::Unknown => {
-                        let column = slot.name.clone();
-                        Err(Halt::problem(node.place, Problem::OldNotSent { column }))
-                    }
-                    held => Ok(Value::Bool(held == Held::Null)),
-                }
-            }
             NodeKind::Local(local) => {
                 Ok(locals.get(*local).cloned().expect("the macro has put its variable there"))
             }
-            NodeKind::Not(operand) => Ok(Value::Bool(!self.decide(operand, locals)?)),
-            NodeKind::And(sides) => self.either(sides, false, locals).map(Value::Bool),
-            NodeKind::Or(sides) => self.either(sides, true, locals).map(Value::Bool),
+            NodeKind::IsNull(_)
+            | NodeKind::Not(_)
+            | NodeKind::And(_)
+            | NodeKind::Or(_)
+            | NodeKind::Equals(_)
+            | NodeKind::Matches(..) => self.decide(node, locals).map(Value::Bool),
             NodeKind::Choice(parts) => {
                 let [condition, one, other] = &**parts;
                 let chosen = if self.decide(condition, locals)? { one } else { other };
                 self.evaluate(chosen, locals)
             }
-            NodeKind::Equals(sides) => {
-                let [left, right] = &**sides;
-                let left = self.evaluate(left, locals)?;
-                let right = self.evaluate(right, locals)?;
-                left.equals(&right).map(Value::Bool).map_err(problem)
-            }
             NodeKind::Operator(operator, sides) => {
                 let [left, right] = &**sides;
-                // Null may be looked for in a list like anything else.
                 let left = match operator {
-                    Operator::In => self.evaluate(left, locals)?.plain(),
+                    // Null may be looked for in a list like anything else.
+                    Operator::In => self.see(left, locals)?,
                     _ => self.operand(left, locals)?,
                 };
                 let right = self.operand(right, locals)?;
-                operator.apply(left, right).map_err(problem)
+                operator.apply(&left, &right).map_err(problem)
             }
-            NodeKind::Negate(operand) => negate(self.operand(operand, locals)?).map_err(problem),
+            NodeKind::Negate(operand) => negate(&*self.operand(operand, locals)?).map_err(problem),
             NodeKind::Member(operand, name) => {
-                let found = member(&self.operand(operand, locals)?, name).map_err(problem)?;
+                let found = member(&*self.operand(operand, locals)?, name).map_err(problem)?;
                 found.ok_or_else(|| problem(Problem::NoMember { name: name.clone() }))
             }
             NodeKind::HasMember(operand, name) => {
-                let found = member(&self.operand(operand, locals)?, name).map_err(problem)?;
+                let found = member(&*self.operand(operand, locals)?, name).map_err(problem)?;
                 Ok(Value::Bool(found.is_some()))
             }
             NodeKind::Call(function, arguments) => {
                 let arguments = arguments.iter().map(|argument| match function.takes_null() {
                     true => self.evaluate(argument, locals).map(Value::plain),
-                    false => self.operand(argument, locals),
+                    false => self.operand(argument, locals).map(Seen::into_value),
                 });
                 let arguments = arguments.collect::<Result<Vec<_>, _>>()?;
                 function.apply(&arguments).map_err(problem)
             }
-            NodeKind::Matches(operand, pattern) => match self.operand(operand, locals)? {
-                Value::String(text) => Ok(Value::Bool(pattern.is_match(&text))),
-                other => Err(problem(Problem::Operands {
-                    operation: "matches()",
-                    found: other.type_name().to_owned(),
-                })),
-            },
             NodeKind::List(elements) => {
                 let elements = elements.iter().map(|element| self.evaluate(element, locals));
                 Ok(Value::List(elements.collect::<Result<_, _>>()?))
@@ -168,19 +206,72 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// A part that an operation takes, which refuses null.
-    fn operand(&self, node: &'a Node, locals: &mut Locals<'a>) -> Result<Value<'a>, Halt> {
-        match self.evaluate(node, locals)?.plain() {
+    /// A part's value, without a copy where it is already there.
+    fn see<'s>(&'s self, node: &'a Node, locals: &mut Locals<'a>) -> Result<Seen<'s, 'a>, Halt> {
+        match &node.kind {
+            NodeKind::Constant(value) => Ok(Seen::There(value)),
+            NodeKind::Column(slot) => match self.column(*slot) {
+                Ok(value) => Ok(Seen::There(value)),
+                Err(problem) => Err(Halt::problem(node.place, problem)),
+            },
+            _ => self.evaluate(node, locals).map(Seen::Made),
+        }
+    }
+
+    /// A part that an operation takes, which refuses null. JSON is what no scalar is.
+    pub(super) fn operand<'s>(
+        &'s self,
+        node: &'a Node,
+        locals: &mut Locals<'a>,
+    ) -> Result<Seen<'s, 'a>, Halt> {
+        let seen = self.see(node, locals)?;
+        let seen = match &*seen {
+            Value::Json(_) => Seen::Made(seen.into_value().plain()),
+            _ => seen,
+        };
+        match &*seen {
             Value::Null => Err(Halt::Unknown),
-            value => Ok(value),
+            _ => Ok(seen),
         }
     }
 
     /// A part that decides.
-    fn decide(&self, node: &'a Node, locals: &mut Locals<'a>) -> Result<bool, Halt> {
-        match self.operand(node, locals)? {
-            Value::Bool(holds) => Ok(holds),
-            other => Err(Halt::problem(node.place, Problem::NotBool { found: other.type_name() })),
+    pub(super) fn decide(&self, node: &'a Node, locals: &mut Locals<'a>) -> Result<bool, Halt> {
+        match &node.kind {
+            NodeKind::IsNull(slot) => {
+                let slot = self.slot(*slot);
+                match self.held(slot) {
+                    Held::Unknown => {
+                        let column = slot.name.clone();
+                        Err(Halt::problem(node.place, Problem::OldNotSent { column }))
+                    }
+                    held => Ok(held == Held::Null),
+                }
+            }
+            NodeKind::Not(operand) => Ok(!self.decide(operand, locals)?),
+            NodeKind::And(sides) => self.either(sides, false, locals),
+            NodeKind::Or(sides) => self.either(sides, true, locals),
+            NodeKind::Equals(sides) => {
+                let [left, right] = &**sides;
+                let (left, right) = (self.see(left, locals)?, self.see(right, locals)?);
+                left.equals(&right).map_err(|problem| Halt::problem(node.place, problem))
+            }
+            NodeKind::Matches(operand, pattern) => match &*self.operand(operand, locals)? {
+                Value::String(text) => Ok(pattern.is_match(text)),
+                other => Err(Halt::problem(
+                    node.place,
+                    Problem::Operands {
+                        operation: "matches()",
+                        found: other.type_name().to_owned(),
+                    },
+                )),
+            },
+            _ => match &*self.operand(node, locals)? {
+                Value::Bool(holds) => Ok(*holds),
+                other => {
+                    Err(Halt::problem(node.place, Problem::NotBool { found: other.type_name() }))
+                }
+            },
         }
     }
 
@@ -207,7 +298,7 @@ impl<'a> Evaluation<'a> {
     ) -> Result<Value<'a>, Halt> {
         let mut map: Vec<(Value<'a>, Value<'a>)> = Vec::with_capacity(entries.len());
         for (key, value) in entries {
-            let key = self.operand(key, locals)?;
+            let key = self.operand(key, locals)?.into_value();
             let known = entry(&map, &key).map_err(|problem| Halt::problem(place, problem))?;
             if known.is_some() {
                 return Err(Halt::problem(place, Problem::DuplicateKey));
@@ -216,93 +307,10 @@ impl<'a> Evaluation<'a> {
         }
         Ok(Value::Map(map.into()))
     }
-
-    fn run_loop(
-        &self,
-        place: Place,
-        looped: &'a Loop,
-        locals: &mut Locals<'a>,
-    ) -> Result<Value<'a>, Halt> {
-        let range = self.operand(&looped.range, locals)?;
-        let elements: Arc<[Value<'a>]> = match (range.elements(), range.entries()) {
-            (Some(elements), _) => elements,
-            (None, Some(entries)) => entries.iter().map(|(key, _)| key.clone()).collect(),
-            (None, None) => {
-                let found = range.type_name().to_owned();
-                let operation = "a macro";
-                return Err(Halt::problem(place, Problem::Operands { operation, found }));
-            }
-        };
-        locals.truncate(looped.local);
-        locals.push(Value::Null);
-        let result = self.run_body(&looped.body, &elements, looped.local, locals);
-        locals.truncate(looped.local);
-        result
-    }
-
-    fn run_body(
-        &self,
-        body: &'a Body,
-        elements: &[Value<'a>],
-        local: usize,
-        locals: &mut Locals<'a>,
-    ) -> Result<Value<'a>, Halt> {
-        let with = |part: &Value<'a>, locals: &mut Locals<'a>| {
-            let variable = locals.get_mut(local).expect("the loop has put its variable there");
-            *variable = part.clone();
-        };
-        match body {
-            Body::All(condition) | Body::Exists(condition) => {
-                let deciding = matches!(body, Body::Exists(_));
-                let mut so_far = Ok(!deciding);
-                for element in elements {
-                    with(element, locals);
-                    let one = self.decide(condition, locals);
-                    if one == Ok(deciding) {
-                        return Ok(Value::Bool(deciding));
-                    }
-                    so_far = undecided(deciding, so_far, one);
-                }
-                so_far.map(Value::Bool)
-            }
-            Body::ExistsOne(condition) => {
-                let mut count = 0;
-                for element in elements {
-                    with(element, locals);
-                    count += usize::from(self.decide(condition, locals)?);
-                }
-                Ok(Value::Bool(count == 1))
-            }
-            Body::Filter(condition) => {
-                let mut kept = Vec::new();
-                for element in elements {
-                    with(element, locals);
-                    if self.decide(condition, locals)? {
-                        kept.push(element.clone());
-                    }
-                }
-                Ok(Value::List(kept.into()))
-            }
-            Body::Map { condition, becomes } => {
-                let mut made = Vec::new();
-                for element in elements {
-                    with(element, locals);
-                    let is_taken = match condition {
-                        Some(condition) => self.decide(condition, locals)?,
-                        None => true,
-                    };
-                    if is_taken {
-                        made.push(self.evaluate(becomes, locals)?);
-                    }
-                }
-                Ok(Value::List(made.into()))
-            }
-        }
-    }
 }
 
 /// What both sides of `&&` or `||` come to. A problem stays one beside what is unknown.
-fn undecided(
+pub(super) fn undecided(
     deciding: bool,
     left: Result<bool, Halt>,
     right: Result<bool, Halt>,
@@ -318,13 +326,13 @@ fn undecided(
     }
 }
 
-fn negate(operand: Value<'_>) -> Result<Value<'_>, Problem> {
+fn negate<'a>(operand: &Value<'a>) -> Result<Value<'a>, Problem> {
     let operation = "-";
     match operand {
         Value::Int(int) => {
             int.checked_neg().map(Value::Int).ok_or(Problem::OutOfRange { operation })
         }
-        Value::Double(double) => Ok(Value::Double(-double)),
+        Value::Double(double) => Ok(Value::Double(-*double)),
         other => Err(Problem::Operands { operation, found: other.type_name().to_owned() }),
     }
 }
@@ -340,6 +348,41 @@ fn member<'a>(of: &Value<'a>, name: &str) -> Result<Option<Value<'a>>, Problem> 
         other => {
             let found = other.type_name().to_owned();
             Err(Problem::Operands { operation: "a member's name", found })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        change::{Tuple, ValueSlot},
+        event::table::rules::{Operation, Side, coding::Coding},
+    };
+
+    #[test]
+    fn a_column_is_read_once_however_many_there_are() {
+        let slots: Vec<Slot> = (0..2 * INLINE_CELLS)
+            .map(|index| Slot {
+                side: Side::New,
+                index,
+                name: format!("column_{index}"),
+                is_unknown: false,
+                coding: Coding::List { element: Box::new(Coding::Int), delimiter: b',' },
+            })
+            .collect();
+        let values = vec![ValueSlot::Text { start: 0, length: 7 }; slots.len()];
+        let new = Some(Tuple::new(b"{1,2,3}", &values));
+        let evaluation =
+            Evaluation::new(&slots, Row { operation: Operation::Insert, old: None, new });
+        for slot in 0..slots.len() {
+            let elements = || {
+                let value = evaluation.column(slot).expect("a list");
+                value.elements().expect("a list")
+            };
+            let (first, second) = (elements(), elements());
+            assert_eq!(first.len(), 3);
+            assert!(std::sync::Arc::ptr_eq(&first, &second), "{slot}");
         }
     }
 }

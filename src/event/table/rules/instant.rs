@@ -68,22 +68,27 @@ impl Timestamp {
         };
         let (date, time) = text.split_once(' ')?;
         let mut date = date.split('-');
-        let year: i64 = date.next().and_then(digits)?;
+        // More digits than a year can have would not fit the sums below.
+        let of_length = |length| move |text: &str| digits(text).filter(|_| text.len() <= length);
+        let year = date.next().and_then(of_length(6))?;
         // 1 BC is the year 0.
         let year = if is_before_christ { 1 - year } else { year };
-        let days =
-            days_since_1970(year, date.next().and_then(digits)?, date.next().and_then(digits)?);
+        let month = date.next().and_then(of_length(2))?;
+        let days = days_since_1970(year, month, date.next().and_then(of_length(2))?);
         let time = time.strip_suffix("+00").unwrap_or(time);
         let (time, fraction) = time.split_once('.').unwrap_or((time, ""));
-        let mut time = time.split(':').map(digits);
+        let mut time = time.split(':').map(of_length(2));
         let mut seconds = 0;
         for _ in 0..3 {
             seconds = seconds * 60 + time.next()??;
         }
-        if time.next().is_some() || date.next().is_some() || fraction.len() > 6 {
+        if time.next().is_some() || date.next().is_some() {
             return None;
         }
-        let fraction = if fraction.is_empty() { 0 } else { digits(&format!("{fraction:0<6}"))? };
+        let fraction = match fraction {
+            "" => 0,
+            _ => digits(fraction)? * 10_i64.pow(6_u32.checked_sub(length(fraction))?),
+        };
         let of_day = seconds * MICROSECONDS_PER_SECOND + fraction;
         let days = days.checked_sub(EPOCH_DAYS)?;
         days.checked_mul(MICROSECONDS_PER_DAY)?.checked_add(of_day).and_then(Self::finite)
@@ -192,6 +197,11 @@ fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     year * 365 + leap_days + (153 * month + 2) / 5 + day - 1 - DAYS_FROM_MARCH_0000_TO_1970
 }
 
+/// Bytes.
+fn length(text: &str) -> u32 {
+    u32::try_from(text.len()).unwrap_or(u32::MAX)
+}
+
 /// A number of digits alone.
 fn digits(text: &str) -> Option<i64> {
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -212,7 +222,8 @@ impl Duration {
         let mut nanoseconds: i128 = 0;
         while !rest.is_empty() && rest != "0" {
             let Some((part, behind)) = duration_part(rest) else { return Err(malformed) };
-            nanoseconds += part;
+            let Some(sum) = nanoseconds.checked_add(part) else { return Err(malformed) };
+            nanoseconds = sum;
             rest = behind;
         }
         if nanoseconds % 1_000 != 0 {
@@ -305,7 +316,7 @@ fn duration_part(text: &str) -> Option<(i128, &str)> {
         return None;
     }
     let part = |text: &str| if text.is_empty() { Some(0) } else { digits(text).map(i128::from) };
-    let scale = 10_i128.pow(u32::try_from(fraction.len()).ok()?);
+    let scale = 10_i128.pow(length(fraction));
     let scaled = (part(whole)? * scale + part(fraction)?) * unit;
     // What is finer than a nanosecond stays visible as a remainder that no microsecond has.
     let rounded = scaled / scale + i128::from(scaled % scale != 0);
@@ -373,7 +384,9 @@ mod tests {
             "2024-01-01 10:00:00.1234567",
             "2024-01-01 10:00:00:00",
             "2024-01-01-01 10:00:00",
-            "999999999999999-01-01 00:00:00",
+            "999999999999999999-01-01 00:00:00",
+            "2024-999999999999999999-01 00:00:00",
+            "2024-01-01 999999999999999999:00:00",
             "99999999999999999999-1-1 0:0:0",
         ] {
             assert_eq!(column(text), None, "{text}");

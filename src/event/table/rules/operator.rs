@@ -89,24 +89,29 @@ impl Operator {
         }
     }
 
-    /// Carries it out. Neither operand is null, and JSON is what no scalar is.
-    pub(super) fn apply<'a>(self, left: Value<'a>, right: Value<'a>) -> Result<Value<'a>, Problem> {
+    /// Carries it out. No operand is null but what is looked for in a list, and JSON is what no scalar
+    /// is.
+    pub(super) fn apply<'a>(
+        self,
+        left: &Value<'a>,
+        right: &Value<'a>,
+    ) -> Result<Value<'a>, Problem> {
         match self {
             Self::Add | Self::Subtract | Self::Multiply | Self::Divide | Self::Remainder => {
                 self.calculate(left, right)
             }
-            Self::Less => self.compare(&left, &right, Ordering::is_lt),
-            Self::LessOrEqual => self.compare(&left, &right, Ordering::is_le),
-            Self::Greater => self.compare(&left, &right, Ordering::is_gt),
-            Self::GreaterOrEqual => self.compare(&left, &right, Ordering::is_ge),
-            Self::In => self.is_in(&left, &right),
-            Self::Index => self.index(&left, &right),
+            Self::Less => self.compare(left, right, Ordering::is_lt),
+            Self::LessOrEqual => self.compare(left, right, Ordering::is_le),
+            Self::Greater => self.compare(left, right, Ordering::is_gt),
+            Self::GreaterOrEqual => self.compare(left, right, Ordering::is_ge),
+            Self::In => self.is_in(left, right),
+            Self::Index => self.index(left, right),
         }
     }
 
-    fn calculate<'a>(self, left: Value<'a>, right: Value<'a>) -> Result<Value<'a>, Problem> {
+    fn calculate<'a>(self, left: &Value<'a>, right: &Value<'a>) -> Result<Value<'a>, Problem> {
         let out_of_range = Problem::OutOfRange { operation: self.symbol() };
-        Ok(match (&left, &right) {
+        Ok(match (left, right) {
             (Value::Int(left), Value::Int(right)) => {
                 Value::Int(self.calculate_ints(*left, *right)?)
             }
@@ -116,9 +121,9 @@ impl Operator {
                     Value::Double(double) => *double,
                     _ => unreachable!("both are numbers"),
                 };
-                match self.calculate_doubles(double(&left), double(&right)) {
+                match self.calculate_doubles(double(left), double(right)) {
                     Some(double) => Value::Double(double),
-                    None => return Err(self.operands(&left, &right)),
+                    None => return Err(self.operands(left, right)),
                 }
             }
             (Value::String(start), Value::String(end)) if self == Self::Add => {
@@ -146,7 +151,7 @@ impl Operator {
                 (Some(start), Some(end)) if self == Self::Add => {
                     Value::List(start.iter().chain(end.iter()).cloned().collect())
                 }
-                _ => return Err(self.operands(&left, &right)),
+                _ => return Err(self.operands(left, right)),
             },
         })
     }

@@ -1,5 +1,7 @@
 //! The rules of a table, compiled, and which of them match a change.
 
+use serde_json::Value;
+
 use crate::event::{
     Reason, TopicTemplate,
     table::{
@@ -9,6 +11,7 @@ use crate::event::{
             check::{Checker, Flaw, Use},
             columns::{Columns, Slot},
             data::{self, Member},
+            data_schema::DataSchema,
             evaluation::Evaluation,
             node::Node,
         },
@@ -87,6 +90,13 @@ impl Rules {
         self.rules.iter()
     }
 
+    /// A JSON Schema of the `data` that events of that rule have of their own; none where it has none.
+    /// `column` is that of a column that is named alone, by its place in the tuple, null included.
+    pub fn data_schema(&self, rule: &Rule, column: impl Fn(usize) -> Value) -> Option<Value> {
+        let schemas = DataSchema { slots: &self.slots, column };
+        rule.data.as_deref().map(|members| schemas.of_members(members))
+    }
+
     /// Those that match a change.
     pub fn matching<'r: 'a, 'a>(&'r self, row: Row<'a>) -> Matching<'r, 'a> {
         Matching { evaluation: Evaluation::new(&self.slots, row), left: self.rules.iter() }
@@ -141,6 +151,7 @@ impl Compiler<'_> {
             columns: self.columns,
             used_for,
             slots: self.slots,
+            asks_for_arrays: false,
             locals: Vec::new(),
         })
     }

@@ -19,7 +19,7 @@ use crate::event::table::rules::{
 };
 
 /// Below it, the nearest name is probably not what was meant (`strsim::jaro_winkler`, 0 to 1).
-const LIKENESS_MIN: f64 = 0.75;
+const LIKENESS_MIN: f64 = 0.8;
 
 /// What `type()` is compared with: the types that JSON has.
 const TYPE_NAMES: [&str; 7] = ["bool", "double", "int", "list", "map", "null_type", "string"];
@@ -54,6 +54,8 @@ pub(super) struct Checker<'c> {
     pub(super) used_for: Use,
     /// The columns that are asked for, those of other expressions of the table included.
     pub(super) slots: &'c mut Vec<Slot>,
+    /// Whether an array was asked for so far.
+    pub(super) asks_for_arrays: bool,
     /// The macros' variables around the part at hand.
     pub(super) locals: Vec<(String, CelType)>,
 }
@@ -129,6 +131,7 @@ impl<'c> Checker<'c> {
     fn column(&mut self, place: Place, side: Side, column: &str) -> Result<Typed, Flaw> {
         let slot = self.slot(place, side, column, Shown::Plainly)?;
         let cel_type = self.slots.get(slot).map_or(CelType::Dynamic, |slot| slot.coding.cel_type());
+        self.asks_for_arrays |= matches!(cel_type, CelType::List(_));
         Ok(Typed { node: Node { place, kind: NodeKind::Column(slot) }, cel_type })
     }
 

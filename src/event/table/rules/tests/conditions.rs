@@ -529,3 +529,83 @@ fn without_rules_nothing_matches() {
     assert!(rules.is_empty());
     assert!(with_row(&table, inserted(&[]), |row| rules.matching(row).next().is_none()));
 }
+
+#[test]
+fn texts_that_no_server_writes_are_problems_and_no_crash() {
+    let conditions = [
+        "new.id + new.object > 0",
+        "new.total > 1 && new.ratio < 1",
+        "new.paid",
+        "new.created_at > timestamp('2026-01-01T00:00:00Z')",
+        "new.local_at.getDayOfYear() == 1",
+        "new.payload.a[0].b == 'x' || has(new.payload.a)",
+        "new.payload.exists(x, x == 'a') || new.payload == new.raw",
+        "new.tags.exists(t, t == 'a') && new.prices.all(p, p > 1)",
+        "new.documents.exists(d, d.a == 1)",
+        "timestamp(new.note) > timestamp(0) || duration(new.note) > duration('1s')",
+        "int(new.note) == 1 || double(new.note) > 1",
+        "new.code.matches(new.note)",
+    ];
+    let table = Table::orders();
+    let rules = table.compile(&conditions.map(|when| rule("a.b", when))).expect("rules");
+    let pieces = [
+        "1",
+        "9",
+        "-",
+        ".",
+        ":",
+        " ",
+        "{",
+        "}",
+        "[",
+        "]",
+        "=",
+        ",",
+        "\"",
+        "\\",
+        "a",
+        "t",
+        "é",
+        "NULL",
+        "null",
+        "Infinity",
+        "e",
+        "+00",
+        " BC",
+        "2026-01-01 10:00:00",
+        "99999999999999999999",
+        "(",
+        "*",
+        "{\"a\":",
+        "h",
+        "ms",
+        "T",
+        "Z",
+    ];
+    let mut random = fastrand::Rng::with_seed(23);
+    let mut text =
+        || -> String { (0..random.usize(0..6)).filter_map(|_| random.choice(pieces)).collect() };
+    for _ in 0..3_000 {
+        let row: Vec<(&str, String)> = [
+            "id",
+            "object",
+            "total",
+            "ratio",
+            "paid",
+            "created_at",
+            "local_at",
+            "payload",
+            "raw",
+            "tags",
+            "prices",
+            "documents",
+            "note",
+            "code",
+        ]
+        .map(|column| (column, text()))
+        .to_vec();
+        let row: Vec<(&str, &str)> = row.iter().map(|(column, text)| (*column, &**text)).collect();
+        let told = with_row(&table, inserted(&row), |row| rules.matching(row).count());
+        assert!(told <= conditions.len());
+    }
+}

@@ -1,7 +1,9 @@
 //! What an event's own data is.
 
+use serde_json::{Value, json};
+
 use super::fixture::{
-    Change, Table, UNCHANGED, data_of, inserted, rule, rule_with_data, updated, with_row,
+    Change, Table, UNCHANGED, data_of, inserted, rule, rule_with_data, schema_of, updated, with_row,
 };
 use crate::event::{
     Reason,
@@ -13,9 +15,7 @@ use crate::event::{
 
 fn data(members: &[(&str, &str)], change: Change<'_>) -> String {
     let data = data_of(&Table::orders(), rule_with_data(members), change);
-    let data = data.unwrap_or_else(|reason| panic!("{reason}"));
-    serde_json::from_str::<serde_json::Value>(&data).expect("JSON");
-    data
+    data.unwrap_or_else(|reason| panic!("{reason}"))
 }
 
 fn member(expression: &str, new: &[(&str, &str)]) -> String {
@@ -166,4 +166,41 @@ fn what_the_caller_cannot_write_is_the_callers_reason() {
         let written = matching.write_data(rule, &mut Vec::new(), |_, _| Err(reason.clone()));
         assert_eq!(written, Err(reason));
     });
+}
+
+/// That what is written is valid is said where it is written.
+#[test]
+fn a_schema_refuses_what_no_row_can_make_of_an_expression() {
+    let column = json!({ "type": ["integer", "null"] });
+    let string = || json!("x");
+    for (expression, valid, other) in [
+        ("new.total", json!(7), string()),
+        ("[new.id, new.small]", json!([7, null]), json!([string()])),
+        ("{'a': new.id, 2: op}", json!({ "a": 7, "2": "x" }), json!({ "a": 7 })),
+        ("{'a': new.id}", json!({ "a": null }), json!({ "a": string() })),
+        ("{op: new.id}", json!({ "insert": "anything" }), json!([])),
+        ("new.paid ? new.id : 'none'", string(), json!(true)),
+        ("new.paid ? null : new.id", json!(7), string()),
+        ("null", Value::Null, json!(7)),
+        ("[]", json!([]), json!([7])),
+        ("new.quantity + 1", json!(7), json!(7.5)),
+        ("new.total * 2", json!("-Infinity"), string()),
+        ("new.quantity > 1", json!(true), json!(1)),
+        ("string(new.id)", string(), json!(1)),
+        ("new.created_at + duration('1s')", json!("2026-03-01T12:00:01.500000Z"), string()),
+        ("duration('1s')", json!("PT1S"), json!("1s")),
+    ] {
+        let schema = schema_of(rule_with_data(&[("m", expression)]), &column);
+        let schema = jsonschema::draft202012::new(&schema).expect("a schema");
+        for value in [valid, Value::Null] {
+            assert!(schema.is_valid(&json!({ "m": value })), "{expression}: {value}");
+        }
+        assert!(!schema.is_valid(&json!({ "m": other })), "{expression}: {other}");
+        assert!(!schema.is_valid(&json!({})), "{expression}");
+    }
+    // What is within JSON or arrays shows its types in the row only.
+    for expression in ["new.payload.n", "new.tags[0]", "new.tags.map(tag, tag)"] {
+        let schema = schema_of(rule_with_data(&[("m", expression)]), &column);
+        assert_eq!(schema["properties"]["m"], json!({}), "{expression}");
+    }
 }

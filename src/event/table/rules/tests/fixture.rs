@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde_json::{Value, json};
+
 use crate::{
     change::{Oid, OldTuple, Tuple, ValueSlot},
     event::{
@@ -232,8 +234,20 @@ pub(super) fn data_of(
             write_column(table, named, target);
             Ok(())
         })?;
-        Ok(String::from_utf8(target).expect("UTF-8"))
+        let data = String::from_utf8(target).expect("UTF-8");
+        let schema = rules.data_schema(rule, |_| json!({})).expect("it has data");
+        let schema = jsonschema::draft202012::new(&schema).expect("a schema");
+        let value = serde_json::from_str(&data).expect("JSON");
+        schema.validate(&value).unwrap_or_else(|error| panic!("{data}: {error}"));
+        Ok(data)
     })
+}
+
+/// A JSON Schema of the data of an event of that one rule, in which each column is `column`.
+pub(super) fn schema_of(rule: RuleSettings, column: &Value) -> Value {
+    let rules = Table::orders().compile(&[rule]).unwrap_or_else(|mistakes| panic!("{mistakes:?}"));
+    let rule = rules.iter().next().expect("a rule");
+    rules.data_schema(rule, |_| column.clone()).expect("it has data")
 }
 
 fn write_column(table: &Table, named: NamedColumn<'_>, target: &mut Vec<u8>) {
