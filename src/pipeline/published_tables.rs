@@ -1,7 +1,7 @@
 //! The tables as the publication delivers them, looked up together: a start has the same few questions
 //! for one table and for a thousand.
 
-use std::{collections::BTreeMap, slice, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     settings::Settings,
@@ -20,6 +20,7 @@ use crate::{
         catalog::{self, Table, WithheldColumn},
         column_types::look_up,
         identity::{self, RowIdentity},
+        publication::Publication,
         sql::Sql,
     },
     value::{Type, Types},
@@ -82,6 +83,15 @@ impl PublishedTables {
         Ok(&table.withheld)
     }
 
+    /// The conditions under which a publication delivers rows of those tables that it holds.
+    pub(super) fn row_filters<'a>(
+        &'a self,
+        found: &'a Publication,
+    ) -> impl Iterator<Item = (&'a TableName, &'a str)> {
+        let held = found.tables.keys().filter_map(|name| self.tables.get_key_value(name));
+        held.filter_map(|(name, table)| Some((name, table.row_filter.as_deref()?)))
+    }
+
     /// The domain tables among them, as they are delivered or would be.
     pub(super) fn descriptions(&self, settings: &Settings) -> Vec<Description> {
         let is_domain = |name: &TableName| kind_of(settings, name) == Kind::Domain;
@@ -110,18 +120,4 @@ impl PublishedTables {
             primary_key: PrimaryKey::Columns(identity.primary_key.clone()),
         }
     }
-}
-
-/// One table, as the publication delivers it. Returns the columns that it does not deliver.
-///
-/// # Errors
-/// Where the server does not answer, or something is missing.
-pub(super) async fn check_table(
-    settings: &Settings,
-    sql: &Sql,
-    mapping: &Mapping,
-    name: &TableName,
-) -> Result<Vec<WithheldColumn>, Failed> {
-    let published = PublishedTables::look_up(settings, sql, slice::from_ref(name)).await?;
-    Ok(published.check(settings, mapping, name)?.to_vec())
 }

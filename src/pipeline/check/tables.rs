@@ -8,6 +8,7 @@ use crate::{
     failure::Code,
     pipeline::{
         continuity::{self, judge_operations},
+        published_tables::PublishedTables,
         refusal::not_published,
         settings::Settings,
         tables::{self, Kind, TableMistake, kind_of},
@@ -57,18 +58,19 @@ pub(super) async fn examine(
             }
         }
     }
-    let is_unfit = |table: &TableName| settings.tables.contains(table) && !fit.contains(table);
-    let mut tables = tables::expected(settings, sql).await?;
-    tables.retain(|table| !is_unfit(table));
-    let found = publication::describe(sql, &settings.publication, &tables).await?;
+    let found = publication::describe(sql, &settings.publication, &fit).await?;
     match &found {
-        None => absent(settings, sql, &tables, known, findings).await?,
+        None => absent(settings, sql, &fit, known, findings).await?,
         Some(found) => present(settings, sql, found, known, findings).await?,
+    }
+    let delivered = PublishedTables::look_up(settings, sql, &fit).await?;
+    for (table, filter) in found.iter().flat_map(|found| delivered.row_filters(found)) {
+        findings.push(filtered(settings, known, table, filter));
     }
     patterns::examine(settings, sql, found.as_ref(), findings).await?;
     descendants::examine(settings, sql, known, found.as_ref(), findings).await?;
-    for table in &tables {
-        findings.push(columns::examine(settings, sql, mapping, table).await);
+    for table in &fit {
+        findings.push(columns::examine(settings, sql, mapping, &delivered, table).await);
         findings.extend(movable(settings, sql, table).await?);
     }
     Ok(())
@@ -232,11 +234,6 @@ async fn present(
     if findings.len() == so_far {
         let options = found.options();
         findings.push(Finding::fine(NAME, format!("publication \"{name}\" ({options})")));
-    }
-    for table in &tables {
-        if let Some(filter) = diagnosis::row_filter(sql, name, table).await? {
-            findings.push(filtered(settings, known, table, &filter));
-        }
     }
     Ok(())
 }
