@@ -54,7 +54,10 @@ pub(super) async fn judge_joining(
         exposed.extend(joining.into_iter().chain(heirs.into_iter().map(|heir| heir.table)));
     }
     let first = families(identity::nameless(sql, &exposed).await?).into_iter().next();
-    Ok(first.map_or(Ok(()), |family| Err(Refusal::NoRowIdentity { family })))
+    if let Some(family) = first {
+        return Ok(Err(Refusal::NoRowIdentity { family }));
+    }
+    judge_leaves(settings, sql, &exposed).await
 }
 
 /// Judges what is published.
@@ -62,14 +65,18 @@ pub(super) async fn judge_joining(
 /// # Errors
 /// Where the server does not answer.
 pub(super) async fn judge(settings: &Settings, sql: &Sql, tables: &[TableName]) -> Judged<()> {
-    let tables = domain_tables(settings, tables);
-    let leaves = identity::differing_leaves(sql, &tables).await?;
-    if let Some(refusal) = differing(leaves).into_iter().next() {
+    if let Err(refusal) = judge_leaves(settings, sql, tables).await? {
         return Ok(Err(refusal));
     }
+    let tables = domain_tables(settings, tables);
     let heirs = publication::heirs(sql, &settings.publication, &tables).await?;
     let refusal = heirs.iter().find_map(|heir| lost(settings, heir));
     Ok(refusal.map_or(Ok(()), Err))
+}
+
+async fn judge_leaves(settings: &Settings, sql: &Sql, tables: &[TableName]) -> Judged<()> {
+    let leaves = identity::differing_leaves(sql, &domain_tables(settings, tables)).await?;
+    Ok(differing(leaves).into_iter().next().map_or(Ok(()), Err))
 }
 
 /// Says of tables that inherit, and that somebody left out of the publication, that they are left out.
@@ -111,9 +118,9 @@ fn is_nobodys(settings: &Settings, heir: &Heir) -> bool {
     kind_of(settings, &heir.parent) == Kind::Domain && !settings.is_configured(&heir.table)
 }
 
-/// Those of the tables that no outbox is.
+/// Those of the tables that are configured as domain tables.
 pub(super) fn domain_tables(settings: &Settings, tables: &[TableName]) -> Vec<TableName> {
-    let is_domain = |table: &&TableName| kind_of(settings, table) == Kind::Domain;
+    let is_domain = |table: &&TableName| settings.event.table(&table.schema, &table.name).is_some();
     tables.iter().filter(is_domain).cloned().collect()
 }
 

@@ -150,21 +150,24 @@ async fn lacking_sql(settings: &Settings, sql: &Sql) -> Result<Vec<String>, Fail
     let name = &settings.publication;
     let tables = tables::to_publish(settings, sql).await?;
     let Some(found) = publication::describe(sql, name, &tables).await? else {
-        return Ok(vec![create_sql(settings, sql).await?]);
+        return Ok(vec![create_sql(settings, sql, &tables).await?]);
     };
     descendants::judge_joining(settings, sql, &tables, Some(&found)).await??;
     alter_sql(settings, &tables, &found)
 }
 
-/// The SQL that makes the publication, where it does no harm.
+/// The SQL that makes the publication of these tables, where it does no harm.
 ///
 /// # Errors
 /// [`Refusal`](super::Refusal), or where the server does not answer.
-pub(super) async fn create_sql(settings: &Settings, sql: &Sql) -> Result<String, Failed> {
-    let tables = tables::to_publish(settings, sql).await?;
-    descendants::judge_joining(settings, sql, &tables, None).await??;
-    let operations = settings.operations(&tables);
-    Ok(publication::create_sql(&settings.publication, &tables, operations))
+pub(super) async fn create_sql(
+    settings: &Settings,
+    sql: &Sql,
+    tables: &[TableName],
+) -> Result<String, Failed> {
+    descendants::judge_joining(settings, sql, tables, None).await??;
+    let operations = settings.operations(tables);
+    Ok(publication::create_sql(&settings.publication, tables, operations))
 }
 
 /// The SQL of what a publication lacks that there is, for these tables, which it was asked for.

@@ -160,14 +160,14 @@ pub(super) async fn start(
 ) -> Result<(StreamLoop<KafkaSink>, Option<RetentionTask>), Failed> {
     let TakenOver { stream, kafka, sql, checkpoint, resume, mapping } =
         take_over(settings, shutdown, Purpose::Run).await?;
+    let tables = tables::published(settings, &sql).await?;
+    descendants::warn_of_absent_heirs(settings, &sql, &tables).await?;
     info!(
         slot = %settings.slot,
         commit_end_lsn = %checkpoint.commit_end_lsn,
         in_progress = checkpoint.in_progress.is_some(),
         "publishing"
     );
-    let tables = tables::published(settings, &sql).await?;
-    descendants::warn_of_absent_heirs(settings, &sql, &tables).await?;
     let watch = PublicationWatch::start(settings.clone(), sql, checkpoint.publication.clone());
     let retention = RetentionTask::start(settings, &checkpoint, stream.process_id());
     let tracker = Tracker::new(&checkpoint);

@@ -113,7 +113,8 @@ async fn check_publication(ground: &Ground<'_>) -> Result<(), Failed> {
     let tables = tables::published(settings, sql).await?;
     let Some(found) = publication::describe(sql, &publication, &tables).await? else {
         let lack = "does not exist, so the server sends no events".to_owned();
-        let mend_sql = create_sql(settings, sql).await?;
+        let tables = tables::to_publish(settings, sql).await?;
+        let mend_sql = create_sql(settings, sql, &tables).await?;
         return Err(Refusal::NothingToShow { publication, lack, mend_sql }.into());
     };
     let lacking = found.lacking(settings.operations(&tables));

@@ -145,6 +145,22 @@ fn an_outbox_without_a_key_does_not_join_a_publication_of_updates() {
     check::assert_healthy(&shop.settings);
 }
 
+/// Also of a pattern, which names what a first start is about to publish.
+#[test]
+fn nothing_is_made_for_partitions_of_another_replica_identity() {
+    let shop = TableShop::open(&format!("{}; {FULL}", parted_by_key()), PATTERN);
+    let fix = check::diagnose(&shop.settings, "replica_identity", "replica_identity");
+    for command in [&["init"][..], &["init", "--print-sql"]] {
+        let ended = daemon::run(command, &shop.settings);
+        assert!(ended.is_code("replica_identity"), "{}", ended.stderr);
+        assert!(ended.stderr.contains(LEAVES_FULL), "{}", ended.stderr);
+    }
+    let made = "SELECT count(*) FROM pg_publication";
+    assert_eq!(shop.session.value(made).as_deref(), Some("0"));
+    run_sql(&shop.session, &fix);
+    init(&shop.settings);
+}
+
 /// Of such a table the server sends old rows as whole ones, with null for what it does not know.
 #[test]
 fn partitions_of_another_replica_identity_are_refused_at_the_start() {

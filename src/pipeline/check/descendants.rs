@@ -14,7 +14,7 @@ use crate::{
     postgres::{
         PostgresError, TableName, catalog, diagnosis,
         identity::{self, Nameless},
-        publication::{self, Operations, Publication},
+        publication::{self, Absence, Operations, Publication},
         quote_identifier,
         sql::Sql,
     },
@@ -34,16 +34,23 @@ pub(super) async fn examine(
     if let Some(found) = found {
         identities(settings, sql, found, &published, findings).await?;
     }
-    joining(settings, sql, known, found, findings).await?;
-    let is_absent_root =
-        |table: &TableName| found.is_some_and(|found| found.absent.contains_key(table));
-    let mut tables = domain_tables(settings, &published);
-    tables.retain(|table| !is_absent_root(table));
+    let mut tables = published.clone();
+    if !known.has_slot {
+        tables.extend(tables::unpublished(settings, sql, &published).await?.joinable);
+    }
+    joining(settings, sql, &tables, found, findings).await?;
+    let is_refused = |table: &TableName| {
+        let absence = found.and_then(|found| found.absent.get(table));
+        absence.is_some_and(|absence| *absence != Absence::NotMember)
+    };
+    let mut tables = domain_tables(settings, &tables);
+    tables.retain(|table| !is_refused(table));
     for refusal in differing(identity::differing_leaves(sql, &tables).await?) {
         let Refusal::LeafIdentity { leaves } = &refusal else { continue };
         findings.push(Finding::refused(IDENTITY, &refusal, format!("{};", leaf_sql(leaves))));
     }
-    for heir in publication::heirs(sql, &settings.publication, &tables).await? {
+    let parents = domain_tables(settings, &published);
+    for heir in publication::heirs(sql, &settings.publication, &parents).await? {
         if let Some(refusal) = lost(settings, &heir) {
             findings.push(Finding::of("table", &refusal));
         } else if is_absent(settings, &heir) && found.is_some() {
@@ -112,20 +119,17 @@ async fn identities(
 async fn joining(
     settings: &Settings,
     sql: &Sql,
-    known: Known<'_>,
+    tables: &[TableName],
     found: Option<&Publication>,
     findings: &mut Vec<Finding>,
 ) -> Result<(), PostgresError> {
-    let mut tables = tables::published(settings, sql).await?;
-    if !known.has_slot {
-        tables.extend(tables::unpublished(settings, sql, &tables).await?.joinable);
-    }
     let described = match found {
-        Some(_) => publication::describe(sql, &settings.publication, &tables).await?,
+        Some(_) => publication::describe(sql, &settings.publication, tables).await?,
         None => None,
     };
-    match descendants::judge_joining(settings, sql, &tables, described.as_ref()).await? {
-        Ok(()) => {}
+    match descendants::judge_joining(settings, sql, tables, described.as_ref()).await? {
+        // Of partitions all are told, not the first alone.
+        Ok(()) | Err(Refusal::LeafIdentity { .. }) => {}
         Err(refusal @ Refusal::NoRowIdentity { .. }) => {
             let Refusal::NoRowIdentity { family } = &refusal else { return Ok(()) };
             let fix = format!("{};", identity_sql(family));
