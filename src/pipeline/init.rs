@@ -12,9 +12,10 @@ use tracing::info;
 use super::{
     adoption::{self, Adoption},
     amendment::Amendment,
-    former_primary,
+    descendants, former_primary,
     from_poller::{self, TakenOverTable},
-    refusal::{self, Refusal},
+    published_tables::PublishedTables,
+    refusal,
     reset::{self, Reset},
     settings::Settings,
     shutdown::Shutdown,
@@ -29,7 +30,7 @@ use crate::{
     failure::{Code, Failure, Recovery},
     postgres::{
         PostgresError, TableName,
-        publication::{self, Absence},
+        publication::{self, Absence, Publication},
         sql::Sql,
     },
 };
@@ -121,8 +122,7 @@ pub async fn publication_sql(
     patiently(shutdown, async || {
         let sql = Sql::connect(&settings.postgres).await?;
         tables::check(settings, &sql).await??;
-        let tables = tables::to_publish(settings, &sql).await?;
-        lacking_sql(settings, &sql, tables).await
+        lacking_sql(settings, &sql).await
     })
     .await
 }
@@ -139,25 +139,48 @@ pub async fn domain_tables(
     patiently(shutdown, async || {
         let sql = Sql::connect(&settings.postgres).await?;
         tables::check(settings, &sql).await??;
-        Ok(tables::descriptions(settings, &sql).await?)
+        let tables = tables::expected(settings, &sql).await?;
+        Ok(PublishedTables::look_up(settings, &sql, &tables).await?.descriptions(settings))
     })
     .await
 }
 
-/// The SQL of what the publication lacks of these tables.
-pub(super) async fn lacking_sql(
+/// The SQL of what the publication lacks.
+async fn lacking_sql(settings: &Settings, sql: &Sql) -> Result<Vec<String>, Failed> {
+    let name = &settings.publication;
+    let tables = tables::to_publish(settings, sql).await?;
+    let Some(found) = publication::describe(sql, name, &tables).await? else {
+        return Ok(vec![create_sql(settings, sql, &tables).await?]);
+    };
+    descendants::judge_joining(settings, sql, &tables, Some(&found)).await??;
+    alter_sql(settings, &tables, &found)
+}
+
+/// The SQL that makes the publication of these tables, where it does no harm.
+///
+/// # Errors
+/// [`Refusal`](super::Refusal), or where the server does not answer.
+pub(super) async fn create_sql(
     settings: &Settings,
     sql: &Sql,
-    tables: Vec<TableName>,
+    tables: &[TableName],
+) -> Result<String, Failed> {
+    descendants::judge_joining(settings, sql, tables, None).await??;
+    let operations = settings.operations(tables);
+    Ok(publication::create_sql(&settings.publication, tables, operations))
+}
+
+/// The SQL of what a publication lacks that there is, for these tables, which it was asked for.
+///
+/// # Errors
+/// [`Refusal::PublicationGap`](super::Refusal::PublicationGap) where no SQL would do.
+pub(super) fn alter_sql(
+    settings: &Settings,
+    tables: &[TableName],
+    found: &Publication,
 ) -> Result<Vec<String>, Failed> {
     let name = &settings.publication;
-    if let Some(table) = tables::first_without_identity(settings, sql, &tables).await? {
-        return Err(Refusal::NoRowIdentity { table }.into());
-    }
-    let operations = settings.operations(&tables);
-    let Some(found) = publication::describe(sql, name, &tables).await? else {
-        return Ok(vec![publication::create_sql(name, &tables, operations)]);
-    };
+    let operations = settings.operations(tables);
     let mut statements = Vec::new();
     let lacking = found.lacking(operations);
     if !lacking.is_empty() {
@@ -167,8 +190,8 @@ pub(super) async fn lacking_sql(
         statements.push(match absence {
             Absence::NotMember => publication::add_table_sql(name, table),
             Absence::AsPartitions => publication::via_root_sql(name),
-            Absence::AsAncestor(_) => {
-                return Err(refusal::not_published(name, table, absence).into());
+            Absence::AsAncestor(_) | Absence::Unfit(_) => {
+                return Err(refusal::not_published(settings, table, absence).into());
             }
         });
     }

@@ -456,7 +456,7 @@ impl<S: Sink> StreamLoop<S> {
     }
 
     fn on_publication(&mut self, change: Result<Fingerprint, Refusal>) -> Result<(), End> {
-        self.assembler.checkpoint_mut().set_publication(change?);
+        self.assembler.checkpoint_mut().set_publication(&change?);
         Ok(())
     }
 

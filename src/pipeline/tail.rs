@@ -10,8 +10,9 @@ use tracing::info;
 
 use super::{
     assembler::{Assembler, Bounds},
-    continuity, first_start,
-    init::{lacking_sql, patiently},
+    continuity::{self, plurals},
+    descendants, first_start,
+    init::{alter_sql, create_sql, patiently},
     lookup::Lookup,
     on_error::OnError,
     publication_watch::PublicationWatch,
@@ -27,7 +28,10 @@ use super::{
 use crate::{
     checkpoint::Tracker,
     event::outbox::PayloadForm,
-    postgres::{SlotName, catalog, publication},
+    postgres::{
+        SlotName, catalog,
+        publication::{self, Absence},
+    },
     sink::stdout::{StdoutError, StdoutSink, Style},
 };
 
@@ -101,23 +105,35 @@ async fn start(
     Ok(StreamLoop::new(stream, assembler, tracker, sink, catalog, LIMITS))
 }
 
-/// Before a slot waits for anything: without the publication nothing would ever come.
+/// Before a slot waits for anything: what is not published would never come. Of a pattern that is
+/// nothing, as to `run`: it names the tables that the publication holds.
 async fn check_publication(ground: &Ground<'_>) -> Result<(), Failed> {
     let Ground { settings, sql, .. } = ground;
     let publication = settings.publication.clone();
-    let is_there = publication::describe(sql, &publication, &[]).await?.is_some();
-    // Of a pattern's tables the daemon publishes those that the publication holds.
-    let tables = match is_there {
-        true => tables::published(settings, sql).await?,
-        false => tables::to_publish(settings, sql).await?,
+    let tables = tables::published(settings, sql).await?;
+    let Some(found) = publication::describe(sql, &publication, &tables).await? else {
+        let lack = "does not exist, so the server sends no events".to_owned();
+        let tables = tables::to_publish(settings, sql).await?;
+        let mend_sql = create_sql(settings, sql, &tables).await?;
+        return Err(Refusal::NothingToShow { publication, lack, mend_sql }.into());
     };
-    let statements = lacking_sql(settings, sql, tables).await?;
-    let lack = match statements.as_slice() {
-        [] => return Ok(()),
-        [one] if one.starts_with("CREATE ") => "does not exist",
-        [..] => "lacks tables",
+    let lacking = found.lacking(settings.operations(&tables));
+    let lack = match (lacking.as_slice(), found.absent.first_key_value()) {
+        ([], None) => return Ok(()),
+        ([_, ..], _) => {
+            format!("publishes no {}, so the server sends none of them", plurals(&lacking))
+        }
+        ([], Some((table, Absence::AsPartitions))) => format!(
+            "has rows of {table} under the names of its partitions, so the server sends none of its \
+             events"
+        ),
+        ([], Some((table, _))) => {
+            format!("lacks table {table}, so the server sends none of its events")
+        }
     };
-    Err(Refusal::NothingToShow { publication, lack, mend_sql: statements.join("; ") }.into())
+    descendants::judge_joining(settings, sql, &tables, Some(&found)).await??;
+    let mend_sql = alter_sql(settings, &tables, &found)?.join("; ");
+    Err(Refusal::NothingToShow { publication, lack, mend_sql }.into())
 }
 
 fn is_closed(failure: &Failed) -> bool {

@@ -679,8 +679,7 @@ fn defects_of_domain_tables_are_found_alone_and_mended_as_printed() {
     let defect = "ALTER TABLE order_lines DROP CONSTRAINT order_lines_pkey; \
                   ALTER TABLE order_lines REPLICA IDENTITY DEFAULT";
     let plain = lines.replaced("key = [\"note\"]", "");
-    let found = ("replica_identity", "");
-    cured_by_sql(&plain, (&ward.role, defect), found, &ward.role);
+    cured_by_sql(&plain, (&ward.role, defect), ("replica_identity", ""), &ward.role);
 }
 
 #[test]

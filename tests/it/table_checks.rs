@@ -88,7 +88,7 @@ fn partitions_have_identities_of_their_own() {
         "ALTER TABLE orders ADD PRIMARY KEY (id); \
          ALTER TABLE \"orders rest\" REPLICA IDENTITY DEFAULT",
     );
-    let fix = diagnose(&shop.settings, "replica_identity", "");
+    let fix = diagnose(&shop.settings, "replica_identity", "replica_identity");
     assert_eq!(fix, "ALTER TABLE \"public\".\"orders rest\" REPLICA IDENTITY FULL;");
     run_sql(&shop.session, &fix);
     assert_healthy(&shop.settings);

@@ -243,7 +243,7 @@ fn a_tail_without_publication_says_the_sql_that_makes_it() {
     session.run("ALTER PUBLICATION tailwater DROP TABLE second");
     let ended = run(&["tail"], &settings);
     assert!(ended.is_code("publication_missing"), "{}", ended.stderr);
-    assert!(ended.stderr.contains("lacks tables"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("lacks table public.second"), "{}", ended.stderr);
     session.run(&sql(&ended.stderr));
     Tail::showing(&[], &settings).end(libc::SIGINT);
     wait_until_no_slot_is_left(&session);
