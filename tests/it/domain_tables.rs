@@ -149,7 +149,8 @@ fn rows_are_named_by_the_index_that_the_table_says() {
 }
 
 /// Partitions have identities of their own, and one that is made has DEFAULT: what it does not log of
-/// an old row the server sends as NULL, in what it calls a whole row.
+/// an old row the server sends as NULL, in what it calls a whole row. It is told as what is not known,
+/// until the daemon sees the partition and stops.
 #[test]
 fn what_a_partition_does_not_log_is_not_null() {
     let shop = TableShop::open(
@@ -159,52 +160,45 @@ fn what_a_partition_does_not_log_is_not_null() {
         &format!("{SECTION}data = \"change\"\n"),
     );
     const LARGE: &str = "string_agg(md5(n::text), '') FROM generate_series(1, 200) n";
-    let records = shop.events(&[
-        &format!("INSERT INTO orders SELECT 'a', '1', {LARGE}"),
-        "UPDATE orders SET note = '2'",
-        "CREATE TABLE orders_rest PARTITION OF orders DEFAULT",
-        &format!("INSERT INTO orders SELECT 'b', '1', {LARGE}"),
-        "UPDATE orders SET note = '2' WHERE id = 'b'",
-        "UPDATE orders SET id = 'c' WHERE id = 'b'",
-        "DELETE FROM orders WHERE id = 'c'",
-        "ALTER TABLE orders_rest REPLICA IDENTITY FULL",
-        &format!("INSERT INTO orders SELECT 'd', '1', {LARGE}"),
-        "UPDATE orders SET note = '2' WHERE id = 'd'",
-    ]);
+    let mut daemon = publishing(&shop.settings);
+    shop.session.run(&format!("INSERT INTO orders SELECT 'a', '1', {LARGE}"));
+    shop.session.run("UPDATE orders SET note = '2'");
+    shop.await_published(&mut daemon);
+    shop.session.run("CREATE TABLE orders_rest PARTITION OF orders DEFAULT");
+    shop.session.run(&format!("INSERT INTO orders SELECT 'b', '1', {LARGE}"));
+    shop.session.run("UPDATE orders SET note = '2' WHERE id = 'b'");
+    shop.session.run("UPDATE orders SET id = 'c' WHERE id = 'b'");
+    shop.session.run("DELETE FROM orders WHERE id = 'c'");
+    let ended = daemon.wait(PATIENCE);
+    assert!(ended.is_code("replica_identity"), "{}", ended.stderr);
+    let records = shop.records();
     let large = records[0].json()["data"]["after"]["large"].clone();
     let row = |id: &str, note: &str| json!({"id": id, "note": note, "large": large});
-    let whole = |id: &str| {
-        let (before, after) = (row(id, "1"), row(id, "2"));
-        (json!({"before": before, "after": after, "changed": ["note"]}), Value::Null)
-    };
+    let (before, after) = (row("a", "1"), row("a", "2"));
     let created = |id: &str| (json!({"before": null, "after": row(id, "1")}), Value::Null);
-    let part = |before: Value, id: &str| {
-        (json!({"before": before, "after": {"id": id, "note": "2"}}), json!(["large"]))
-    };
+    let part =
+        |id: &str| (json!({"before": null, "after": {"id": id, "note": "2"}}), json!(["large"]));
     let gone = |id: &str| (json!({"before": {"id": id}, "after": null}), Value::Null);
+    let expected = [
+        created("a"),
+        (json!({"before": before, "after": after, "changed": ["note"]}), Value::Null),
+        created("b"),
+        part("b"),
+        gone("b"),
+        part("c"),
+        gone("c"),
+    ];
     let found: Vec<(Value, Value)> = records
         .iter()
         .map(|record| (record.json()["data"].clone(), record.json()["unavailable"].clone()))
         .collect();
-    assert_eq!(
-        found,
-        [
-            created("a"),
-            whole("a"),
-            created("b"),
-            part(Value::Null, "b"),
-            gone("b"),
-            part(Value::Null, "c"),
-            gone("c"),
-            created("d"),
-            whole("d"),
-        ]
-    );
+    // It looks every few seconds, and may do so at once.
+    assert!(expected.starts_with(&found) && found.len() >= 2, "{found:#?}");
 }
 
 /// The server calls the partition's key the table's, and sends NULL for what it is not of.
 #[test]
-fn a_key_that_a_partition_does_not_log_is_no_null_key() {
+fn a_partition_with_a_key_of_its_own_is_refused() {
     let shop = TableShop::open(
         "CREATE TABLE orders (id text PRIMARY KEY, code text NOT NULL) PARTITION BY LIST (id); \
          CREATE TABLE orders_all PARTITION OF orders DEFAULT; \
@@ -212,11 +206,18 @@ fn a_key_that_a_partition_does_not_log_is_no_null_key() {
          ALTER TABLE orders_all REPLICA IDENTITY USING INDEX orders_code",
         SECTION,
     );
-    let daemon = publishing(&shop.settings);
-    shop.session.run("INSERT INTO orders VALUES ('a', 'x'); DELETE FROM orders");
-    let ended = daemon.wait(PATIENCE);
-    assert!(ended.is_code("event_unmappable"), "{}", ended.stderr);
-    assert!(ended.stderr.contains("did not send the value of column \"id\""), "{}", ended.stderr);
+    let ended = daemon::run(&["init"], &shop.settings);
+    assert!(ended.is_code("replica_identity"), "{}", ended.stderr);
+    let (_, mend) = ended.stderr.split_once("hint: Run ").expect("a hint");
+    shop.session.run(mend.split_once(", and start").expect("what follows").0);
+    let records = shop.events(&["INSERT INTO orders VALUES ('a', 'x')", "DELETE FROM orders"]);
+    assert_eq!(
+        told(&records),
+        [
+            event("orders.created", Some("a"), json!({"id": "a", "code": "x"})),
+            event("orders.deleted", Some("a"), json!({"id": "a"})),
+        ]
+    );
 }
 
 /// Each row comes in the shape that the table had when it was written.
