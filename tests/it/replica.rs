@@ -28,7 +28,7 @@ const SERVER: [(&str, &str); 2] = [("fsync", "off"), ("deadlock_timeout", "50ms"
 const KILLS: f64 = 20.;
 const KILLS_MIN: f64 = 3.;
 
-/// Of a transaction that is published in some twenty parts.
+/// Of a transaction that is published in some ten parts.
 const LARGE_ROWS: u32 = 2_500;
 
 /// Which tables tell rows, and which changes. The one without a key must tell what was before.
@@ -97,7 +97,16 @@ fn replicate(server: Server, delivery: Delivery, forms: Forms, changes: u64) {
         let writers = scope.spawn(|| source.run(changes));
         for kill in 0..kills {
             match kill % 3 {
-                1 => kill_inside_a_transaction(&shop, &mut daemon),
+                1 if delivery == Delivery::ExactlyOnce => {
+                    kill_inside_a_transaction(&shop, &mut daemon);
+                }
+                // Checkpoints come once a second then, and a large transaction is out by that time.
+                1 => thread::scope(|scope| {
+                    let session = shop.server.session("shop");
+                    scope.spawn(move || run_large_transactions(&session, LARGE_ROWS));
+                    let_pass(Duration::from_millis(random.u64(100..1_000)));
+                    daemon.kill_and_restart(&shop.settings);
+                }),
                 _ => {
                     let_pass(Duration::from_millis(random.u64(50..2_000)));
                     daemon.kill_and_restart(&shop.settings);

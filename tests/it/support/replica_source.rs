@@ -854,12 +854,12 @@ fn some_rows(table: Table) -> String {
     }
 }
 
-/// A transaction of so many rows of 8 KB each, one that changes them, and one that deletes them.
+/// A transaction of so many rows of 4 KB each, one that changes them, and one that deletes them.
 pub fn run_large_transactions(session: &Session, rows: u32) {
     for sql in [
         format!(
             "INSERT INTO composite (a, b, total, doc) SELECT n, 'large', n, \
-             jsonb_build_object('filler', repeat(md5(n::text), 250)) \
+             jsonb_build_object('filler', repeat(md5(n::text), 120)) \
              FROM generate_series(100000, 99999 + {rows}) n"
         ),
         "UPDATE composite SET total = total + 1 WHERE b = 'large'".to_owned(),

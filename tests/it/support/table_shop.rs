@@ -71,6 +71,8 @@ impl TableShop {
 
     /// Waits until all is published, and stops the daemon.
     pub fn finish(&self, mut daemon: Daemon) {
+        // One that was just started may have nothing left to do, and not listen yet.
+        daemon.wait_for("publishing");
         self.await_published(&mut daemon);
         stop(daemon);
     }
