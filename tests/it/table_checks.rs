@@ -98,7 +98,7 @@ fn partitions_have_identities_of_their_own() {
          CREATE UNIQUE INDEX status ON orders_a (status); \
          ALTER TABLE orders_a REPLICA IDENTITY USING INDEX status",
     );
-    run_sql(&shop.session, &diagnose(&shop.settings, "replica_identity", ""));
+    run_sql(&shop.session, &diagnose(&shop.settings, "replica_identity", "replica_identity"));
     assert_healthy(&shop.settings);
 }
 
