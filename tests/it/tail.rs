@@ -430,8 +430,11 @@ fn a_reader_that_takes_its_time_loses_nothing_and_holds_up_no_stop() {
 #[test]
 fn a_tail_whose_server_went_away_says_so() {
     let server = Server::start_with(&NO_FSYNC);
-    let _session = published_shop(&server);
+    let session = published_shop(&server);
     let mut tail = Tail::showing(&[], &settings(&server, OUTBOX));
+    // It says that it shows what comes before all of it is under way.
+    insert(&session, "order-1", "{}");
+    tail.lines(1);
     server.kill();
     let code = process::wait(&mut tail.child, PATIENCE);
     let said = tail.said.until_end();
