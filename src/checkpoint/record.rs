@@ -33,9 +33,10 @@ impl CheckpointKey {
     }
 }
 
-/// The value of a checkpoint record. Field names are part of the interface.
+/// The value of a checkpoint record. Field names are part of the interface. `P` is the publication, or
+/// its JSON, where that is the same in many records.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct CheckpointRecord {
+pub struct CheckpointRecord<P = Fingerprint> {
     /// 1.
     pub version: u32,
     /// The setting `source` of the pipeline.
@@ -62,13 +63,35 @@ pub struct CheckpointRecord {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub snapshots: Vec<String>,
     /// What the publication consisted of.
-    pub publication: Fingerprint,
+    pub publication: P,
     /// When the pipeline began or was last reset, by the server's clock, RFC 3339 in UTC: rows that
     /// were made before need not be published. None where the record does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub begun_at: Option<String>,
     /// When the record was written, RFC 3339 in UTC.
     pub written_at: String,
+}
+
+impl<P> CheckpointRecord<P> {
+    /// The same record with its publication in another form.
+    pub fn map_publication<Q>(self, form: impl FnOnce(P) -> Q) -> CheckpointRecord<Q> {
+        CheckpointRecord {
+            version: self.version,
+            source: self.source,
+            system_id: self.system_id,
+            timeline: self.timeline,
+            database: self.database,
+            slot: self.slot,
+            commit_end_lsn: self.commit_end_lsn,
+            last: self.last,
+            in_progress: self.in_progress,
+            given_up_from: self.given_up_from,
+            snapshots: self.snapshots,
+            publication: form(self.publication),
+            begun_at: self.begun_at,
+            written_at: self.written_at,
+        }
+    }
 }
 
 #[cfg(test)]

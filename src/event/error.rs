@@ -392,8 +392,9 @@ impl Reason {
         let mend = mend(self);
         format!(
             "{mend} A change of the settings holds for this row too; a change of the application only \
-         for rows to come. An UPDATE or DELETE of the row does not help, because its INSERT stands \
-         in the WAL as it was written; nor does advancing the slot, which is refused. {WAY_PAST}"
+         for rows to come. Another UPDATE or DELETE of the row does not help, because what was \
+         done to it stands in the WAL as it was written; nor does advancing the slot, which is \
+         refused. {WAY_PAST}"
         )
     }
 }

@@ -13,6 +13,7 @@ use crate::{
         unmapped::type_and_key,
     },
     lsn::CommitLsn,
+    value::Written,
 };
 
 /// A change, and what it is of.
@@ -249,6 +250,14 @@ impl<'a> Events<'a> {
         })
     }
 
+    /// Whether a composite in the `data` that a rule made has other fields than its type.
+    pub fn has_other_fields(&self) -> bool {
+        match self.latest {
+            Latest::Table { .. } => self.mapping.table_scratch.written == Written::OtherFields,
+            Latest::Nothing | Latest::Message(_) | Latest::Outbox { .. } => false,
+        }
+    }
+
     /// Whether there may be another one.
     pub fn may_go_on(&self) -> bool {
         !matches!(self.next, Next::Nothing) || !self.truncated.is_empty()
@@ -333,6 +342,7 @@ impl<'a> Next<'a> {
     fn of_table(mapping: &mut Mapping, at: TableAt, change: TableChange<'a>) -> Self {
         match at.of(&mapping.tables, &mapping.snapshot) {
             Some((_, Known::Table(Ok(table)))) => {
+                let change = table.as_logged(change);
                 table.plan(change, &mut mapping.table_scratch);
                 match mapping.table_scratch.steps.is_empty() {
                     true => Self::Nothing,

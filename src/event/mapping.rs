@@ -16,7 +16,7 @@ use crate::{
         },
     },
     lsn::Lsn,
-    value::{Type, Types},
+    value::{Kind, Type, Types},
 };
 
 /// What the events are made of.
@@ -151,6 +151,8 @@ pub struct Mapping {
     outdated: Vec<RelationId>,
     /// What was warned of, for each prefix of the settings.
     pub(super) warned: Vec<Warned>,
+    /// Types that the catalog does not hold, which were told of.
+    told_types: Vec<Oid>,
     /// Domain tables without a key, which were warned of.
     keyless: Vec<RelationId>,
     warned_of_lone_context: bool,
@@ -174,6 +176,7 @@ impl Mapping {
             snapshot: None,
             types: Types::new(),
             outdated: Vec::new(),
+            told_types: Vec::new(),
             keyless: Vec::new(),
             warned_of_lone_context: false,
             context: Context::default(),
@@ -277,6 +280,7 @@ impl Mapping {
             Known::Outbox(table)
         } else if let Some(settings) = self.settings.table(schema, name) {
             let description = self.describe(relation, primary_key);
+            self.told_types.extend(unknown_types(&description, &self.told_types));
             let routes = &self.settings.routes;
             let table = table::Table::compile(settings, routes, &description, OldValue::Unknown);
             let table = table.map_err(|problem| EventError::Table {
@@ -382,4 +386,22 @@ impl Mapping {
     ) -> Events<'a> {
         Events::of(self, happening, transaction, place)
     }
+}
+
+/// Tells of the types of columns that nothing is known of, but for those that were told of.
+fn unknown_types(table: &Description, told: &[Oid]) -> Vec<Oid> {
+    let is_new = |column: &&DescribedColumn| {
+        column.column_type.kind == Kind::Unknown && !told.contains(&column.column_type.oid)
+    };
+    let unknown = table.columns.iter().filter(is_new);
+    let tell = |column: &DescribedColumn| {
+        warn!(
+            table = format!("{}.{}", table.schema, table.name),
+            column = column.name,
+            column_type = column.column_type.name,
+            "a type is not known, or is gone: its values are written as PostgreSQL's text"
+        );
+        column.column_type.oid
+    };
+    unknown.map(tell).collect()
 }

@@ -394,7 +394,8 @@ impl Assembler {
                 }
                 Err(error) => Err(Failed::Map(error)),
             };
-            if matches!(encoded, Ok(value::Written::OtherFields)) {
+            let is_altered = matches!(encoded, Ok(value::Written::OtherFields));
+            if is_altered || events.has_other_fields() {
                 self.outdated = events.relation();
             }
             let written = match encoded {

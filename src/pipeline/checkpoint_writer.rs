@@ -1,6 +1,11 @@
 //! Encodes checkpoint records: what stays the same for the life of a run, and what a cut changes.
+//!
+//! The publication is most of a record where it holds many tables, and is encoded when it changes, not
+//! with each cut.
 
 use std::sync::Arc;
+
+use serde_json::value::{RawValue, to_raw_value};
 
 use crate::{
     checkpoint::{
@@ -15,7 +20,8 @@ use crate::{
 pub(super) struct CheckpointWriter {
     pipeline: CheckpointKey,
     key: Arc<str>,
-    record: CheckpointRecord,
+    publication: Fingerprint,
+    record: CheckpointRecord<Box<RawValue>>,
 }
 
 impl CheckpointWriter {
@@ -26,17 +32,20 @@ impl CheckpointWriter {
             database: record.database.clone(),
             slot: record.slot.clone(),
         };
-        Self { key: pipeline.to_string().into(), pipeline, record }
+        let publication = record.publication.clone();
+        let record = record.map_publication(|fingerprint| encoded(&fingerprint));
+        Self { key: pipeline.to_string().into(), pipeline, publication, record }
     }
 
     /// The publication as it is known from here on.
     pub(super) fn set_publication(&mut self, fingerprint: Fingerprint) {
-        self.record.publication = fingerprint;
+        self.record.publication = encoded(&fingerprint);
+        self.publication = fingerprint;
     }
 
     /// The publication, as it was known last.
     pub(super) fn publication(&self) -> &Fingerprint {
-        &self.record.publication
+        &self.publication
     }
 
     /// The tables whose snapshot is not finished, from here on.
@@ -67,5 +76,57 @@ impl CheckpointWriter {
         self.record.written_at = jiff::Timestamp::now().to_string();
         let value = serde_json::to_vec(&self.record).expect("text keys and numbers always encode");
         Checkpoint { key: Arc::clone(&self.key), value }
+    }
+}
+
+fn encoded(fingerprint: &Fingerprint) -> Box<RawValue> {
+    to_raw_value(fingerprint).expect("text keys and numbers always encode")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::{
+        change::{Oid, RelationId},
+        checkpoint::TableFingerprint,
+        lsn::Lsn,
+    };
+
+    fn of_tables(count: u32) -> Fingerprint {
+        let table = |oid| TableFingerprint {
+            oid: RelationId(oid),
+            member: Some(Oid(oid + 1)),
+            schema_member: None,
+            since: Some("2026-01-01T00:00:00.000000Z".to_owned()),
+        };
+        Fingerprint {
+            name: "tailwater".to_owned(),
+            oid: Oid(9),
+            options: "publish = 'insert', publish_via_partition_root = true".to_owned(),
+            altered_by: None,
+            tables: (0..count)
+                .map(|oid| (format!("public.\"t{oid}\""), table(oid)))
+                .collect::<BTreeMap<_, _>>(),
+        }
+    }
+
+    #[test]
+    fn a_written_record_reads_as_the_record_with_the_latest_publication() {
+        let at = EndLsn(Lsn::from_wire(0x0150_0000).expect("a position"));
+        let record =
+            CheckpointRecord { publication: of_tables(2), ..CheckpointRecord::of_first_start(at) };
+        let mut writer = CheckpointWriter::new(record.clone());
+        let mut read = || -> CheckpointRecord {
+            let written = writer.encode(at, None, None);
+            let read = serde_json::from_slice(&written.value).expect("a record");
+            let whole = serde_json::to_vec(&read).expect("JSON");
+            assert_eq!(String::from_utf8_lossy(&written.value), String::from_utf8_lossy(&whole));
+            writer.set_publication(of_tables(3));
+            read
+        };
+        assert_eq!(read().publication, of_tables(2));
+        assert_eq!(read().publication, of_tables(3));
     }
 }

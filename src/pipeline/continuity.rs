@@ -58,10 +58,9 @@ fn judge_presence(
     tables: &[TableName],
     found: &Publication,
 ) -> Result<(), Refusal> {
-    let name = &settings.publication;
     judge_operations(settings, tables, found)?;
     match tables.iter().find_map(|table| found.absent.get_key_value(table)) {
-        Some((table, absence)) => Err(not_published(name, table, absence)),
+        Some((table, absence)) => Err(not_published(settings, table, absence)),
         None => Ok(()),
     }
 }
@@ -80,11 +79,22 @@ pub(super) fn judge_operations(
     let Some(first) = lacking.first() else { return Ok(()) };
     let alter_sql = found.add_operations_sql(name, &lacking);
     let tables = tables.iter().map(TableName::to_string).collect::<Vec<_>>().join(", ");
-    Err(Refusal::PublicationGap {
-        publication: name.to_string(),
-        what: format!("it publishes no {first}s"),
-        mend: format!("Run {alter_sql}. {}", missing_rows_hint(&tables)),
-    })
+    let mend = match *first {
+        "insert" => format!("Run {alter_sql}. {}", missing_rows_hint(&tables)),
+        _ => format!("Run {alter_sql}, and start. {}", missing_changes_hint(&lacking, &tables)),
+    };
+    let what = format!("it publishes no {}", plurals(&lacking));
+    Err(Refusal::PublicationGap { publication: name.to_string(), what, mend })
+}
+
+/// `updates, deletes and truncates`.
+pub(super) fn plurals(operations: &[&str]) -> String {
+    let plurals: Vec<String> = operations.iter().map(|operation| format!("{operation}s")).collect();
+    match plurals.as_slice() {
+        [] => String::new(),
+        [one] => one.clone(),
+        [most @ .., last] => format!("{} and {last}", most.join(", ")),
+    }
 }
 
 fn fingerprint(settings: &Settings, found: &Publication) -> Fingerprint {
@@ -163,7 +173,8 @@ pub(super) async fn judge(
 }
 
 /// A table that was configured by a pattern and is not published any more. One that is gone, or that
-/// has a name which is not configured, is nobody's loss.
+/// has a name which is not configured, is nobody's loss, and neither is one that was attached to a
+/// configured table: its rows come under that name.
 async fn judge_departed(
     settings: &Settings,
     sql: &Sql,
@@ -180,7 +191,12 @@ async fn judge_departed(
         match catalog::name_of(sql, then.oid).await? {
             Some(present) if settings.is_configured(&present) => {
                 let publication = &settings.publication;
-                return Ok(Err(not_published(publication, &present, &Absence::NotMember)));
+                match publication::absence(sql, now.oid, publication, &present).await? {
+                    Absence::AsAncestor(ancestor) if settings.is_configured(&ancestor) => {}
+                    absence => {
+                        return Ok(Err(not_published(settings, &present, &absence)));
+                    }
+                }
             }
             Some(_) | None => {}
         }
@@ -298,6 +314,16 @@ pub(super) fn missing_rows_hint(tables: &str) -> String {
     format!(
         "Rows that were inserted into {tables} in between are not on Kafka and are never sent. If \
          that is accepted, run tailwater reset --to-slot. {AFTER_RESET}"
+    )
+}
+
+/// Where rows were changed and not inserted: no later start notices, because a checkpoint speaks of
+/// inserts alone.
+fn missing_changes_hint(lacking: &[&str], tables: &str) -> String {
+    format!(
+        "What {} did to {tables} in between is not on Kafka and is never sent, and no later start \
+         notices: compare the tables with the topics, and update the rows that differ once more.",
+        plurals(lacking)
     )
 }
 

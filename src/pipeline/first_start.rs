@@ -15,6 +15,7 @@ use tracing::info;
 use super::{
     backfill::due,
     continuity::judge_operations,
+    descendants,
     judgement::{judge_source, taken_over},
     refusal::{Refusal, not_published},
     settings::Settings,
@@ -26,7 +27,6 @@ use crate::{
     checkpoint::{CheckpointRecord, Fingerprint, Intent, TakeOver, store::Store},
     lsn::{EndLsn, Lsn},
     postgres::{
-        TableName,
         publication::{self, Absence},
         replication::{Connection, CreatedSlot, SlotSnapshot, SystemIdentity},
         slot,
@@ -41,7 +41,7 @@ pub(super) async fn ensure_publication(settings: &Settings, sql: &Sql) -> Result
     let tables = tables::to_publish(settings, sql).await?;
     match publication::describe(sql, name, &tables).await? {
         None => {
-            check_identities(settings, sql, &tables).await?;
+            descendants::judge_joining(settings, sql, &tables, None).await??;
             let operations = settings.operations(&tables);
             let statement = publication::create_sql(name, &tables, operations);
             publication::change(sql, name, &statement).await?;
@@ -52,16 +52,15 @@ pub(super) async fn ensure_publication(settings: &Settings, sql: &Sql) -> Result
             if lacking.contains(&"insert") {
                 judge_operations(settings, &tables, &found)?;
             }
+            descendants::judge_joining(settings, sql, &tables, Some(&found)).await??;
             if !lacking.is_empty() {
-                let all = publication::table_names(sql, name).await?;
-                check_identities(settings, sql, &[all, tables.clone()].concat()).await?;
                 let statement = found.add_operations_sql(name, &lacking);
                 publication::change(sql, name, &statement).await?;
                 info!(publication = %name, operations = lacking.join(", "), "publishing more");
             }
             for (table, absence) in &found.absent {
                 if *absence != Absence::NotMember {
-                    return Err(not_published(name, table, absence).into());
+                    return Err(not_published(settings, table, absence).into());
                 }
                 publication::add_table(sql, name, table).await?;
                 info!(publication = %name, %table, "added the table to the publication");
@@ -69,18 +68,6 @@ pub(super) async fn ensure_publication(settings: &Settings, sql: &Sql) -> Result
         }
     }
     Ok(())
-}
-
-/// Refuses before the application's own UPDATE and DELETE would fail.
-async fn check_identities(
-    settings: &Settings,
-    sql: &Sql,
-    tables: &[TableName],
-) -> Result<(), Failed> {
-    match tables::first_without_identity(settings, sql, tables).await? {
-        Some(table) => Err(Refusal::NoRowIdentity { table }.into()),
-        None => Ok(()),
-    }
 }
 
 /// Where there is no slot: intent and slot.

@@ -12,9 +12,10 @@ use tracing::info;
 use super::{
     adoption::{self, Adoption},
     amendment::Amendment,
-    former_primary,
+    descendants, former_primary,
     from_poller::{self, TakenOverTable},
-    refusal::{self, Refusal},
+    published_tables::PublishedTables,
+    refusal,
     reset::{self, Reset},
     settings::Settings,
     shutdown::Shutdown,
@@ -28,8 +29,8 @@ use crate::{
     event::table::Description,
     failure::{Code, Failure, Recovery},
     postgres::{
-        PostgresError,
-        publication::{self, Absence},
+        PostgresError, TableName,
+        publication::{self, Absence, Publication},
         sql::Sql,
     },
 };
@@ -138,22 +139,48 @@ pub async fn domain_tables(
     patiently(shutdown, async || {
         let sql = Sql::connect(&settings.postgres).await?;
         tables::check(settings, &sql).await??;
-        Ok(tables::descriptions(settings, &sql).await?)
+        let tables = tables::expected(settings, &sql).await?;
+        Ok(PublishedTables::look_up(settings, &sql, &tables).await?.descriptions(settings))
     })
     .await
 }
 
 /// The SQL of what the publication lacks.
-pub(super) async fn lacking_sql(settings: &Settings, sql: &Sql) -> Result<Vec<String>, Failed> {
+async fn lacking_sql(settings: &Settings, sql: &Sql) -> Result<Vec<String>, Failed> {
     let name = &settings.publication;
     let tables = tables::to_publish(settings, sql).await?;
-    if let Some(table) = tables::first_without_identity(settings, sql, &tables).await? {
-        return Err(Refusal::NoRowIdentity { table }.into());
-    }
-    let operations = settings.operations(&tables);
     let Some(found) = publication::describe(sql, name, &tables).await? else {
-        return Ok(vec![publication::create_sql(name, &tables, operations)]);
+        return Ok(vec![create_sql(settings, sql, &tables).await?]);
     };
+    descendants::judge_joining(settings, sql, &tables, Some(&found)).await??;
+    alter_sql(settings, &tables, &found)
+}
+
+/// The SQL that makes the publication of these tables, where it does no harm.
+///
+/// # Errors
+/// [`Refusal`](super::Refusal), or where the server does not answer.
+pub(super) async fn create_sql(
+    settings: &Settings,
+    sql: &Sql,
+    tables: &[TableName],
+) -> Result<String, Failed> {
+    descendants::judge_joining(settings, sql, tables, None).await??;
+    let operations = settings.operations(tables);
+    Ok(publication::create_sql(&settings.publication, tables, operations))
+}
+
+/// The SQL of what a publication lacks that there is, for these tables, which it was asked for.
+///
+/// # Errors
+/// [`Refusal::PublicationGap`](super::Refusal::PublicationGap) where no SQL would do.
+pub(super) fn alter_sql(
+    settings: &Settings,
+    tables: &[TableName],
+    found: &Publication,
+) -> Result<Vec<String>, Failed> {
+    let name = &settings.publication;
+    let operations = settings.operations(tables);
     let mut statements = Vec::new();
     let lacking = found.lacking(operations);
     if !lacking.is_empty() {
@@ -163,8 +190,8 @@ pub(super) async fn lacking_sql(settings: &Settings, sql: &Sql) -> Result<Vec<St
         statements.push(match absence {
             Absence::NotMember => publication::add_table_sql(name, table),
             Absence::AsPartitions => publication::via_root_sql(name),
-            Absence::AsAncestor(_) => {
-                return Err(refusal::not_published(name, table, absence).into());
+            Absence::AsAncestor(_) | Absence::Unfit(_) => {
+                return Err(refusal::not_published(settings, table, absence).into());
             }
         });
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 
 use crate::{
-    change::{Relation, RelationId},
+    change::{Relation, RelationId, ReplicaIdentity},
     event::table::{PrimaryKey, Questions},
     postgres::{self, PostgresError, catalog, column_types, sql::Sql},
     value::Type,
@@ -20,12 +20,29 @@ use crate::{
 pub(super) struct Answers {
     pub(super) types: Vec<Arc<Type>>,
     pub(super) primary_key: PrimaryKey,
+    /// It has a partition whose old rows are not whole, whatever the table's own identity is.
+    has_partial_old_rows: bool,
 }
 
 impl Answers {
     /// Where nothing was asked.
     pub(super) fn none() -> Self {
-        Self { types: Vec::new(), primary_key: PrimaryKey::Columns(Vec::new()) }
+        let primary_key = PrimaryKey::Columns(Vec::new());
+        Self { types: Vec::new(), primary_key, has_partial_old_rows: false }
+    }
+
+    /// The table as its changes are to be read: by its key, where not all of them carry whole old
+    /// rows.
+    fn applied_to(&self, mut relation: Relation) -> Relation {
+        let PrimaryKey::Columns(key) = &self.primary_key else { return relation };
+        let has = |name: &String| relation.columns.iter().any(|column| column.name == *name);
+        if self.has_partial_old_rows && !key.is_empty() && key.iter().all(has) {
+            relation.replica_identity = ReplicaIdentity::Default;
+            for column in &mut relation.columns {
+                column.is_replica_identity = key.contains(&column.name);
+            }
+        }
+        relation
     }
 }
 
@@ -85,7 +102,7 @@ impl Lookup {
         };
         let (sql, answers) = outcome?;
         self.sql = Some(sql);
-        Ok((relation, answers))
+        Ok((answers.applied_to(relation), answers))
     }
 }
 
@@ -106,10 +123,13 @@ async fn answer(
         [] => Vec::new(),
         oids => column_types::look_up(sql, oids).await?,
     };
-    let primary_key = match questions.primary_key {
-        true => catalog::primary_key(sql, relation).await?,
-        false => Some(Vec::new()),
+    let (primary_key, has_partial_old_rows) = match questions.primary_key {
+        true => (
+            catalog::primary_key(sql, relation).await?,
+            !catalog::has_whole_old_rows(sql, relation).await?,
+        ),
+        false => (Some(Vec::new()), false),
     };
     let primary_key = primary_key.map_or(PrimaryKey::Unknown, PrimaryKey::Columns);
-    Ok(Answers { types, primary_key })
+    Ok(Answers { types, primary_key, has_partial_old_rows })
 }

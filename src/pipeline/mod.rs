@@ -9,7 +9,8 @@
 //!   │            ├─ outage (how long the slot is held while Kafka takes nothing)
 //!   │            ├─ lookup (what the stream does not say of a table)
 //!   ├─ judgement (checkpoint, slot, server), continuity (the publication), refusal (their words)
-//!   ├─ tables (whether there are such), retention (how long rows stay in them)
+//!   ├─ tables (whether there are such), published_tables (what comes of them),
+//!   │    descendants (partitions, and what inherits), retention (how long rows stay in them)
 //!   ├─ first_start (publication, intent, slot, slot_creation), init
 //!   ├─ from_poller (rows that waited for a poller, before the stream)
 //!   └─ held_slot ──► adoption, reset (checkpoints that are written by hand), amendment (their words),
@@ -29,6 +30,7 @@ mod beside;
 pub mod check;
 mod checkpoint_writer;
 mod continuity;
+mod descendants;
 mod first_start;
 mod former_primary;
 mod from_poller;
@@ -40,6 +42,7 @@ mod on_error;
 mod outage;
 mod progress;
 mod publication_watch;
+mod published_tables;
 mod refusal;
 mod reset;
 mod resume;

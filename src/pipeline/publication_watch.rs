@@ -12,11 +12,11 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use super::{continuity, continuity::Judged, refusal::Refusal, settings::Settings};
+use super::{continuity, continuity::Judged, descendants, refusal::Refusal, settings::Settings};
 use crate::{
     checkpoint::Fingerprint,
     lsn::Lsn,
-    postgres::{PostgresError, catalog, slot, sql::Sql},
+    postgres::{PostgresError, TableName, catalog, slot, sql::Sql},
     telemetry::Seldom,
 };
 
@@ -212,7 +212,12 @@ impl Watching {
             Ok(now) => now,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        match continuity::judge(settings, sql, known, &now).await? {
+        if let Err(refusal) = continuity::judge(settings, sql, known, &now).await? {
+            return Ok(Err(refusal));
+        }
+        let names = now.tables.keys().cloned();
+        let tables: Vec<_> = names.filter_map(|name| TableName::try_from(name).ok()).collect();
+        match descendants::judge(settings, sql, &tables).await? {
             Ok(()) => Ok(Ok(continuity::date(sql, known, now).await?)),
             Err(refusal) => Ok(Err(refusal)),
         }

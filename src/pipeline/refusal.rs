@@ -2,12 +2,18 @@
 
 use std::fmt;
 
+use super::{
+    descendants::{difference, identity_sql, leaf_sql, namelessness},
+    settings::Settings,
+    tables::kind_of,
+};
 use crate::{
     checkpoint::CheckpointRecord,
     failure::{Code, Failure, Recovery},
     lsn::{CommitLsn, EndLsn, Lsn},
     postgres::{
         PublicationName, SlotName, TableName,
+        identity::{DifferingLeaf, Nameless},
         publication::{self, Absence},
         slot::Holder,
     },
@@ -175,23 +181,29 @@ pub enum Refusal {
         create_sql: String,
     },
     /// The publication lacks what a look at its events needs.
-    #[error("publication \"{publication}\" {lack}, so the server sends none of its events")]
+    #[error("publication \"{publication}\" {lack}")]
     NothingToShow {
         /// Its name.
         publication: PublicationName,
-        /// `does not exist` or `lacks …`.
-        lack: &'static str,
+        /// What it lacks, and what comes of that.
+        lack: String,
         /// The SQL that mends it.
         mend_sql: String,
     },
     /// With its updates published, the server would let nobody update a table's rows.
     #[error(
-        "table \"{table}\" has neither a primary key nor another replica identity: were its updates \
-         published, the application's own UPDATE and DELETE would fail"
+        "{}: were its updates published, the application's own UPDATE and DELETE would fail",
+        namelessness(family)
     )]
     NoRowIdentity {
-        /// The table.
-        table: TableName,
+        /// The table, or partitions of one.
+        family: Vec<Nameless>,
+    },
+    /// The server would send old rows of partitions with null for what it does not know of them.
+    #[error("{}", difference(leaves))]
+    LeafIdentity {
+        /// Partitions of one table.
+        leaves: Vec<DifferingLeaf>,
     },
     /// Changes of a table were not, or will not be, delivered.
     #[error("publication \"{publication}\": {what}")]
@@ -278,7 +290,7 @@ impl Failure for Refusal {
             Self::PublicationMissing { .. } | Self::NothingToShow { .. } => {
                 Some(Code::PublicationMissing)
             }
-            Self::NoRowIdentity { .. } => Some(Code::ReplicaIdentity),
+            Self::NoRowIdentity { .. } | Self::LeafIdentity { .. } => Some(Code::ReplicaIdentity),
             Self::PublicationGap { .. } => Some(Code::PublicationGap),
         }
     }
@@ -306,6 +318,7 @@ impl Failure for Refusal {
             | Self::PublicationMissing { .. }
             | Self::NothingToShow { .. }
             | Self::NoRowIdentity { .. }
+            | Self::LeafIdentity { .. }
             | Self::PublicationGap { .. } => Recovery::Stop,
         }
     }
@@ -401,11 +414,15 @@ impl Failure for Refusal {
                 "Run {mend_sql} as the owner of the tables, or tailwater init; then events that \
                  are committed from then on are shown."
             ),
-            Self::NoRowIdentity { table } => format!(
-                "Give the table a primary key, or run ALTER TABLE {} REPLICA IDENTITY FULL. A \
-                 publication that holds a [[table]] publishes the updates of all its tables: an \
-                 outbox without a key can have a pipeline of its own.",
-                table.quoted()
+            Self::NoRowIdentity { family } => format!(
+                "Give the table a primary key that is not DEFERRABLE, or run {}. A publication that \
+                 holds a [[table]] publishes the updates of all its tables: an outbox without a key \
+                 can have a pipeline of its own.",
+                identity_sql(family)
+            ),
+            Self::LeafIdentity { leaves } => format!(
+                "Run {}, and start; a partition that is made later needs the same.",
+                leaf_sql(leaves)
             ),
             Self::PublicationGap { mend, .. } => mend.clone(),
         })
@@ -429,11 +446,8 @@ fn new_slot_hint(slot: &SlotName) -> String {
 }
 
 /// The refusal of a configured table whose rows do not come under its name.
-pub(super) fn not_published(
-    publication: &PublicationName,
-    table: &TableName,
-    absence: &Absence,
-) -> Refusal {
+pub(super) fn not_published(settings: &Settings, table: &TableName, absence: &Absence) -> Refusal {
+    let (publication, kind) = (&settings.publication, kind_of(settings, table));
     let (what, mend) = match absence {
         Absence::NotMember => {
             let sql = publication::add_table_sql(publication, table);
@@ -460,6 +474,21 @@ pub(super) fn not_published(
                  meanwhile."
             );
             (format!("rows of {table} come under the name of {ancestor}"), mend)
+        }
+        Absence::Unfit(what) => {
+            let remedy = match *what {
+                "an unlogged table" => {
+                    format!("Run ALTER TABLE {} SET LOGGED, and start", table.quoted())
+                }
+                _ => {
+                    format!("Name an ordinary or partitioned table under {}, and start", kind.key())
+                }
+            };
+            let mend = format!(
+                "{remedy}. What was done to {table} meanwhile is never sent, and no later start \
+                 notices: compare the table with the topics, and write the missing rows anew."
+            );
+            (format!("{table} is {what}, which PostgreSQL cannot publish"), mend)
         }
     };
     Refusal::PublicationGap { publication: publication.to_string(), what, mend }

@@ -28,12 +28,13 @@ use super::{
     assembler::{Assembler, Beginning, Bounds, PART_BYTES_AT_LEAST_ONCE},
     backfill::{Backfills, Reading, due},
     beside::Beside,
-    continuity, first_start,
+    continuity, descendants, first_start,
     judgement::{judge_checkpoint, judge_look, judge_slot, judge_source, judge_take_over},
     lookup::Lookup,
     on_error::OnError,
     outage::Outage,
     publication_watch::PublicationWatch,
+    published_tables::PublishedTables,
     refusal::Refusal,
     resume::Resume,
     retention::{self, RetentionTask},
@@ -47,12 +48,11 @@ use crate::{
         CheckpointKey, CheckpointRecord, Fingerprint, SnapshotRecord, Tracker,
         store::{Look, Store},
     },
-    event::{DatabaseIdentity, Mapping, outbox::Withheld},
+    event::{DatabaseIdentity, Mapping},
     failure::{Code, Failure},
     lsn::{CommitLsn, Lsn},
     postgres::{
-        TableName,
-        catalog::{self, WithheldColumn},
+        catalog,
         replication::{Connection, ReplicationStream, SystemIdentity, TimelineHistory},
         slot::{self, Slot},
         sql::Sql,
@@ -191,6 +191,8 @@ pub(super) async fn start(
 ) -> Result<(StreamLoop<KafkaSink>, Option<RetentionTask>), Failed> {
     let TakenOver { stream, kafka, sql, checkpoint, resume, snapshots, mapping } =
         take_over(settings, shutdown, Purpose::Run).await?;
+    let tables = tables::published(settings, &sql).await?;
+    descendants::warn_of_absent_heirs(settings, &sql, &tables).await?;
     info!(
         slot = %settings.slot,
         commit_end_lsn = %checkpoint.commit_end_lsn,
@@ -387,9 +389,12 @@ pub(super) async fn look(ground: &Ground<'_>, must_be_sure: bool) -> Result<(Kaf
 pub(super) async fn check_tables(ground: &Ground<'_>) -> Result<Mapping, Failed> {
     let settings = ground.settings;
     let mapping = mapping(settings, &ground.server.identity.system_id);
-    for name in tables::published(settings, &ground.sql).await? {
-        check_table(settings, &ground.sql, &mapping, &name).await?;
+    let tables = tables::published(settings, &ground.sql).await?;
+    let published = PublishedTables::look_up(settings, &ground.sql, &tables).await?;
+    for name in &tables {
+        published.check(settings, &mapping, name)?;
     }
+    descendants::judge(settings, &ground.sql, &tables).await??;
     Ok(mapping)
 }
 
@@ -397,33 +402,6 @@ pub(super) async fn check_tables(ground: &Ground<'_>) -> Result<Mapping, Failed>
 pub(super) fn mapping(settings: &Settings, system_id: &str) -> Mapping {
     let (system_id, database) = (system_id.to_owned(), settings.postgres.database.clone());
     Mapping::new(settings.event.clone(), DatabaseIdentity { system_id, database })
-}
-
-/// One of the tables, as the publication delivers it. Returns the columns that it does not deliver.
-pub(super) async fn check_table(
-    settings: &Settings,
-    sql: &Sql,
-    mapping: &Mapping,
-    name: &TableName,
-) -> Result<Vec<WithheldColumn>, Failed> {
-    let publication = &settings.publication;
-    // One that is dropped at this moment is missed by the next look at the publication.
-    let Some(table) = catalog::published_table(sql, publication, name).await? else {
-        return Ok(Vec::new());
-    };
-    if settings.event.table(&name.schema, &name.name).is_some()
-        && let Some(identity) = catalog::row_identity(sql, name).await?
-    {
-        mapping.check_table(&tables::description(sql, name, &table, identity).await?)?;
-        return Ok(table.withheld);
-    }
-    let columns: Vec<_> =
-        table.columns.iter().map(|column| (column.name.as_str(), column.type_oid)).collect();
-    let withheld: Vec<_> =
-        table.withheld.iter().map(|column| (column.name.as_str(), column.mend.as_str())).collect();
-    let withheld = Withheld { publication: publication.as_str(), columns: &withheld };
-    mapping.check_outbox(&name.schema, &name.name, &columns, &withheld)?;
-    Ok(table.withheld)
 }
 
 /// Step 1.

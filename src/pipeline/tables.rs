@@ -3,23 +3,20 @@
 //!
 //! Those that are configured by a pattern are the ones of them that the publication holds.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
 use tracing::warn;
 
 use crate::{
-    change::ReplicaIdentity,
-    event::table::{DescribedColumn, Description, PrimaryKey},
     failure::{Code, Failure, Recovery},
     pipeline::settings::Settings,
     postgres::{
-        PostgresError, TableName, catalog,
-        column_types::look_up,
-        diagnosis,
-        publication::{self, Operations},
+        PostgresError, TableName,
+        catalog::{self, Publishable},
+        identity::{self, Nameless},
+        publication,
         sql::Sql,
     },
-    value::{Type, Types},
 };
 
 /// Below it, the nearest name is probably not what was meant (`strsim::jaro_winkler`, 0 to 1).
@@ -183,7 +180,8 @@ pub(super) async fn check_table(settings: &Settings, sql: &Sql, table: &TableNam
             Err(TableMistake::Unfit { kind: kind_of(settings, table), table: table.clone(), what })
         }
         None => {
-            let nearest = nearest(table, catalog::table_names(sql).await?);
+            let names = catalog::publishable(sql).await?.into_iter().map(|found| found.name);
+            let nearest = nearest(table, names.collect());
             let database = settings.postgres.database.clone();
             let kind = kind_of(settings, table);
             Err(TableMistake::Missing { kind, table: table.clone(), database, nearest })
@@ -213,43 +211,8 @@ pub(super) async fn published(
     Ok(with_patterns(settings, publication::table_names(sql, &settings.publication).await?))
 }
 
-/// What a publication has to hold, and what it cannot.
-#[derive(Debug)]
-pub(super) struct Wanted {
-    /// The tables that are configured by their names, and those of patterns whose rows can be named.
-    pub(super) tables: Vec<TableName>,
-    /// The others of patterns: with their updates published, the application could not update them
-    /// any more.
-    pub(super) nameless: Vec<TableName>,
-}
-
-/// Which tables a publication has to hold.
-///
-/// # Errors
-/// Where the server does not answer.
-pub(super) async fn wanted(settings: &Settings, sql: &Sql) -> Result<Wanted, PostgresError> {
-    let mut wanted = Wanted { tables: settings.tables.clone(), nameless: Vec::new() };
-    if !has_patterns(settings) {
-        return Ok(wanted);
-    }
-    let matching = with_patterns(settings, catalog::table_names(sql).await?);
-    for table in matching.into_iter().filter(|table| !settings.tables.contains(table)) {
-        // A partition comes with its root.
-        if catalog::is_partition(sql, &table).await? {
-            continue;
-        }
-        let identity = catalog::row_identity(sql, &table).await?;
-        let is_nameless = identity.is_some_and(|identity| identity.is_missing())
-            || diagnosis::without_identity(sql, &table).await?.is_some();
-        match is_nameless {
-            true => wanted.nameless.push(table),
-            false => wanted.tables.push(table),
-        }
-    }
-    Ok(wanted)
-}
-
-/// The same for who makes it so, with a word of what is left out.
+/// What a publication that is made has to hold: of the tables that a pattern names those whose rows
+/// can be named, because the application could not update the others any more.
 ///
 /// # Errors
 /// Where the server does not answer.
@@ -257,15 +220,20 @@ pub(super) async fn to_publish(
     settings: &Settings,
     sql: &Sql,
 ) -> Result<Vec<TableName>, PostgresError> {
-    let Wanted { tables, nameless } = wanted(settings, sql).await?;
-    for table in nameless {
+    if !has_patterns(settings) {
+        return Ok(settings.tables.clone());
+    }
+    let mut tables = published(settings, sql).await?;
+    let Unpublished { joinable, nameless, .. } = unpublished(settings, sql, &tables).await?;
+    for Nameless { table, reason, .. } in nameless {
         warn!(
             %table,
-            "left out of the publication, though a [[table]] matches it: it has neither a primary \
-             key nor another replica identity, and with updates published the application could \
-             not update it"
+            reason,
+            "left out of the publication, though a [[table]] matches it: with updates published \
+             the application could not update it"
         );
     }
+    tables.extend(joinable);
     Ok(tables)
 }
 
@@ -277,10 +245,55 @@ pub(super) async fn expected(
     settings: &Settings,
     sql: &Sql,
 ) -> Result<Vec<TableName>, PostgresError> {
-    match publication::describe(sql, &settings.publication, &[]).await? {
-        Some(_) => published(settings, sql).await,
-        None => to_publish(settings, sql).await,
+    let mut tables = published(settings, sql).await?;
+    if publication::describe(sql, &settings.publication, &[]).await?.is_none() {
+        tables.extend(unpublished(settings, sql, &tables).await?.joinable);
     }
+    Ok(tables)
+}
+
+/// Tables that a pattern names and the publication does not hold.
+#[derive(Debug, Default)]
+pub(super) struct Unpublished {
+    /// Those that it can hold.
+    pub(super) joinable: Vec<TableName>,
+    /// Those, or partitions of such, whose rows cannot be named.
+    pub(super) nameless: Vec<Nameless>,
+    /// Partitions, with the tables whose rows theirs are; no section has these.
+    pub(super) apart: Vec<(TableName, TableName)>,
+}
+
+/// What patterns name beside what is `published`.
+///
+/// # Errors
+/// Where the server does not answer.
+pub(super) async fn unpublished(
+    settings: &Settings,
+    sql: &Sql,
+    published: &[TableName],
+) -> Result<Unpublished, PostgresError> {
+    let mut found = Unpublished::default();
+    if !has_patterns(settings) {
+        return Ok(found);
+    }
+    let published: BTreeSet<&TableName> = published.iter().collect();
+    for Publishable { name, root } in catalog::publishable(sql).await? {
+        if !settings.is_configured(&name) || published.contains(&name) {
+            continue;
+        }
+        match root {
+            None => found.joinable.push(name),
+            // It comes with its root.
+            Some(root) if settings.is_configured(&root) => {}
+            Some(root) => found.apart.push((name, root)),
+        }
+    }
+    found.nameless = identity::nameless(sql, &found.joinable).await?;
+    let is_nameless = |table: &TableName| {
+        found.nameless.iter().any(|it| it.root.as_ref().unwrap_or(&it.table) == table)
+    };
+    found.joinable.retain(|table| !is_nameless(table));
+    Ok(found)
 }
 
 fn has_patterns(settings: &Settings) -> bool {
@@ -293,59 +306,6 @@ fn with_patterns(settings: &Settings, found: Vec<TableName>) -> Vec<TableName> {
     settings.tables.iter().cloned().chain(found.into_iter().filter(is_new)).collect()
 }
 
-/// All domain tables as the publication delivers them, or would: a table that it does not hold yet is
-/// described as it is.
-///
-/// # Errors
-/// Where the server does not answer.
-pub(super) async fn descriptions(
-    settings: &Settings,
-    sql: &Sql,
-) -> Result<Vec<Description>, PostgresError> {
-    let publication = &settings.publication;
-    let mut descriptions = Vec::new();
-    let tables = expected(settings, sql).await?;
-    for name in tables.iter().filter(|name| kind_of(settings, name) == Kind::Domain) {
-        // One that is dropped at this moment has no events.
-        let Some(table) = catalog::published_table(sql, publication, name).await? else { continue };
-        let Some(identity) = catalog::row_identity(sql, name).await? else { continue };
-        descriptions.push(description(sql, name, &table, identity).await?);
-    }
-    Ok(descriptions)
-}
-
-/// A domain table as the publication delivers it.
-///
-/// # Errors
-/// Where the server does not answer.
-pub(super) async fn description(
-    sql: &Sql,
-    name: &TableName,
-    table: &catalog::Table,
-    identity: catalog::RowIdentity,
-) -> Result<Description, PostgresError> {
-    let mut types = Types::new();
-    let missing = types.missing(table.columns.iter().map(|column| column.own_type_oid));
-    for learnt in look_up(sql, &missing).await? {
-        types.insert(learnt);
-    }
-    let is_full = identity.replica_identity == ReplicaIdentity::Full;
-    let column = |column: &catalog::TableColumn| DescribedColumn {
-        name: column.name.clone(),
-        column_type: types
-            .get(column.own_type_oid)
-            .map_or_else(|| Type::unknown(column.own_type_oid), Arc::clone),
-        is_replica_identity: is_full || identity.columns.contains(&column.name),
-    };
-    Ok(Description {
-        schema: name.schema.clone(),
-        name: name.name.clone(),
-        replica_identity: identity.replica_identity,
-        columns: table.columns.iter().map(column).collect(),
-        primary_key: PrimaryKey::Columns(identity.primary_key.clone()),
-    })
-}
-
 /// The SQL that makes the publication.
 ///
 /// # Errors
@@ -354,26 +314,6 @@ pub(super) async fn create_sql(settings: &Settings, sql: &Sql) -> Result<String,
     let tables = to_publish(settings, sql).await?;
     let operations = settings.operations(&tables);
     Ok(publication::create_sql(&settings.publication, &tables, operations))
-}
-
-/// The first table, or partition, that would lose its updates by being published.
-///
-/// # Errors
-/// Where the server does not answer.
-pub(super) async fn first_without_identity(
-    settings: &Settings,
-    sql: &Sql,
-    tables: &[TableName],
-) -> Result<Option<TableName>, PostgresError> {
-    if settings.operations(tables) != Operations::All {
-        return Ok(None);
-    }
-    for table in tables {
-        if let Some(nameless) = diagnosis::without_identity(sql, table).await? {
-            return Ok(Some(nameless));
-        }
-    }
-    Ok(None)
 }
 
 /// The name that was probably meant. What was written may have the database before it, quotes that

@@ -12,8 +12,9 @@ use super::{
     assembler::{Assembler, Beginning, Bounds},
     backfill::Backfills,
     beside::Beside,
-    continuity, first_start,
-    init::{lacking_sql, patiently},
+    continuity::{self, plurals},
+    descendants, first_start,
+    init::{alter_sql, create_sql, patiently},
     lookup::Lookup,
     on_error::OnError,
     publication_watch::PublicationWatch,
@@ -29,7 +30,10 @@ use super::{
 use crate::{
     checkpoint::Tracker,
     event::outbox::PayloadForm,
-    postgres::{SlotName, catalog},
+    postgres::{
+        SlotName, catalog,
+        publication::{self, Absence},
+    },
     sink::stdout::{StdoutError, StdoutSink, Style},
 };
 
@@ -107,17 +111,35 @@ async fn start(
     Ok(StreamLoop::new(stream, assembler, tracker, sink, beside, LIMITS))
 }
 
-/// Before a slot waits for anything: without the publication nothing would ever come.
+/// Before a slot waits for anything: what is not published would never come. Of a pattern that is
+/// nothing, as to `run`: it names the tables that the publication holds.
 async fn check_publication(ground: &Ground<'_>) -> Result<(), Failed> {
     let Ground { settings, sql, .. } = ground;
-    let statements = lacking_sql(settings, sql).await?;
     let publication = settings.publication.clone();
-    let lack = match statements.as_slice() {
-        [] => return Ok(()),
-        [one] if one.starts_with("CREATE ") => "does not exist",
-        [..] => "lacks tables",
+    let tables = tables::published(settings, sql).await?;
+    let Some(found) = publication::describe(sql, &publication, &tables).await? else {
+        let lack = "does not exist, so the server sends no events".to_owned();
+        let tables = tables::to_publish(settings, sql).await?;
+        let mend_sql = create_sql(settings, sql, &tables).await?;
+        return Err(Refusal::NothingToShow { publication, lack, mend_sql }.into());
     };
-    Err(Refusal::NothingToShow { publication, lack, mend_sql: statements.join("; ") }.into())
+    let lacking = found.lacking(settings.operations(&tables));
+    let lack = match (lacking.as_slice(), found.absent.first_key_value()) {
+        ([], None) => return Ok(()),
+        ([_, ..], _) => {
+            format!("publishes no {}, so the server sends none of them", plurals(&lacking))
+        }
+        ([], Some((table, Absence::AsPartitions))) => format!(
+            "has rows of {table} under the names of its partitions, so the server sends none of its \
+             events"
+        ),
+        ([], Some((table, _))) => {
+            format!("lacks table {table}, so the server sends none of its events")
+        }
+    };
+    descendants::judge_joining(settings, sql, &tables, Some(&found)).await??;
+    let mend_sql = alter_sql(settings, &tables, &found)?.join("; ");
+    Err(Refusal::NothingToShow { publication, lack, mend_sql }.into())
 }
 
 fn is_closed(failure: &Failed) -> bool {

@@ -1,10 +1,15 @@
 //! What the server and its tables are.
 
+use std::collections::BTreeMap;
+
 use tokio_postgres::{Row, types::ToSql};
 
-use super::{PostgresError, PublicationName, TableName, name::quote_identifier, sql::Sql};
+use super::{
+    PostgresError, PublicationName, TableName, identity::parameters, name::quote_identifier,
+    sql::Sql,
+};
 use crate::{
-    change::{Oid, RelationId, ReplicaIdentity},
+    change::{Oid, RelationId},
     lsn::Lsn,
 };
 
@@ -37,28 +42,6 @@ pub struct TableColumn {
     pub own_type_oid: Oid,
     /// The same; of the base type where that is a domain.
     pub type_oid: Oid,
-}
-
-/// What updates and deletes say of the row that they are of.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct RowIdentity {
-    /// `pg_class.relreplident`
-    pub replica_identity: ReplicaIdentity,
-    /// The names of the columns that they carry; none of them all under FULL.
-    pub columns: Vec<String>,
-    /// The names of the primary key's columns.
-    pub primary_key: Vec<String>,
-}
-
-impl RowIdentity {
-    /// Whether the server lets nobody update or delete rows while that is published.
-    pub fn is_missing(&self) -> bool {
-        match self.replica_identity {
-            ReplicaIdentity::Full => false,
-            ReplicaIdentity::Nothing => true,
-            ReplicaIdentity::Default | ReplicaIdentity::Index => self.columns.is_empty(),
-        }
-    }
 }
 
 /// A column that is not delivered.
@@ -131,6 +114,21 @@ pub async fn partition_columns(sql: &Sql, table: &TableName) -> Result<Vec<Strin
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
+/// Those of these tables that are partitioned.
+///
+/// # Errors
+/// Where the connection breaks.
+pub async fn partitioned(sql: &Sql, tables: &[TableName]) -> Result<Vec<TableName>, PostgresError> {
+    const SQL: &str = "SELECT n.nspname::text, c.relname::text \
+        FROM unnest($1::text[], $2::text[]) AS asked (schema, name) \
+        JOIN pg_namespace n ON n.nspname = asked.schema \
+        JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = asked.name \
+        WHERE c.relkind = 'p' ORDER BY 1, 2";
+    let (schemas, names) = parameters(tables);
+    let rows = sql.rows("look up partitioned tables", SQL, &[&schemas, &names]).await?;
+    Ok(rows.iter().map(|row| TableName { schema: row.get(0), name: row.get(1) }).collect())
+}
+
 /// The names of the primary key's columns, in the table's order; empty where there is none, and
 /// nothing where the table is gone.
 ///
@@ -151,50 +149,18 @@ pub async fn primary_key(
     Ok(rows.first().map(|row| row.get(0)))
 }
 
-/// What updates and deletes of a table say of its rows; none where it does not exist.
+/// Whether all updates and deletes of a table with REPLICA IDENTITY FULL carry the whole old row:
+/// each partition has an identity of its own, and what it does not log comes as NULL.
 ///
 /// # Errors
 /// Where the connection breaks.
-pub async fn row_identity(
-    sql: &Sql,
-    table: &TableName,
-) -> Result<Option<RowIdentity>, PostgresError> {
-    const SQL: &str = "SELECT c.relreplident::text, \
-        ARRAY(SELECT a.attname::text FROM pg_index i \
-            JOIN pg_attribute a ON a.attrelid = i.indrelid \
-                AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]) \
-            WHERE i.indrelid = c.oid AND CASE c.relreplident \
-                WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END \
-            ORDER BY a.attnum), \
-        ARRAY(SELECT a.attname::text FROM pg_index i \
-            JOIN pg_attribute a ON a.attrelid = i.indrelid \
-                AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]) \
-            WHERE i.indrelid = c.oid AND i.indisprimary ORDER BY a.attnum) \
-        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-        WHERE n.nspname = $1 AND c.relname = $2";
-    let action = format!("look up the replica identity of table {table}");
-    let rows = sql.rows(&action, SQL, &[&table.schema, &table.name]).await?;
-    let Some(row) = rows.first() else { return Ok(None) };
-    let replica_identity = match row.get(0) {
-        "f" => ReplicaIdentity::Full,
-        "i" => ReplicaIdentity::Index,
-        "n" => ReplicaIdentity::Nothing,
-        _ => ReplicaIdentity::Default,
-    };
-    Ok(Some(RowIdentity { replica_identity, columns: row.get(1), primary_key: row.get(2) }))
-}
-
-/// Whether a table is a partition of another one.
-///
-/// # Errors
-/// Where the connection breaks.
-pub async fn is_partition(sql: &Sql, table: &TableName) -> Result<bool, PostgresError> {
-    const SQL: &str = "SELECT c.relispartition \
-        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-        WHERE n.nspname = $1 AND c.relname = $2";
-    let action = format!("ask whether table {table} is a partition");
-    let rows = sql.rows(&action, SQL, &[&table.schema, &table.name]).await?;
-    Ok(rows.first().is_some_and(|row| row.get(0)))
+pub async fn has_whole_old_rows(sql: &Sql, table: RelationId) -> Result<bool, PostgresError> {
+    const SQL: &str = "SELECT NOT EXISTS ( \
+            SELECT FROM pg_partition_tree($1::oid) t JOIN pg_class l ON l.oid = t.relid \
+            WHERE t.isleaf AND l.relkind = 'r' AND l.relreplident <> 'f')";
+    let action = format!("look up the replica identities of the partitions of table {table}");
+    let rows = sql.rows(&action, SQL, &[&table.0]).await?;
+    rows.first().map(|row| row.get(0)).ok_or_else(|| no_row("a table's partitions"))
 }
 
 /// The present name of a table; none where it is gone.
@@ -249,67 +215,98 @@ pub async fn published_table(
     publication: &PublicationName,
     name: &TableName,
 ) -> Result<Option<Table>, PostgresError> {
+    let names = std::slice::from_ref(name);
+    Ok(published_tables(sql, publication, names).await?.remove(name))
+}
+
+/// The same of several tables, of those that exist.
+///
+/// # Errors
+/// Where the connection breaks.
+pub async fn published_tables(
+    sql: &Sql,
+    publication: &PublicationName,
+    names: &[TableName],
+) -> Result<BTreeMap<TableName, Table>, PostgresError> {
     // A domain over a domain is followed down to its base type. What the publication's view and
     // its members hold depends on the version, so they are read as JSON: column lists are there
     // from 15 on. 15 and 16 list generated columns among `attnames` and send none of them; from 18
     // on `attnames` is right also there.
     const SQL: &str = "WITH RECURSIVE \
         attribute AS ( \
-            SELECT c.oid AS relation, a.attnum, a.attname::text AS name, a.atttypid AS type, \
+            SELECT c.oid AS relation, asked.schema, asked.name AS table_name, a.attnum, a.attname::text AS name, a.atttypid AS type, \
                    format_type(a.atttypid, a.atttypmod) AS type_name, \
                    a.attgenerated::text AS generated, pg_get_expr(d.adbin, d.adrelid) AS expression \
-            FROM pg_class c \
-            JOIN pg_namespace n ON n.oid = c.relnamespace \
+            FROM unnest($1::text[], $2::text[]) AS asked (schema, name) \
+            JOIN pg_namespace n ON n.nspname = asked.schema \
+            JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = asked.name \
             LEFT JOIN pg_attribute a \
                 ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
             LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum \
-            WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p') \
+            WHERE c.relkind IN ('r', 'p') \
         ), \
         base AS ( \
-            SELECT attnum, type FROM attribute \
+            SELECT relation, attnum, type FROM attribute \
             UNION ALL \
-            SELECT b.attnum, t.typbasetype FROM base b \
+            SELECT b.relation, b.attnum, t.typbasetype FROM base b \
             JOIN pg_type t ON t.oid = b.type AND t.typtype = 'd' \
         ), \
-        published AS ( \
-            SELECT to_jsonb(t) AS member FROM pg_publication_tables t \
-            WHERE t.pubname = $3 AND t.schemaname = $1 AND t.tablename = $2 \
-        ) \
-        SELECT a.name, a.type_name, a.generated, a.expression, ( \
-            SELECT b.type FROM base b \
+        base_type AS ( \
+            SELECT b.relation, b.attnum, b.type FROM base b \
             JOIN pg_type t ON t.oid = b.type AND t.typtype <> 'd' \
-            WHERE b.attnum = a.attnum \
-        ), coalesce(p.member -> 'attnames' ? a.name, true) \
+        ), \
+        published AS MATERIALIZED ( \
+            SELECT t.schemaname::text AS schema, t.tablename::text AS name, to_jsonb(t) AS member \
+            FROM pg_publication_tables t WHERE t.pubname = $3 \
+        ) \
+        SELECT a.name, a.type_name, a.generated, a.expression, b.type, coalesce(p.member -> 'attnames' ? a.name, true) \
             AND (a.generated = '' OR current_setting('server_version_num')::int >= 180000), \
         EXISTS ( \
             SELECT FROM pg_publication_rel r \
             JOIN pg_publication q ON q.oid = r.prpubid AND q.pubname = $3 \
             WHERE r.prrelid = a.relation AND jsonb_typeof(to_jsonb(r) -> 'prattrs') <> 'null' \
         ), p.member ->> 'rowfilter', current_setting('server_version_num')::int >= 180000, \
-        a.type \
-        FROM attribute a LEFT JOIN published p ON true ORDER BY a.attnum";
-    let action = format!("look up table {name} in publication \"{publication}\"");
-    let parameters: [&(dyn ToSql + Sync); 3] = [&name.schema, &name.name, &publication.as_str()];
+        a.type, a.schema, a.table_name \
+        FROM attribute a \
+        LEFT JOIN base_type b ON b.relation = a.relation AND b.attnum = a.attnum \
+        LEFT JOIN published p ON p.schema = a.schema AND p.name = a.table_name \
+        ORDER BY a.relation, a.attnum";
+    let action = match names {
+        [name] => format!("look up table {name} in publication \"{publication}\""),
+        _ => format!("look up tables in publication \"{publication}\""),
+    };
+    let (schemas, tables) = parameters(names);
+    let parameters: [&(dyn ToSql + Sync); 3] = [&schemas, &tables, &publication.as_str()];
     let rows = sql.rows(&action, SQL, &parameters).await?;
-    if rows.is_empty() {
-        return Ok(None);
+    let name = |row: &Row| TableName { schema: row.get(10), name: row.get(11) };
+    let tables = rows.chunk_by(|one, other| name(one) == name(other));
+    let table = |rows: &[Row]| {
+        let name = name(rows.first()?);
+        // A table without columns is one row of NULLs.
+        let attributes = rows.iter().filter_map(Attribute::of).collect();
+        let table = Table::of(publication, &name, attributes);
+        Some((name, table))
+    };
+    Ok(tables.filter_map(table).collect())
+}
+
+impl Table {
+    fn of(publication: &PublicationName, name: &TableName, attributes: Vec<Attribute>) -> Self {
+        let delivered = || attributes.iter().filter(|attribute| attribute.is_delivered);
+        let listed: Vec<&str> = delivered().map(|attribute| attribute.name.as_str()).collect();
+        let columns = delivered().map(|attribute| TableColumn {
+            name: attribute.name.clone(),
+            own_type_oid: attribute.own_type_oid,
+            type_oid: attribute.type_oid,
+        });
+        let withheld = attributes.iter().filter(|attribute| !attribute.is_delivered);
+        let withheld = withheld.map(|attribute| WithheldColumn {
+            name: attribute.name.clone(),
+            mend: attribute.mend(publication, name, &listed),
+        });
+        let row_filter = attributes.iter().find_map(|attribute| attribute.row_filter.clone());
+        Self { columns: columns.collect(), withheld: withheld.collect(), row_filter }
     }
-    // A table without columns is one row of NULLs.
-    let attributes: Vec<Attribute> = rows.iter().filter_map(Attribute::of).collect();
-    let delivered = || attributes.iter().filter(|attribute| attribute.is_delivered);
-    let listed: Vec<&str> = delivered().map(|attribute| attribute.name.as_str()).collect();
-    let columns = delivered().map(|attribute| TableColumn {
-        name: attribute.name.clone(),
-        own_type_oid: attribute.own_type_oid,
-        type_oid: attribute.type_oid,
-    });
-    let withheld = attributes.iter().filter(|attribute| !attribute.is_delivered);
-    let withheld = withheld.map(|attribute| WithheldColumn {
-        name: attribute.name.clone(),
-        mend: attribute.mend(publication, name, &listed),
-    });
-    let row_filter = attributes.iter().find_map(|attribute| attribute.row_filter.clone());
-    Ok(Some(Table { columns: columns.collect(), withheld: withheld.collect(), row_filter }))
 }
 
 /// A column as the catalog and the publication describe it.
@@ -441,17 +438,35 @@ pub async fn kind(sql: &Sql, name: &TableName) -> Result<Option<Kind>, PostgresE
     Ok(rows.first().map(kind))
 }
 
-/// The names of all tables that a publication can hold.
+/// A table that a publication can hold.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Publishable {
+    /// Its name.
+    pub name: TableName,
+    /// The table whose partition it is, directly or below others.
+    pub root: Option<TableName>,
+}
+
+/// All tables that a publication can hold, by their names.
 ///
 /// # Errors
 /// Where the connection breaks.
-pub async fn table_names(sql: &Sql) -> Result<Vec<TableName>, PostgresError> {
-    const SQL: &str = "SELECT n.nspname::text, c.relname::text \
+pub async fn publishable(sql: &Sql) -> Result<Vec<Publishable>, PostgresError> {
+    const SQL: &str = "SELECT n.nspname::text, c.relname::text, rn.nspname::text, r.relname::text \
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-        WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND c.oid >= 16384";
+        LEFT JOIN pg_class r ON c.relispartition AND r.oid = pg_partition_root(c.oid) \
+        LEFT JOIN pg_namespace rn ON rn.oid = r.relnamespace \
+        WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND c.oid >= 16384 \
+        ORDER BY 1, 2";
     let rows = sql.rows("list the tables", SQL, &[]).await?;
-    let name = |row: &tokio_postgres::Row| TableName { schema: row.get(0), name: row.get(1) };
-    Ok(rows.iter().map(name).collect())
+    let table = |row: &Row| Publishable {
+        name: TableName { schema: row.get(0), name: row.get(1) },
+        root: match (row.get(2), row.get(3)) {
+            (Some(schema), Some(name)) => Some(TableName { schema, name }),
+            _ => None,
+        },
+    };
+    Ok(rows.iter().map(table).collect())
 }
 
 pub(super) fn no_row(what: &str) -> PostgresError {

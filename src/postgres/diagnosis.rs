@@ -191,52 +191,6 @@ pub async fn published_tables(
     rows.first().map(|row| row.get(0)).ok_or_else(|| no_row("the publication's tables"))
 }
 
-/// The table itself, or the first of its partitions, whose rows a publication's updates and deletes
-/// could not name, so that the server refuses them: REPLICA IDENTITY NOTHING, or DEFAULT without a
-/// primary key. None where there is no such.
-///
-/// # Errors
-/// Where the connection breaks.
-pub async fn without_identity(
-    sql: &Sql,
-    table: &TableName,
-) -> Result<Option<TableName>, PostgresError> {
-    // What a partitioned table says of itself its partitions need not say. Of an ordinary table
-    // there is no tree.
-    const SQL: &str = "SELECT n.nspname::text, l.relname::text \
-        FROM pg_class c JOIN pg_namespace cn ON cn.oid = c.relnamespace \
-        CROSS JOIN LATERAL (SELECT c.oid UNION SELECT relid FROM pg_partition_tree(c.oid)) m (oid) \
-        JOIN pg_class l ON l.oid = m.oid JOIN pg_namespace n ON n.oid = l.relnamespace \
-        WHERE cn.nspname = $1 AND c.relname = $2 AND l.relkind = 'r' AND (l.relreplident = 'n' \
-            OR l.relreplident = 'd' AND NOT EXISTS ( \
-                SELECT FROM pg_index i WHERE i.indrelid = l.oid AND i.indisprimary)) \
-        ORDER BY 1, 2 LIMIT 1";
-    let action = format!("ask for the replica identity of table {table}");
-    let rows = sql.rows(&action, SQL, &[&table.schema, &table.name]).await?;
-    Ok(rows.first().map(|row| TableName { schema: row.get(0), name: row.get(1) }))
-}
-
-/// The partitions of a table whose updates and deletes carry less than all columns, where the table
-/// itself has REPLICA IDENTITY FULL: what they do not carry comes as NULL.
-///
-/// # Errors
-/// Where the connection breaks.
-pub async fn partitions_without_full(
-    sql: &Sql,
-    table: &TableName,
-) -> Result<Vec<TableName>, PostgresError> {
-    const SQL: &str = "SELECT n.nspname::text, l.relname::text \
-        FROM pg_class c JOIN pg_namespace cn ON cn.oid = c.relnamespace \
-        JOIN pg_partition_tree(c.oid) t ON t.isleaf AND t.relid <> c.oid \
-        JOIN pg_class l ON l.oid = t.relid JOIN pg_namespace n ON n.oid = l.relnamespace \
-        WHERE cn.nspname = $1 AND c.relname = $2 AND c.relreplident = 'f' \
-            AND l.relkind = 'r' AND l.relreplident <> 'f' ORDER BY 1, 2";
-    let action = format!("ask for the replica identities of the partitions of {table}");
-    let rows = sql.rows(&action, SQL, &[&table.schema, &table.name]).await?;
-    let name = |row: &tokio_postgres::Row| TableName { schema: row.get(0), name: row.get(1) };
-    Ok(rows.iter().map(name).collect())
-}
-
 /// A yes; no where there is no row.
 async fn yes(
     sql: &Sql,

@@ -16,6 +16,8 @@ pub mod catalog;
 pub mod column_types;
 // What a doctor asks the server.
 pub mod diagnosis;
+// Which row an update is of.
+pub mod identity;
 // The pure decoder of pgoutput's messages.
 pub mod pgoutput;
 // Publications.

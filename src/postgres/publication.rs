@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 use tokio_postgres::types::ToSql;
 
 use super::{
-    PostgresError, PublicationName, SlotName, TableName, name::quote_identifier, sql::Sql,
+    PostgresError, PublicationName, SlotName, TableName,
+    catalog::{self, Kind},
+    identity::parameters,
+    name::quote_identifier,
+    sql::Sql,
 };
 use crate::change::{Oid, RelationId, Xid};
 
@@ -36,6 +40,8 @@ pub enum Absence {
     AsPartitions,
     /// It is a partition, and its rows come under the name of this table.
     AsAncestor(TableName),
+    /// No publication can hold what it is, in words.
+    Unfit(&'static str),
 }
 
 /// A table of a publication.
@@ -64,6 +70,12 @@ impl Publication {
     pub fn lacking(&self, needed: Operations) -> Vec<&'static str> {
         let is_lacking = |operation: &&str| !self.operations.contains(operation);
         needed.words().iter().copied().filter(is_lacking).collect()
+    }
+
+    /// Those of the tables that it does not hold and could.
+    pub fn addable(&self) -> impl Iterator<Item = &TableName> {
+        let absent = self.absent.iter();
+        absent.filter(|(_, absence)| **absence == Absence::NotMember).map(|(table, _)| table)
     }
 
     /// The SQL after which these operations are published too.
@@ -158,8 +170,7 @@ async fn members(
     // IN SCHEMA, and with it this catalog, exists from 15 on.
     const SCHEMA_SQL: &str = "SELECT pnnspid, oid FROM pg_publication_namespace WHERE pnpubid = $1";
     const ACTION: &str = "look up tables in their publication";
-    let schemas: Vec<&str> = tables.iter().map(|table| table.schema.as_str()).collect();
-    let names: Vec<&str> = tables.iter().map(|table| table.name.as_str()).collect();
+    let (schemas, names) = parameters(tables);
     let rows = sql.rows(ACTION, SQL, &[&publication.0, &schemas, &names]).await?;
     let by_schema = match has_schemas {
         true => sql.rows(ACTION, SCHEMA_SQL, &[&publication.0]).await?,
@@ -195,7 +206,79 @@ pub async fn table_names(
     Ok(rows.iter().map(name).collect())
 }
 
-async fn absence(
+/// A table that inherits from one that is asked for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Heir {
+    /// It.
+    pub table: TableName,
+    /// From which of these, directly or by others.
+    pub parent: TableName,
+    /// Whether its rows come.
+    pub presence: Presence,
+}
+
+/// How the rows of a table that inherits come: always under its own name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Presence {
+    /// Not at all.
+    Absent,
+    /// By a row of its own in `pg_publication_rel`: whoever adds its parent without ONLY adds it too.
+    Member,
+    /// By its schema, or by ALL TABLES.
+    Implied,
+}
+
+/// The tables that inherit from these, partitions apart.
+///
+/// # Errors
+/// Where the connection breaks.
+pub async fn heirs(
+    sql: &Sql,
+    publication: &PublicationName,
+    tables: &[TableName],
+) -> Result<Vec<Heir>, PostgresError> {
+    const SQL: &str = "WITH RECURSIVE below (parent, relation) AS ( \
+            SELECT a.oid, i.inhrelid \
+            FROM unnest($1::text[], $2::text[]) AS asked (schema, name) \
+            JOIN pg_namespace n ON n.nspname = asked.schema \
+            JOIN pg_class a ON a.relnamespace = n.oid AND a.relname = asked.name \
+            JOIN pg_inherits i ON i.inhparent = a.oid \
+            WHERE a.relkind = 'r' \
+            UNION \
+            SELECT b.parent, i.inhrelid FROM below b JOIN pg_inherits i ON i.inhparent = b.relation \
+        ) \
+        SELECT n.nspname::text, c.relname::text, pn.nspname::text, p.relname::text, \
+            m.oid IS NOT NULL, t.tablename IS NOT NULL \
+        FROM below b \
+        JOIN pg_class c ON c.oid = b.relation AND c.relkind = 'r' AND c.relpersistence = 'p' \
+        JOIN pg_namespace n ON n.oid = c.relnamespace \
+        JOIN pg_class p ON p.oid = b.parent JOIN pg_namespace pn ON pn.oid = p.relnamespace \
+        LEFT JOIN pg_publication q ON q.pubname = $3 \
+        LEFT JOIN pg_publication_rel m ON m.prpubid = q.oid AND m.prrelid = c.oid \
+        LEFT JOIN pg_publication_tables t ON t.pubname = q.pubname \
+            AND t.schemaname = n.nspname AND t.tablename = c.relname \
+        ORDER BY 1, 2";
+    let (schemas, names) = parameters(tables);
+    let rows = sql
+        .rows("look up tables that inherit", SQL, &[&schemas, &names, &publication.as_str()])
+        .await?;
+    let heir = |row: &tokio_postgres::Row| Heir {
+        table: TableName { schema: row.get(0), name: row.get(1) },
+        parent: TableName { schema: row.get(2), name: row.get(3) },
+        presence: match (row.get(4), row.get(5)) {
+            (true, _) => Presence::Member,
+            (false, true) => Presence::Implied,
+            (false, false) => Presence::Absent,
+        },
+    };
+    Ok(rows.iter().map(heir).collect())
+}
+
+/// Why the rows of a table that a publication does not have under its name do not come under it.
+///
+/// # Errors
+/// Where the connection breaks.
+pub async fn absence(
     sql: &Sql,
     publication_oid: Oid,
     publication: &PublicationName,
@@ -229,6 +312,9 @@ async fn absence(
         [&publication.as_str(), &table.schema, &table.name, &publication_oid.0];
     let rows = sql.rows(&action, SQL, &parameters).await?;
     let Some(row) = rows.first() else { return Ok(Absence::NotMember) };
+    if let Some(Kind::Other(what)) = catalog::kind(sql, table).await? {
+        return Ok(Absence::Unfit(what));
+    }
     Ok(match (row.get(0), row.get(1)) {
         (Some(schema), Some(name)) => Absence::AsAncestor(TableName { schema, name }),
         _ if row.get(2) => Absence::AsPartitions,
@@ -303,10 +389,16 @@ pub fn create_sql(
     )
 }
 
+/// The SQL that adds several tables.
+pub fn add_tables_sql(publication: &PublicationName, tables: &[TableName]) -> String {
+    let quoted: Vec<String> = tables.iter().map(TableName::quoted).collect();
+    let publication = quote_identifier(publication.as_str());
+    format!("ALTER PUBLICATION {publication} ADD TABLE {}", quoted.join(", "))
+}
+
 /// The SQL that adds a table.
 pub fn add_table_sql(publication: &PublicationName, table: &TableName) -> String {
-    let publication = quote_identifier(publication.as_str());
-    format!("ALTER PUBLICATION {publication} ADD TABLE {}", table.quoted())
+    add_tables_sql(publication, std::slice::from_ref(table))
 }
 
 /// Makes or alters a publication, by SQL of this module.

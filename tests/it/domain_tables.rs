@@ -15,7 +15,7 @@ use crate::support::{
     scaled,
     scene::{NO_FSYNC, init, publishing, stop, wait_until_published},
     settings::SettingsFile,
-    table_shop::{TableShop, event, position, told},
+    table_shop::{TableShop, event, goes_on_inside, position, told},
 };
 
 const ORDERS: &str =
@@ -148,6 +148,78 @@ fn rows_are_named_by_the_index_that_the_table_says() {
     );
 }
 
+/// Partitions have identities of their own, and one that is made has DEFAULT: what it does not log of
+/// an old row the server sends as NULL, in what it calls a whole row. It is told as what is not known,
+/// until the daemon sees the partition and stops.
+#[test]
+fn what_a_partition_does_not_log_is_not_null() {
+    let shop = TableShop::open(
+        "CREATE TABLE orders (id text PRIMARY KEY, note text, large text) PARTITION BY LIST (id); \
+         CREATE TABLE orders_a PARTITION OF orders FOR VALUES IN ('a'); \
+         ALTER TABLE orders REPLICA IDENTITY FULL; ALTER TABLE orders_a REPLICA IDENTITY FULL",
+        &format!("{SECTION}data = \"change\"\n"),
+    );
+    const LARGE: &str = "string_agg(md5(n::text), '') FROM generate_series(1, 200) n";
+    let mut daemon = publishing(&shop.settings);
+    shop.session.run(&format!("INSERT INTO orders SELECT 'a', '1', {LARGE}"));
+    shop.session.run("UPDATE orders SET note = '2'");
+    shop.await_published(&mut daemon);
+    shop.session.run("CREATE TABLE orders_rest PARTITION OF orders DEFAULT");
+    shop.session.run(&format!("INSERT INTO orders SELECT 'b', '1', {LARGE}"));
+    shop.session.run("UPDATE orders SET note = '2' WHERE id = 'b'");
+    shop.session.run("UPDATE orders SET id = 'c' WHERE id = 'b'");
+    shop.session.run("DELETE FROM orders WHERE id = 'c'");
+    let ended = daemon.wait(PATIENCE);
+    assert!(ended.is_code("replica_identity"), "{}", ended.stderr);
+    let records = shop.records();
+    let large = records[0].json()["data"]["after"]["large"].clone();
+    let row = |id: &str, note: &str| json!({"id": id, "note": note, "large": large});
+    let (before, after) = (row("a", "1"), row("a", "2"));
+    let created = |id: &str| (json!({"before": null, "after": row(id, "1")}), Value::Null);
+    let part =
+        |id: &str| (json!({"before": null, "after": {"id": id, "note": "2"}}), json!(["large"]));
+    let gone = |id: &str| (json!({"before": {"id": id}, "after": null}), Value::Null);
+    let expected = [
+        created("a"),
+        (json!({"before": before, "after": after, "changed": ["note"]}), Value::Null),
+        created("b"),
+        part("b"),
+        gone("b"),
+        part("c"),
+        gone("c"),
+    ];
+    let found: Vec<(Value, Value)> = records
+        .iter()
+        .map(|record| (record.json()["data"].clone(), record.json()["unavailable"].clone()))
+        .collect();
+    // It looks every few seconds, and may do so at once.
+    assert!(expected.starts_with(&found) && found.len() >= 2, "{found:#?}");
+}
+
+/// The server calls the partition's key the table's, and sends NULL for what it is not of.
+#[test]
+fn a_partition_with_a_key_of_its_own_is_refused() {
+    let shop = TableShop::open(
+        "CREATE TABLE orders (id text PRIMARY KEY, code text NOT NULL) PARTITION BY LIST (id); \
+         CREATE TABLE orders_all PARTITION OF orders DEFAULT; \
+         CREATE UNIQUE INDEX orders_code ON orders_all (code); \
+         ALTER TABLE orders_all REPLICA IDENTITY USING INDEX orders_code",
+        SECTION,
+    );
+    let ended = daemon::run(&["init"], &shop.settings);
+    assert!(ended.is_code("replica_identity"), "{}", ended.stderr);
+    let (_, mend) = ended.stderr.split_once("hint: Run ").expect("a hint");
+    shop.session.run(mend.split_once(", and start").expect("what follows").0);
+    let records = shop.events(&["INSERT INTO orders VALUES ('a', 'x')", "DELETE FROM orders"]);
+    assert_eq!(
+        told(&records),
+        [
+            event("orders.created", Some("a"), json!({"id": "a", "code": "x"})),
+            event("orders.deleted", Some("a"), json!({"id": "a"})),
+        ]
+    );
+}
+
 /// Each row comes in the shape that the table had when it was written.
 #[test]
 fn shapes_that_changed_while_the_daemon_was_down_are_those_of_their_rows() {
@@ -275,6 +347,38 @@ fn key_and_topic_are_made_of_the_columns_that_the_settings_name() {
         ("truncated", "gone.orders.truncated", ""),
     ];
     assert_eq!(found, expected.map(|(kind, topic, key)| (kind, topic, key.to_owned())));
+}
+
+/// What is said of a column goes before what is said of its table, and that before the file.
+#[test]
+fn forms_of_types_are_said_for_file_table_and_column() {
+    let columns = "(id int8 PRIMARY KEY, total numeric, raw bytea, parts numeric[], count int8)";
+    let shop = TableShop::open(
+        &format!("CREATE TABLE orders {columns}; CREATE TABLE bills {columns}"),
+        "[[table]]\nname = \"public.orders\"\ntopic = \"{source}.{table}\"\n\n\
+         [[table]]\nname = \"public.bills\"\ntopic = \"{source}.{table}\"\n\
+         types = { numeric = \"number\", int8 = \"number\", \
+         columns = { total = \"string\", count = \"string\", raw = \"base64\" } }\n",
+    )
+    .with_head("types = { int8 = \"string\", bytea = \"hex\" }");
+    let row = "(9007199254740993, 1.50, '\\x00ff', '{1.50,NULL}', 7)";
+    let records = shop.events(&[&format!(
+        "BEGIN; INSERT INTO orders VALUES {row}; INSERT INTO bills VALUES {row}; COMMIT"
+    )]);
+    let data: Vec<String> = records
+        .iter()
+        .map(|record| {
+            let value = String::from_utf8(record.value.clone().expect("a value")).expect("text");
+            value.split_once("\"data\":").expect("data").1.to_owned()
+        })
+        .collect();
+    assert_eq!(
+        data,
+        [
+            r#"{"id":"9007199254740993","total":"1.50","raw":"00ff","parts":["1.50",null],"count":"7"}}"#,
+            r#"{"id":9007199254740993,"total":"1.50","raw":"AP8=","parts":[1.50,null],"count":"7"}}"#,
+        ]
+    );
 }
 
 const PERSONS: &str = "CREATE TABLE persons (id text PRIMARY KEY, region text, email text, card text, \
@@ -440,6 +544,7 @@ fn ids_of_killed_and_unharmed(shop: &TableShop, sql: &str, changes: usize) -> Ve
     let mut daemon = publishing(&shop.settings);
     checkpoints.await_part(&mut daemon);
     daemon.kill_and_restart(&shop.settings);
+    assert!(goes_on_inside(&daemon), "it was killed too late");
     shop.finish(daemon);
     let daemon = publishing(&unharmed);
     wait_until_published(&shop.session, "other");
@@ -470,7 +575,7 @@ fn assert_distinct(ids: &[String]) {
 }
 
 const FILLED: &str =
-    "CREATE TABLE orders (id text PRIMARY KEY, filler text DEFAULT repeat('x', 1000))";
+    "CREATE TABLE orders (id text PRIMARY KEY, filler text DEFAULT repeat('x', 4000))";
 
 #[test]
 fn ids_of_a_large_transaction_survive_a_kill() {
@@ -481,7 +586,7 @@ fn ids_of_a_large_transaction_survive_a_kill() {
         SECTION,
     )
     .with_settings(with_small_parts);
-    let sql = "UPDATE orders SET filler = repeat('y', 1000)";
+    let sql = "UPDATE orders SET filler = repeat('y', 4000)";
     let rows = usize::try_from(rows).expect("a count");
     assert_distinct(&ids_of_killed_and_unharmed(&shop, sql, rows));
 }

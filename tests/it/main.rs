@@ -7,6 +7,7 @@ mod check;
 mod contract;
 mod dead_letters;
 mod demo;
+mod descendants;
 mod documents;
 mod domain_tables;
 mod domain_tables_example;

@@ -6,12 +6,14 @@ use serde_json::json;
 use crate::{
     refusals::refuse,
     support::{
-        PATIENCE, daemon,
-        kafka::Record,
+        PATIENCE,
+        daemon::{self, Ended},
+        kafka::{Broker, Record},
         postgres::Server,
         scene::{init, publishing},
         settings::SettingsFile,
         table_shop::{TableShop, event, told},
+        wait_until,
     },
 };
 
@@ -130,6 +132,83 @@ fn a_table_that_is_made_meanwhile_comes_by_all_tables() {
 #[test]
 fn a_table_that_is_made_meanwhile_comes_by_its_schema() {
     publishes_what_is_made_meanwhile(Server::start_version(18), "FOR TABLES IN SCHEMA public");
+}
+
+/// Its own table that a pattern has, by the name that its rows come under.
+const REGIONAL: &str = "(id text, region text, PRIMARY KEY (id, region))";
+
+/// Its rows come under the root's name from then on, and nothing of it is lost.
+fn goes_on_when_tables_are_attached(server: Server, tables: &str) {
+    let sql = format!(
+        "CREATE TABLE orders {REGIONAL} PARTITION BY LIST (region); \
+         CREATE TABLE orders_2 {REGIONAL}; CREATE TABLE orders_3 {REGIONAL}; {}",
+        publication(tables)
+    );
+    let shop = TableShop::open_on(server, &sql, PATTERN);
+    let daemon = publishing(&shop.settings);
+    shop.session
+        .run("INSERT INTO orders_2 VALUES ('a', '2'); INSERT INTO orders_3 VALUES ('b', '3')");
+    shop.session.run("ALTER TABLE orders ATTACH PARTITION orders_2 FOR VALUES IN ('2')");
+    shop.session
+        .run("INSERT INTO orders_2 VALUES ('c', '2'); INSERT INTO orders VALUES ('d', '2')");
+    daemon.wait_for(SEEN);
+    shop.session.run("INSERT INTO orders_2 VALUES ('e', '2')");
+    shop.finish(daemon);
+    // Also where nobody looked meanwhile.
+    shop.session.run("ALTER TABLE orders ATTACH PARTITION orders_3 FOR VALUES IN ('3')");
+    let records = shop.events(&["INSERT INTO orders_3 VALUES ('f', '3')"]);
+    let expected = [
+        ("orders_2", "a", "2"),
+        ("orders_3", "b", "3"),
+        ("orders", "c", "2"),
+        ("orders", "d", "2"),
+        ("orders", "e", "2"),
+        ("orders", "f", "3"),
+    ];
+    let expected = expected.map(|(table, id, region)| {
+        let key = format!("[\"{id}\",\"{region}\"]");
+        let data = json!({"id": id, "region": region});
+        event(&format!("{table}.created"), Some(&key), data)
+    });
+    assert_eq!(told(&records), expected);
+}
+
+#[test]
+fn a_table_of_all_may_be_attached_to_another() {
+    goes_on_when_tables_are_attached(Server::start(), "FOR ALL TABLES");
+}
+
+#[test]
+fn a_table_of_a_schema_may_be_attached_to_another() {
+    goes_on_when_tables_are_attached(Server::start_version(18), "FOR TABLES IN SCHEMA public");
+}
+
+/// Rows of a table that is not logged are sent by nothing, and FOR ALL TABLES takes no ADD TABLE.
+#[test]
+fn a_table_of_all_that_is_not_logged_any_more_is_refused() {
+    let shop = TableShop::open(&format!("{ORDERS}; {}", publication("FOR ALL TABLES")), PATTERN);
+    let daemon = publishing(&shop.settings);
+    shop.session.run("INSERT INTO orders VALUES ('a')");
+    shop.session.run("ALTER TABLE orders SET UNLOGGED");
+    let ended = daemon.wait(PATIENCE);
+    assert!(ended.is_code("publication_gap"), "{}", ended.stderr);
+    let mend = "ALTER TABLE \"public\".\"orders\" SET LOGGED";
+    let ended = refuse(&shop.settings, "publication_gap", mend);
+    assert!(ended.stderr.contains("public.orders is an unlogged table"), "{}", ended.stderr);
+    shop.session.run(mend);
+    let records = shop.events(&["INSERT INTO orders VALUES ('b')"]);
+    assert_eq!(types(&records), ["orders.created", "orders.created"]);
+}
+
+#[test]
+fn a_named_partition_is_refused_where_its_rows_come_under_its_root() {
+    let sql = format!(
+        "CREATE TABLE orders {REGIONAL} PARTITION BY LIST (region); \
+         CREATE TABLE orders_2 PARTITION OF orders DEFAULT; {}",
+        publication("FOR TABLE orders")
+    );
+    let shop = TableShop::open(&sql, &NAMED.replace("public.orders", "public.orders_2"));
+    refuse(&shop.settings, "publication_gap", "Write \"public.orders\" in the place of");
 }
 
 /// `init` takes what the pattern has by now into a publication of single tables; `run` does not.
@@ -286,6 +365,8 @@ fn a_publication_without_deletes_is_refused() {
     let mend = "ALTER PUBLICATION \"tailwater\" SET (publish = 'insert, update, delete, truncate')";
     let ended = refuse(&shop.settings, "publication_gap", mend);
     assert!(ended.stderr.contains("it publishes no deletes"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("What deletes did to public.orders"), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("inserted"), "{}", ended.stderr);
     shop.session.run(mend);
     let records = shop.events(&["INSERT INTO orders VALUES ('a'); DELETE FROM orders"]);
     assert_eq!(types(&records), ["orders.created", "orders.deleted"]);
@@ -375,11 +456,128 @@ fn generated_columns_come_where_the_publication_has_them() {
     }
 }
 
+/// As for `run` a pattern is about the tables that the publication holds.
+#[test]
+fn tail_goes_on_beside_tables_of_a_pattern_that_are_not_published() {
+    let shop = TableShop::open(ORDERS, PATTERN);
+    let ended = daemon::run(&["tail"], &shop.settings);
+    assert!(ended.is_code("publication_missing"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("does not exist, so the server sends no events"));
+    init(&shop.settings);
+    shop.session.run(
+        "CREATE TABLE bills (id text PRIMARY KEY); CREATE TABLE keyless (id text); \
+         CREATE TABLE notes (id text PRIMARY KEY)",
+    );
+    let tail = crate::tail::Tail::showing(&["--json"], &shop.settings);
+    shop.session.run("INSERT INTO bills VALUES ('a'); INSERT INTO orders VALUES ('b')");
+    assert!(tail.lines(1)[0].contains("\"orders.created\""));
+    tail.end(libc::SIGINT);
+
+    let findings = crate::check::assert_healthy(&shop.settings);
+    let notes = serde_json::to_string(&findings).expect("JSON");
+    let add =
+        "ALTER PUBLICATION \"tailwater\" ADD TABLE \"public\".\"bills\", \"public\".\"notes\"";
+    for note in [
+        "public.bills, public.notes match a [[table]]",
+        &add.replace('"', "\\\""),
+        "public.keyless matches a [[table]]",
+    ] {
+        assert!(notes.contains(note), "{note}: {notes}");
+    }
+    shop.session.run(add);
+    let notes = serde_json::to_string(&crate::check::assert_healthy(&shop.settings)).expect("JSON");
+    assert!(!notes.contains("match a [[table]]"), "{notes}");
+}
+
+#[test]
+fn tail_says_what_is_not_published() {
+    let sql = format!(
+        "{ORDERS}; CREATE PUBLICATION tailwater FOR TABLE orders \
+         WITH (publish = 'insert', publish_via_partition_root = true)"
+    );
+    let shop = TableShop::open(&sql, NAMED);
+    let refused = |what: &str, mend: &str| {
+        let ended = daemon::run(&["tail"], &shop.settings);
+        assert!(ended.is_code("publication_missing"), "{}", ended.stderr);
+        assert!(ended.stderr.contains(what) && ended.stderr.contains(mend), "{}", ended.stderr);
+        shop.session.run(mend);
+    };
+    refused(
+        "publishes no updates, deletes and truncates, so the server sends none of them",
+        "ALTER PUBLICATION \"tailwater\" SET (publish = 'insert, update, delete, truncate')",
+    );
+    shop.session.run("ALTER PUBLICATION tailwater DROP TABLE orders");
+    refused(
+        "lacks table public.orders, so the server sends none of its events",
+        "ALTER PUBLICATION \"tailwater\" ADD TABLE \"public\".\"orders\"",
+    );
+    let tail = crate::tail::Tail::showing(&["--json"], &shop.settings);
+    shop.session.run("INSERT INTO orders VALUES ('a')");
+    tail.lines(1);
+    tail.end(libc::SIGINT);
+}
+
+/// Each question is a transaction of its own to the server.
+#[test]
+fn a_start_asks_no_more_questions_for_more_tables() {
+    let shop = TableShop::open(&format!("{ORDERS}; {}", publication("FOR ALL TABLES")), PATTERN);
+    let transactions = || {
+        wait_until("the commands to be gone", PATIENCE, || {
+            let others = "SELECT count(*) FROM pg_stat_activity \
+                WHERE datname = 'shop' AND pid <> pg_backend_pid()";
+            shop.session.value(others).as_deref() == Some("0")
+        });
+        let sql = "SELECT xact_commit FROM pg_stat_database WHERE datname = 'shop'";
+        let count = shop.session.value(sql).expect("a count");
+        count.parse::<u64>().expect("a number")
+    };
+    let asked = || {
+        let before = transactions();
+        init(&shop.settings);
+        transactions() - before
+    };
+    init(&shop.settings);
+    let of_one = asked();
+    let tables: Vec<String> =
+        (0..300).map(|n| format!("CREATE TABLE t{n} (id text PRIMARY KEY)")).collect();
+    shop.session.run(&tables.join(";"));
+    let of_many = asked();
+    assert!(of_one > 10 && of_many < of_one + 100, "{of_one} {of_many}");
+}
+
+/// A checkpoint names each table. Tried again it would be as large.
+#[test]
+fn a_checkpoint_that_its_topic_does_not_take_stops_the_daemon() {
+    let table = |_| format!("CREATE TABLE t_{:016x} (id text PRIMARY KEY)", fastrand::u64(..));
+    let tables: Vec<String> = (0..60).map(table).collect();
+    let shop = TableShop::open(&format!("{ORDERS}; {}", tables.join(";")), PATTERN);
+    let (broker, topic) = (Broker::shared(), format!("{}.checkpoints", shop.source));
+    let limit = "max.message.bytes";
+    let limited = |bytes| [("cleanup.policy", "compact"), (limit, bytes)];
+    broker.create_topic(&topic, 1, &limited("1000"));
+    let ended = daemon::run(&["init"], &shop.settings);
+    let is_refused = |ended: &Ended| {
+        assert!(ended.is_code("checkpoint_topic_policy"), "{}", ended.stderr);
+        let hint = format!("--entity-name {topic} --add-config {limit}=");
+        assert!(ended.stderr.contains(&hint), "{}", ended.stderr);
+    };
+    is_refused(&ended);
+    broker.configure_topic(&topic, &limited("100000"));
+    let daemon = publishing(&shop.settings);
+    broker.configure_topic(&topic, &limited("1000"));
+    shop.session.run("INSERT INTO orders VALUES ('a')");
+    is_refused(&daemon.wait(PATIENCE));
+    broker.configure_topic(&topic, &limited("100000"));
+    let records = shop.events(&["INSERT INTO orders VALUES ('b')"]);
+    assert_eq!(types(&records), ["orders.created", "orders.created"]);
+}
+
 /// A look at events has what the daemon would publish, and moves nothing.
 #[test]
 fn tail_shows_what_is_done_to_tables() {
-    let shop = TableShop::open(ORDERS, NAMED);
+    let shop = TableShop::open(ORDERS, PATTERN);
     init(&shop.settings);
+    shop.session.run("CREATE TABLE bills (id text PRIMARY KEY)");
     let tail = crate::tail::Tail::showing(&["--json"], &shop.settings);
     shop.session
         .run("INSERT INTO orders VALUES ('a'); UPDATE orders SET id = 'b'; TRUNCATE orders");

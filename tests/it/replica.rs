@@ -2,12 +2,12 @@
 //! types, by several at once, and however often the daemon was killed meanwhile.
 
 use std::{
-    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
 use crate::support::{
+    PATIENCE,
     daemon::Daemon,
     kafka::Record,
     let_pass,
@@ -16,8 +16,9 @@ use crate::support::{
     replica_copy::{Copy, Delivery, in_order},
     replica_source::{CREATE, Source, run_large_transactions},
     scaled,
-    scene::{Ends, init, publishing},
-    table_shop::{TableShop, position},
+    scene::{init, publishing},
+    table_shop::{TableShop, goes_on_inside, position},
+    wait_until,
 };
 
 /// Deadlocks among the applications are part of it, and need not take long. The processes die, the
@@ -28,8 +29,8 @@ const SERVER: [(&str, &str); 2] = [("fsync", "off"), ("deadlock_timeout", "50ms"
 const KILLS: f64 = 20.;
 const KILLS_MIN: f64 = 3.;
 
-/// Of a transaction that is published in several parts.
-const LARGE_ROWS: u32 = 3_000;
+/// Of a transaction that is published in some ten parts.
+const LARGE_ROWS: u32 = 2_500;
 
 /// Which tables tell rows, and which changes. The one without a key must tell what was before.
 #[derive(Clone, Copy)]
@@ -69,31 +70,49 @@ fn seed() -> u64 {
 }
 
 /// Has so many changes published by daemons that are killed, and their copy compared.
-fn replicate(delivery: Delivery, forms: Forms, changes: u64, kills: usize) {
+fn replicate(server: Server, delivery: Delivery, forms: Forms, changes: u64) {
+    let kills = match delivery {
+        Delivery::ExactlyOnce => (KILLS * proof_scale()).max(KILLS_MIN) as usize,
+        Delivery::AtLeastOnce => KILLS_MIN as usize,
+    };
     let seed = seed();
     eprintln!("TAILWATER_SEED={seed}");
     let word = match delivery {
         Delivery::ExactlyOnce => "exactly-once",
         Delivery::AtLeastOnce => "at-least-once",
     };
-    let shop = TableShop::open_on(Server::start_with(&SERVER), CREATE, &sections(forms))
-        .with_settings(|settings| {
-            let lines = format!("transaction_bytes = \"1MiB\"\ndelivery = \"{word}\"");
-            settings.with("[kafka]", &lines)
-        });
+    let shop = TableShop::open_on(server, CREATE, &sections(forms)).with_settings(|settings| {
+        let lines = format!("transaction_bytes = \"1MiB\"\ndelivery = \"{word}\"");
+        settings.with("[kafka]", &lines)
+    });
     init(&shop.settings);
     let mut random = fastrand::Rng::with_seed(seed.rotate_left(7));
     let (mut daemon, began) = (publishing(&shop.settings), Instant::now());
     let url = shop.server.url("shop");
-    let source = Source::new(&url, seed);
+    let source = match delivery {
+        Delivery::ExactlyOnce => Source::new(&url, seed),
+        // What comes twice is compared byte for byte.
+        Delivery::AtLeastOnce => Source::new(&url, seed).without_altered_composites(),
+    };
     thread::scope(|scope| {
         let writers = scope.spawn(|| source.run(changes));
         for kill in 0..kills {
             match kill % 3 {
-                1 => run_into_a_transaction(&shop, &mut daemon),
-                _ => let_pass(Duration::from_millis(random.u64(50..2_000))),
+                1 if delivery == Delivery::ExactlyOnce => {
+                    kill_inside_a_transaction(&shop, &mut daemon);
+                }
+                // Checkpoints come once a second then, and a large transaction is out by that time.
+                1 => thread::scope(|scope| {
+                    let session = shop.server.session("shop");
+                    scope.spawn(move || run_large_transactions(&session, LARGE_ROWS));
+                    let_pass(Duration::from_millis(random.u64(100..1_000)));
+                    daemon.kill_and_restart(&shop.settings);
+                }),
+                _ => {
+                    let_pass(Duration::from_millis(random.u64(50..2_000)));
+                    daemon.kill_and_restart(&shop.settings);
+                }
             }
-            daemon.kill_and_restart(&shop.settings);
         }
         writers.join().expect("the writers end");
     });
@@ -170,18 +189,18 @@ fn many_rows(count: u32) -> String {
     )
 }
 
-/// Waits until a part of a large transaction is out.
-fn run_into_a_transaction(shop: &TableShop, daemon: &mut Daemon) {
+/// Kills the daemon when a part of a transaction is out, and starts it again.
+fn kill_inside_a_transaction(shop: &TableShop, daemon: &mut Daemon) {
     let mut checkpoints = shop.watch_checkpoints();
-    let (session, goes_on) = (shop.server.session("shop"), AtomicBool::new(true));
-    thread::scope(|scope| {
-        let _ends = Ends(&goes_on);
-        scope.spawn(|| {
-            while goes_on.load(Ordering::Relaxed) {
-                run_large_transactions(&session, LARGE_ROWS);
-            }
+    let session = shop.server.session("shop");
+    // The rest may be out before the signal comes.
+    wait_until("a kill inside a transaction", PATIENCE * 2, || {
+        thread::scope(|scope| {
+            scope.spawn(|| run_large_transactions(&session, LARGE_ROWS));
+            checkpoints.await_part(daemon);
+            daemon.kill_and_restart(&shop.settings);
         });
-        checkpoints.await_part(daemon);
+        goes_on_inside(daemon)
     });
 }
 
@@ -189,8 +208,8 @@ fn run_into_a_transaction(shop: &TableShop, daemon: &mut Daemon) {
 fn a_copy_that_follows_the_events_is_the_source() {
     let forms =
         Forms { plain: "row", composite: "change", parted: "row", wide: "change", quoted: "row" };
-    let kills = (KILLS * proof_scale()).max(KILLS_MIN) as usize;
-    replicate(Delivery::ExactlyOnce, forms, scaled(200_000), kills);
+    let server = Server::start_with(&SERVER);
+    replicate(server, Delivery::ExactlyOnce, forms, scaled(200_000));
 }
 
 #[test]
@@ -202,7 +221,8 @@ fn a_copy_that_drops_what_comes_twice_is_the_source() {
         wide: "row",
         quoted: "change",
     };
-    replicate(Delivery::AtLeastOnce, forms, scaled(50_000), KILLS_MIN as usize);
+    let server = Server::start_version_with(18, &SERVER);
+    replicate(server, Delivery::AtLeastOnce, forms, scaled(50_000));
 }
 
 #[test]

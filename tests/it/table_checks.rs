@@ -88,9 +88,17 @@ fn partitions_have_identities_of_their_own() {
         "ALTER TABLE orders ADD PRIMARY KEY (id); \
          ALTER TABLE \"orders rest\" REPLICA IDENTITY DEFAULT",
     );
-    let fix = diagnose(&shop.settings, "replica_identity", "");
+    let fix = diagnose(&shop.settings, "replica_identity", "replica_identity");
     assert_eq!(fix, "ALTER TABLE \"public\".\"orders rest\" REPLICA IDENTITY FULL;");
     run_sql(&shop.session, &fix);
+    assert_healthy(&shop.settings);
+
+    shop.session.run(
+        "ALTER TABLE orders REPLICA IDENTITY DEFAULT; ALTER TABLE orders_a ALTER status SET NOT NULL; \
+         CREATE UNIQUE INDEX status ON orders_a (status); \
+         ALTER TABLE orders_a REPLICA IDENTITY USING INDEX status",
+    );
+    run_sql(&shop.session, &diagnose(&shop.settings, "replica_identity", "replica_identity"));
     assert_healthy(&shop.settings);
 }
 

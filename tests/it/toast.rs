@@ -183,23 +183,17 @@ type Told = (&'static str, Value, Value);
 /// What becomes of a table's changes, where `stored` is the form of the large value.
 fn expected(table: &Table<'_>, stored: &Value) -> Vec<Told> {
     let row = |id: &str, note: &str, large: &Value| json!({"id": id, "note": note, "large": large});
+    let is_whole = table.identity == Identity::Full;
     // Of a row that an update left as it was.
-    let (unchanged, unavailable): (Box<dyn Fn(&str, &str) -> Value>, _) = match table.identity {
-        Identity::Default => {
-            (Box::new(|id, note| json!({"id": id, "note": note})), json!(["large"]))
-        }
-        Identity::Full => (Box::new(|id, note| row(id, note, stored)), Value::Null),
+    let unchanged = |id: &str, note: &str| match is_whole {
+        true => row(id, note, stored),
+        false => json!({"id": id, "note": note}),
     };
-    let gone = match table.identity {
-        Identity::Default => json!({"id": "a"}),
-        Identity::Full => row("a", "updated", stored),
-    };
+    let unavailable = if is_whole { Value::Null } else { json!(["large"]) };
+    let gone = if is_whole { row("a", "updated", stored) } else { json!({"id": "a"}) };
     let (nothing, null) = (Value::Null, Value::Null);
     // Type, old row as far as it is sent, new row, and what is unavailable of that.
-    let old = |row: Value| match table.identity {
-        Identity::Default => Value::Null,
-        Identity::Full => row,
-    };
+    let old = |row: Value| if is_whole { row } else { Value::Null };
     let changes = [
         ("created", null.clone(), row("a", "inserted", stored), nothing.clone()),
         (
@@ -219,7 +213,7 @@ fn expected(table: &Table<'_>, stored: &Value) -> Vec<Told> {
         let data = match (table.form, kind) {
             ("row", "deleted") => before,
             ("row", _) => after,
-            (_, "updated") if table.identity == Identity::Full => {
+            (_, "updated") if is_whole => {
                 let changed = changed.next().expect("three updates");
                 json!({"before": before, "after": after, "changed": changed})
             }

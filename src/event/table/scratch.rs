@@ -11,6 +11,7 @@ use crate::{
         timestamp::{self, INSTANT_BYTES},
     },
     lsn::CommitLsn,
+    value::Written,
 };
 
 /// What is kept of the memory for keys between rows, in bytes: typical ones fit many times.
@@ -29,6 +30,8 @@ pub(crate) struct Scratch {
     pub(in crate::event) steps: Vec<Step>,
     /// What a rule writes as `data` of the event at hand.
     pub(super) data: Vec<u8>,
+    /// In which forms it did.
+    pub(in crate::event) written: Written,
     pub(super) of_transaction: OfTransaction,
 }
 
@@ -51,6 +54,7 @@ impl Scratch {
             key: Vec::new(),
             steps: Vec::new(),
             data: Vec::new(),
+            written: Written::AsDescribed,
             of_transaction: OfTransaction {
                 of: None,
                 correlation_id: String::new(),
@@ -67,6 +71,7 @@ impl Scratch {
 
     /// Another event comes. One large key, or one large `data`, must not hold its room for ever.
     pub(super) fn shrink(&mut self) {
+        self.written = Written::AsDescribed;
         self.data.clear();
         self.data.shrink_to(DATA_BYTES_KEPT);
         self.key.clear();

@@ -1,7 +1,7 @@
 //! A domain table as it stands in the stream: settings, compiled against its columns.
 
 use crate::{
-    change::{OldTuple, Place, RelationId, RowChange, Transaction},
+    change::{OldTuple, Place, RelationId, ReplicaIdentity, RowChange, Transaction},
     event::{
         ColumnAt, DomainEvent, ExtraHeaders, Payload, Raw, Reason, Route, Row, RowOrigin,
         SnapshotRow, TopicTemplate, Unmapped,
@@ -17,7 +17,7 @@ use crate::{
             steps::{Made, Step, push_default},
         },
     },
-    value::Form,
+    value::{Form, Written},
 };
 
 /// The version of an event that says nothing of it.
@@ -29,6 +29,9 @@ pub(in crate::event) struct Table {
     /// `schema.table`.
     name: String,
     pub(super) columns: Vec<ColumnView>,
+    /// A whole old row is one. Else it is of a partition whose identity is another one than the
+    /// table's, and may hold no more than the key.
+    has_whole_old_rows: bool,
     pub(super) key: Key,
     pub(super) data: DataForm,
     pub(super) tombstone: bool,
@@ -96,6 +99,7 @@ impl Table {
         Ok(Self {
             name: format!("{schema}.{name}"),
             columns,
+            has_whole_old_rows: table.replica_identity == ReplicaIdentity::Full,
             key,
             data: settings.data,
             tombstone: settings.tombstone,
@@ -190,10 +194,13 @@ impl Table {
         steps.extend(told.into_iter().map(|index| Step::RuleTombstone { index }));
     }
 
-    fn write_column(&self, named: NamedColumn<'_>, target: &mut Vec<u8>) -> Result<(), Reason> {
+    fn write_column(
+        &self,
+        named: NamedColumn<'_>,
+        target: &mut Vec<u8>,
+    ) -> Result<Written, Reason> {
         let column = self.columns.get(named.index).expect("a column of this table");
-        // A composite that was altered is in it by its text.
-        column.write(named.text, target).map(drop)
+        column.write(named.text, target)
     }
 
     /// Whether the change gives a row another key.
@@ -209,6 +216,25 @@ impl Table {
             }
             (old, new) => old != new,
         })
+    }
+
+    /// The change as it is to be read: with no more of the old row than all partitions log.
+    pub(in crate::event) fn as_logged<'a>(&self, change: TableChange<'a>) -> TableChange<'a> {
+        let logged = |old| match old {
+            OldTuple::Full(tuple) if !self.has_whole_old_rows => OldTuple::Key(tuple),
+            old => old,
+        };
+        match change {
+            TableChange::Row(RowChange::Update { old, new }) => {
+                TableChange::Row(RowChange::Update { old: old.map(logged), new })
+            }
+            TableChange::Row(RowChange::Delete { old }) => {
+                TableChange::Row(RowChange::Delete { old: logged(old) })
+            }
+            TableChange::Row(RowChange::Insert { .. })
+            | TableChange::Truncate
+            | TableChange::Snapshot(_) => change,
+        }
     }
 
     fn old_row<'a>(&'a self, old: OldTuple<'a>) -> RowView<'a> {
@@ -247,14 +273,14 @@ impl Table {
     ) -> Result<DomainEvent<'a>, Reason> {
         scratch.shrink();
         scratch.of_transaction.enter(at.transaction);
-        let Scratch { id, topic, key, steps, data, of_transaction } = scratch;
+        let Scratch { id, topic, key, steps, data, written, of_transaction } = scratch;
         let of_transaction = &*of_transaction;
         let step = steps.get(step).expect("a step of the plan");
         let (old, new) = self.rows(change);
         let Meant { kind, version, condition } = self.meant(step);
         let row = subject(step, old, new);
         self.check_key_is_whole(step, change)?;
-        let payload = self.payload(step, change, data)?;
+        let payload = self.payload(step, change, (data, written))?;
         let context = shared.context;
         let (system_id, event_type) = (&shared.identity.system_id, &*kind.event_type);
         let (id, own_correlation_id) = match change {
@@ -309,7 +335,7 @@ impl Table {
         &'a self,
         step: &Step,
         change: TableChange<'a>,
-        data: &'a mut Vec<u8>,
+        (data, written): (&'a mut Vec<u8>, &mut Written),
     ) -> Result<Payload<'a>, Reason> {
         let (old, new) = self.rows(change);
         let (before, after) = match step {
@@ -319,8 +345,10 @@ impl Table {
             Step::Rule { made: Made::Data, index } => {
                 let rule = self.rule(*index);
                 let matching = self.rules.matching(change.row());
-                matching
-                    .write_data(rule, data, |named, target| self.write_column(named, target))?;
+                matching.write_data(rule, data, |named, target| {
+                    *written = written.and(self.write_column(named, target)?);
+                    Ok(())
+                })?;
                 let text = std::str::from_utf8(data).expect("JSON is text");
                 return Ok(Payload::Data(text));
             }

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     change::PgTimestamp,
     event::table::Description,
-    pipeline::{settings::Settings, tables},
+    pipeline::{published_tables, settings::Settings},
     postgres::{
         self, PostgresError, PublicationName, TableName, slot,
         snapshot::{ChunkQuery, ChunkReader, Moment, OpenTransactions, Part, Shape},
@@ -183,7 +183,7 @@ impl WhereFrom {
             // Locked, it cannot have gone; renamed it may be.
             let shape = shape.ok_or(PostgresError::Ended)?;
             let description =
-                tables::description(sql, table, &shape.table, shape.identity.clone()).await?;
+                published_tables::description(sql, table, &shape.table, &shape.identity).await?;
             open.known = Some(Known {
                 table: table.clone(),
                 stamp: moment.stamp.clone(),

@@ -29,7 +29,8 @@ use crate::{
     event::table::{Description, PrimaryKey},
     lsn::{CommitLsn, Lsn},
     postgres::{
-        catalog::{RowIdentity, Table as CatalogTable, TableColumn},
+        catalog::{Table as CatalogTable, TableColumn},
+        identity::RowIdentity,
         snapshot::{Bound, KeyColumn, Moment, RowBlock, Shape, Snapshot},
     },
 };

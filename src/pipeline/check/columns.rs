@@ -4,7 +4,7 @@ use super::finding::Finding;
 use crate::{
     event::{ColumnProblem, EventError, Mapping, table::TableProblem},
     failure::Failure,
-    pipeline::{settings::Settings, start::check_table, tables::LIKENESS_MIN},
+    pipeline::{published_tables::PublishedTables, settings::Settings, tables::LIKENESS_MIN},
     postgres::{TableName, catalog, quote_identifier, sql::Sql},
 };
 
@@ -13,11 +13,12 @@ pub(super) async fn examine(
     settings: &Settings,
     sql: &Sql,
     mapping: &Mapping,
+    delivered: &PublishedTables,
     table: &TableName,
 ) -> Finding {
     const NAME: &str = "columns";
-    let failure = match check_table(settings, sql, mapping, table).await {
-        Ok(withheld) if withheld.is_empty() => {
+    let failure = match delivered.check(settings, mapping, table) {
+        Ok([]) => {
             return Finding::fine(NAME, format!("table {table} has what events need"));
         }
         Ok(withheld) => {

@@ -1,20 +1,21 @@
 //! The tables and the publication: whether they are there and fit, whether all that is done to them
 //! comes by, and where a first start has to make something, whether it may.
 
-use super::{columns, finding::Finding};
+use super::{columns, descendants, finding::Finding, patterns};
 use crate::{
     checkpoint::Fingerprint,
     event::{Mapping, outbox::ColumnName},
     failure::Code,
     pipeline::{
         continuity::{self, judge_operations},
-        refusal::{Refusal, not_published},
+        published_tables::PublishedTables,
+        refusal::not_published,
         settings::Settings,
-        tables::{self, Kind, TableMistake, Wanted, kind_of},
+        tables::{self, Kind, TableMistake, kind_of},
     },
     postgres::{
         PostgresError, TableName, catalog, diagnosis,
-        publication::{self, Absence, Operations, Publication},
+        publication::{self, Absence, Publication},
         quote_identifier,
         sql::Sql,
     },
@@ -57,52 +58,22 @@ pub(super) async fn examine(
             }
         }
     }
-    let is_unfit = |table: &TableName| settings.tables.contains(table) && !fit.contains(table);
-    let is_there = publication::describe(sql, &settings.publication, &[]).await?.is_some();
-    let mut wanted = tables::wanted(settings, sql).await?;
-    wanted.tables.retain(|table| !is_unfit(table));
-    let mut tables = match is_there {
-        true => tables::published(settings, sql).await?,
-        false => wanted.tables.clone(),
-    };
-    tables.retain(|table| !is_unfit(table));
-    match publication::describe(sql, &settings.publication, &tables).await? {
-        None => absent(settings, sql, &wanted, known, findings).await?,
-        Some(found) => present(settings, sql, &found, &wanted, known, findings).await?,
+    let found = publication::describe(sql, &settings.publication, &fit).await?;
+    match &found {
+        None => absent(settings, sql, &fit, known, findings).await?,
+        Some(found) => present(settings, sql, found, known, findings).await?,
     }
-    for table in &tables {
-        findings.push(columns::examine(settings, sql, mapping, table).await);
+    let delivered = PublishedTables::look_up(settings, sql, &fit).await?;
+    for (table, filter) in found.iter().flat_map(|found| delivered.row_filters(found)) {
+        findings.push(filtered(settings, known, table, filter));
+    }
+    patterns::examine(settings, sql, found.as_ref(), findings).await?;
+    descendants::examine(settings, sql, known, found.as_ref(), findings).await?;
+    for table in &fit {
+        findings.push(columns::examine(settings, sql, mapping, &delivered, table).await);
         findings.extend(movable(settings, sql, table).await?);
-        findings.extend(partitioned(settings, sql, table).await?);
     }
     Ok(())
-}
-
-/// A partition whose updates and deletes carry less than its table says they do.
-async fn partitioned(
-    settings: &Settings,
-    sql: &Sql,
-    table: &TableName,
-) -> Result<Option<Finding>, PostgresError> {
-    if kind_of(settings, table) == Kind::Outbox {
-        return Ok(None);
-    }
-    let partitions = diagnosis::partitions_without_full(sql, table).await?;
-    if partitions.is_empty() {
-        return Ok(None);
-    }
-    let names: Vec<String> = partitions.iter().map(TableName::to_string).collect();
-    let fixes: Vec<String> = partitions.iter().map(full_identity_sql).collect();
-    let detail = format!(
-        "table {table} has REPLICA IDENTITY FULL, and of its partitions {} have not: what their \
-         updates and deletes do not carry of the old row comes as NULL",
-        names.join(", ")
-    );
-    Ok(Some(Finding::wrong("replica_identity", None, detail, fixes.join(" "))))
-}
-
-fn full_identity_sql(table: &TableName) -> String {
-    format!("ALTER TABLE {} REPLICA IDENTITY FULL;", table.quoted())
 }
 
 /// A row that an UPDATE moves into another partition is an insert to the log. The columns of an
@@ -184,12 +155,11 @@ fn create_table_sql(settings: &Settings, table: &TableName) -> String {
 async fn absent(
     settings: &Settings,
     sql: &Sql,
-    wanted: &Wanted,
+    tables: &[TableName],
     known: Known<'_>,
     findings: &mut Vec<Finding>,
 ) -> Result<(), PostgresError> {
     const NAME: &str = "publication";
-    let tables = &wanted.tables;
     if known.has_slot {
         if let Err(refusal) = continuity::describe_for(settings, sql, &[]).await? {
             findings.push(Finding::of(NAME, &refusal));
@@ -217,26 +187,7 @@ async fn absent(
             ),
         ),
     });
-    left_out(settings, wanted, findings);
-    if settings.operations(tables) == Operations::All {
-        for table in tables {
-            findings.extend(without_identity(settings, sql, None, table).await?);
-        }
-    }
     Ok(())
-}
-
-/// Tables of a pattern that `init` leaves out.
-fn left_out(settings: &Settings, wanted: &Wanted, findings: &mut Vec<Finding>) {
-    for table in &wanted.nameless {
-        let detail = format!(
-            "table {table} matches a [[table]] and is left out of \"{}\": it has neither a primary \
-             key nor another replica identity, and with updates published the application could \
-             not update it",
-            settings.publication
-        );
-        findings.push(Finding::note("replica_identity", detail));
-    }
 }
 
 /// What our role lacks to put these tables into a publication; none where nothing.
@@ -261,7 +212,6 @@ async fn present(
     settings: &Settings,
     sql: &Sql,
     found: &Publication,
-    wanted: &Wanted,
     known: Known<'_>,
     findings: &mut Vec<Finding>,
 ) -> Result<(), PostgresError> {
@@ -285,22 +235,6 @@ async fn present(
         let options = found.options();
         findings.push(Finding::fine(NAME, format!("publication \"{name}\" ({options})")));
     }
-    for table in wanted.tables.iter().filter(|table| !tables.contains(table)) {
-        let detail =
-            format!("table {table} matches a [[table]] and is not in \"{name}\"; init adds it");
-        findings.push(Finding::note(NAME, detail));
-    }
-    left_out(settings, wanted, findings);
-    let publishes_keys = ["update", "delete"].iter().any(|it| found.operations.contains(it));
-    let has_tables = settings.operations(&tables) == Operations::All;
-    for table in &tables {
-        if let Some(filter) = diagnosis::row_filter(sql, name, table).await? {
-            findings.push(filtered(settings, known, table, &filter));
-        }
-        if publishes_keys || has_tables {
-            findings.extend(without_identity(settings, sql, Some(found), table).await?);
-        }
-    }
     Ok(())
 }
 
@@ -314,7 +248,7 @@ async fn outside(
 ) -> Result<Finding, PostgresError> {
     const NAME: &str = "publication";
     let name = &settings.publication;
-    let refusal = not_published(name, table, absence);
+    let refusal = not_published(settings, table, absence);
     let add_sql = format!("{};", publication::add_table_sql(name, table));
     Ok(match absence {
         // What was inserted meanwhile is lost to this slot: the refusal says how to go on.
@@ -346,6 +280,7 @@ async fn outside(
             &refusal,
             format!("write {} in the settings file", kind_of(settings, table).naming(ancestor)),
         ),
+        Absence::Unfit(_) => Finding::of(NAME, &refusal),
     })
 }
 
@@ -383,39 +318,4 @@ fn filtered(settings: &Settings, known: Known<'_>, table: &TableName, filter: &s
         settings.publication
     );
     Finding::wrong("row_filter", code, detail, fix)
-}
-
-/// The application's own UPDATE and DELETE fail on a table whose rows cannot be named, or will.
-async fn without_identity(
-    settings: &Settings,
-    sql: &Sql,
-    found: Option<&Publication>,
-    table: &TableName,
-) -> Result<Option<Finding>, PostgresError> {
-    const NAME: &str = "replica_identity";
-    let Some(nameless) = diagnosis::without_identity(sql, table).await? else { return Ok(None) };
-    let name = &settings.publication;
-    let is_published = |found: &&Publication| {
-        let publishes_keys = ["update", "delete"].iter().any(|it| found.operations.contains(it));
-        publishes_keys && found.tables.contains_key(table)
-    };
-    let Some(found) = found.filter(is_published) else {
-        let fix = full_identity_sql(&nameless);
-        return Ok(Some(Finding::refused(NAME, &Refusal::NoRowIdentity { table: nameless }, fix)));
-    };
-    let all = diagnosis::published_tables(sql, name).await?;
-    let are_outboxes_alone = usize::try_from(all).is_ok_and(|all| all == found.tables.len())
-        && found.tables.keys().all(|table| kind_of(settings, table) == Kind::Outbox);
-    let fix = match are_outboxes_alone {
-        true => format!(
-            "ALTER PUBLICATION {} SET (publish = 'insert');",
-            quote_identifier(name.as_str())
-        ),
-        false => full_identity_sql(&nameless),
-    };
-    let detail = format!(
-        "publication \"{name}\" publishes updates and deletes, and table {nameless} has no replica \
-         identity: the application's own UPDATE and DELETE fail"
-    );
-    Ok(Some(Finding::wrong(NAME, None, detail, fix)))
 }

@@ -419,7 +419,10 @@ mod tests {
     use super::*;
     use crate::{
         change::{Oid, RelationId, ReplicaIdentity},
-        postgres::catalog::{RowIdentity, Table, TableColumn},
+        postgres::{
+            catalog::{Table, TableColumn},
+            identity::RowIdentity,
+        },
     };
 
     fn shape(key: &[(&str, Option<&str>)], row_filter: Option<&str>) -> Shape {

@@ -6,7 +6,8 @@ use crate::{
     change::{Oid, RelationId},
     postgres::{
         PostgresError, PublicationName, TableName,
-        catalog::{self, RowIdentity, Table},
+        catalog::{self, Table},
+        identity::{self, RowIdentity},
         sql::Sql,
     },
 };
@@ -72,7 +73,7 @@ impl Shape {
         let (Some(row), Some(table), Some(identity)) = (
             rows.first(),
             catalog::published_table(sql, publication, name).await?,
-            catalog::row_identity(sql, name).await?,
+            identity::row_identities(sql, std::slice::from_ref(name)).await?.remove(name),
         ) else {
             return Ok(None);
         };

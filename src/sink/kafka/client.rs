@@ -10,6 +10,7 @@ use crate::sink::{
     Checkpoints, Headers,
     kafka::{
         Cancel, KafkaError, KafkaSink,
+        error::SizeLimit,
         native::Topic,
         producer::{Parts, Producer, Refusal, Turn},
         progress::Progress,
@@ -160,6 +161,14 @@ fn produce_checkpoint(
         header_count: 0,
         timestamp_ms: i64::try_from(since_1970.as_millis()).unwrap_or(i64::MAX),
     };
+    let bytes = key.len() + value.len();
+    let too_large = |limit| {
+        let (topic, key) = (topic.name(), key.to_owned());
+        Err(KafkaError::CheckpointTooLarge { topic, key, bytes, limit })
+    };
+    if !producer.can_queue(bytes) {
+        return too_large(SizeLimit::Queue);
+    }
     loop {
         match producer.produce(topic, &parts) {
             Ok(()) => return Ok(()),
@@ -168,12 +177,7 @@ fn produce_checkpoint(
                 producer.poll(QUEUE_PAUSE, value.len())?;
             }
             Err(Refusal::Broken(code)) => return Err(producer.broken(code, value.len())),
-            Err(Refusal::TooLarge) => {
-                return Err(KafkaError::Call {
-                    action: format!("write the checkpoint \"{key}\""),
-                    reason: format!("its {} bytes exceed message.max.bytes", value.len()),
-                });
-            }
+            Err(Refusal::TooLarge) => return too_large(SizeLimit::Message),
         }
     }
 }

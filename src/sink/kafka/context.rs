@@ -22,6 +22,10 @@ use crate::lsn::CommitLsn;
 pub(super) struct FailedDelivery {
     pub(super) topic: String,
     pub(super) code: RDKafkaErrorCode,
+    /// Its key, where that is text.
+    pub(super) key: Option<String>,
+    /// Key and value, uncompressed.
+    pub(super) bytes: usize,
     /// The event that it is, as its headers say; none for a checkpoint.
     pub(super) event: Option<FailedEvent>,
 }
@@ -148,7 +152,10 @@ impl ProducerContext for Context {
         let mut first = locked(&self.failed_delivery);
         if first.as_ref().is_none_or(|first| is_consequence(first.code) && !is_consequence(code)) {
             let (topic, event) = (message.topic().to_owned(), failed_event(message));
-            *first = Some(FailedDelivery { topic, code, event });
+            let key = message.key().unwrap_or_default();
+            let bytes = key.len() + message.payload_len();
+            let key = String::from_utf8(key.to_vec()).ok();
+            *first = Some(FailedDelivery { topic, code, key, bytes, event });
         }
     }
 }

@@ -129,6 +129,21 @@ pub enum KafkaError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A checkpoint is larger than its topic or our own client allows.
+    #[error(
+        "the record \"{key}\" of checkpoint topic \"{topic}\" has {bytes} bytes, and {limit} takes \
+         none of that size"
+    )]
+    CheckpointTooLarge {
+        /// The topic.
+        topic: String,
+        /// The record's key.
+        key: String,
+        /// Key and value, uncompressed.
+        bytes: usize,
+        /// What it meets first.
+        limit: SizeLimit,
+    },
     /// A record is larger than its topic or our own client allows.
     #[error(
         "event {event_id} of the transaction at {commit_lsn} has {bytes} bytes with its framing, \
@@ -259,7 +274,9 @@ impl Failure for KafkaError {
             Self::Denied { .. } => Some(Code::KafkaDenied),
             Self::Fenced { .. } => Some(Code::Fenced),
             Self::TopicMissing { .. } => Some(Code::TopicMissing),
-            Self::CheckpointTopicPolicy { .. } => Some(Code::CheckpointTopicPolicy),
+            Self::CheckpointTopicPolicy { .. } | Self::CheckpointTooLarge { .. } => {
+                Some(Code::CheckpointTopicPolicy)
+            }
             Self::CheckpointUnreadable { .. } => Some(Code::CheckpointMissing),
             Self::EventTooLarge { .. } => Some(Code::EventTooLarge),
             Self::DeadLetterTooLarge { .. } => Some(Code::DeadLetterTooLarge),
@@ -281,6 +298,7 @@ impl Failure for KafkaError {
             | Self::Denied { .. }
             | Self::TopicMissing { .. }
             | Self::CheckpointTopicPolicy { .. }
+            | Self::CheckpointTooLarge { .. }
             | Self::CheckpointUnreadable { .. }
             | Self::EventTooLarge { .. }
             | Self::DeadLetterTooLarge { .. }
@@ -331,6 +349,11 @@ impl Failure for KafkaError {
             }
             Self::TopicMissing { command, .. } => format!("Create the topic: {command}"),
             Self::CheckpointTopicPolicy { mend, .. } => mend.clone(),
+            Self::CheckpointTooLarge { topic, bytes, limit, .. } => format!(
+                "{} Each published table that is configured takes about 130 bytes of it: patterns \
+                 that match fewer tables, or several pipelines, do too.",
+                limit.raise(topic, bytes.saturating_mul(2))
+            ),
             Self::CheckpointUnreadable { .. } => {
                 "If a later version wrote it, run that version; nothing was published or \
                  acknowledged."

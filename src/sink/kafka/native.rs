@@ -84,6 +84,12 @@ impl Topic {
     pub(super) fn as_ptr(&self) -> *mut sys::rd_kafka_topic_t {
         self.0.as_ptr()
     }
+
+    pub(super) fn name(&self) -> String {
+        // SAFETY: the handle is ours, and the name is its own, with a zero byte at the end.
+        let name = unsafe { CStr::from_ptr(sys::rd_kafka_topic_name(self.0.as_ptr())) };
+        name.to_string_lossy().into_owned()
+    }
 }
 
 impl Drop for Topic {

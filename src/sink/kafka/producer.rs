@@ -22,6 +22,7 @@ use crate::sink::{
         Cancel, KafkaError,
         administration::{self, milliseconds},
         context::{Context, FailedDelivery, FailedEvent},
+        error::SizeLimit,
         native::{self, CallError, HeaderList, Topic},
         progress::Progress,
         properties::{self, ProducerProperties},
@@ -124,6 +125,8 @@ pub(super) struct Producer {
     transactional_id: Option<String>,
     brokers: String,
     transaction_timeout: Duration,
+    /// The largest record that its queue takes.
+    queue_bytes: usize,
     /// When its latest transaction began.
     begun_at: BegunAt,
     pub(super) progress: Progress,
@@ -180,6 +183,7 @@ impl Producer {
             transactional_id,
             brokers: settings.brokers.clone(),
             transaction_timeout: properties.transaction_timeout,
+            queue_bytes: properties.limits.queue_bytes,
             begun_at: BegunAt::default(),
             progress,
         })
@@ -319,6 +323,11 @@ impl Producer {
             RDKafkaErrorCode::MessageSizeTooLarge => Err(Refusal::TooLarge),
             code => Err(Refusal::Broken(code)),
         }
+    }
+
+    /// Whether its queue takes a record of that size at any time.
+    pub(super) fn can_queue(&self, bytes: usize) -> bool {
+        bytes <= self.queue_bytes
     }
 
     /// Records that are not answered yet.
@@ -465,8 +474,16 @@ impl Producer {
 
 /// A record that no broker will ever take, as it is: trying again would try for ever.
 fn refused_for_good(failed: &FailedDelivery) -> Option<KafkaError> {
-    let FailedEvent { id, commit_lsn } = failed.event.clone()?;
     let topic = failed.topic.clone();
+    let Some(FailedEvent { id, commit_lsn }) = failed.event.clone() else {
+        let is_too_large = failed.code == RDKafkaErrorCode::MessageSizeTooLarge;
+        return is_too_large.then(|| KafkaError::CheckpointTooLarge {
+            topic,
+            key: failed.key.clone().unwrap_or_default(),
+            bytes: failed.bytes,
+            limit: SizeLimit::Topic,
+        });
+    };
     match failed.code {
         code @ (RDKafkaErrorCode::InvalidRecord
         | RDKafkaErrorCode::InvalidTimestamp

@@ -257,7 +257,13 @@ impl Broker {
 
     /// Sets a topic's configuration.
     pub fn alter_topic(&self, name: &str, key: &str, value: &str) {
-        let change = AlterConfig::new(ResourceSpecifier::Topic(name)).set(key, value);
+        self.configure_topic(name, &[(key, value)]);
+    }
+
+    /// The same with several properties. Others get their defaults.
+    pub fn configure_topic(&self, name: &str, config: &[(&str, &str)]) {
+        let change = AlterConfig::new(ResourceSpecifier::Topic(name));
+        let change = config.iter().fold(change, |change, (key, value)| change.set(key, value));
         let admin = self.admin();
         let altered = block_on(admin.alter_configs([&change], &AdminOptions::new()));
         for result in altered.expect("answered") {

@@ -123,7 +123,7 @@ pub fn in_order(records: Vec<Record>, delivery: Delivery) -> Vec<Record> {
                 assert_eq!(delivery, Delivery::AtLeastOnce, "doubled: {event}");
                 // A row that is read again may have changed meanwhile, as the stream told.
                 if position(&record).is_some() {
-                    assert_eq!(bytes(first.get()), bytes(&record), "the same id, another event");
+                    assert_eq!(told(first.get()), told(&record), "the same id, another event");
                 }
                 doubled += 1;
             }
@@ -146,9 +146,12 @@ pub fn in_order(records: Vec<Record>, delivery: Delivery) -> Vec<Record> {
 }
 
 /// All that a record is made of, but for its place in Kafka.
-fn bytes(record: &Record) -> impl PartialEq + std::fmt::Debug {
-    let Record { topic, partition, key, value, headers, timestamp_ms, .. } = record.clone();
-    (topic, partition, key, value, headers, timestamp_ms)
+fn told(record: &Record) -> impl PartialEq + std::fmt::Debug {
+    let text = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes).into_owned();
+    let Record { topic, partition, key, value, headers, timestamp_ms, .. } = record;
+    let headers: Vec<_> = headers.iter().map(|(name, value)| (name.clone(), text(value))).collect();
+    let (key, value) = (key.as_ref().map(text), value.as_ref().map(text));
+    (topic.clone(), *partition, key, value, headers, *timestamp_ms)
 }
 
 /// The tables that events are applied to.
@@ -193,10 +196,10 @@ impl Copy {
             let statements = match (moved, step.kind) {
                 (Some(created), _) => {
                     steps.next();
-                    vec![created.update_sql(step.old())]
+                    vec![created.update_sql(step.old_row())]
                 }
                 (None, Kind::Snapshot) => {
-                    vec![format!("{ANY}{}", step.delete_sql(step.new())), step.insert_sql()]
+                    vec![format!("{ANY}{}", step.delete_sql(step.new_row())), step.insert_sql()]
                 }
                 (None, _) => vec![step.sql()],
             };
@@ -211,7 +214,7 @@ impl Copy {
     /// The change of shape that a row of `ddl_log` is of.
     fn statement(&self, step: &Step) -> String {
         assert_eq!(step.kind, Kind::Created, "nobody changes ddl_log");
-        let row: serde_json::Value = serde_json::from_str(step.new()).expect("JSON");
+        let row: serde_json::Value = serde_json::from_str(step.new_row()).expect("JSON");
         row["statement"].as_str().expect("a statement").to_owned()
     }
 
@@ -289,11 +292,11 @@ impl Step {
         Self { transaction, table, kind, before, after, unavailable: event.unavailable }
     }
 
-    fn old(&self) -> &str {
+    fn old_row(&self) -> &str {
         self.before.as_deref().expect("an old row")
     }
 
-    fn new(&self) -> &str {
+    fn new_row(&self) -> &str {
         self.after.as_deref().expect("a new row")
     }
 
@@ -326,15 +329,15 @@ impl Step {
             }
             Kind::Snapshot => unreachable!("it has two statements"),
             // Where the old row is told, it is by that; else the key is the same.
-            Kind::Updated => self.update_sql(self.before.as_deref().unwrap_or(self.new())),
-            Kind::Deleted => self.delete_sql(self.old()),
+            Kind::Updated => self.update_sql(self.before.as_deref().unwrap_or(self.new_row())),
+            Kind::Deleted => self.delete_sql(self.old_row()),
             Kind::Truncated => format!("TRUNCATE {table}"),
         }
     }
 
     fn insert_sql(&self) -> String {
         let table = self.table.quoted();
-        format!("INSERT INTO {table} SELECT * FROM {}", self.record(self.new()))
+        format!("INSERT INTO {table} SELECT * FROM {}", self.record(self.new_row()))
     }
 
     /// Takes away the row that `old` is of.
@@ -345,7 +348,7 @@ impl Step {
 
     /// Sets what is told of the new row on the one that `old` is of.
     fn update_sql(&self, old: &str) -> String {
-        let new: HashMap<String, &RawValue> = serde_json::from_str(self.new()).expect("a row");
+        let new: HashMap<String, &RawValue> = serde_json::from_str(self.new_row()).expect("a row");
         let assignments: Vec<String> = new
             .keys()
             .map(|name| {
@@ -358,7 +361,7 @@ impl Step {
             self.table.quoted(),
             assignments.join(", "),
             self.record(old),
-            self.record(self.new()),
+            self.record(self.new_row()),
             self.is_row()
         )
     }

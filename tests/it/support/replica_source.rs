@@ -373,15 +373,23 @@ impl Values {
 
 /// The applications.
 pub struct Source<'u> {
-    pub url: &'u str,
-    pub seed: u64,
+    url: &'u str,
+    seed: u64,
+    /// Composites get attributes: what is made of their values again may have another form then.
+    alters_composites: bool,
     shape: Mutex<Shape>,
     changes: AtomicU64,
 }
 
 impl<'u> Source<'u> {
     pub fn new(url: &'u str, seed: u64) -> Self {
-        Self { url, seed, shape: Mutex::default(), changes: AtomicU64::new(0) }
+        let (shape, changes) = (Mutex::default(), AtomicU64::new(0));
+        Self { url, seed, alters_composites: true, shape, changes }
+    }
+
+    /// With composites that stay as they are.
+    pub fn without_altered_composites(self) -> Self {
+        Self { alters_composites: false, ..self }
     }
 
     fn shape(&self) -> MutexGuard<'_, Shape> {
@@ -731,7 +739,7 @@ impl<'s> Reshaper<'s> {
                 let sql = format!("ALTER TYPE mood ADD VALUE '{label}' BEFORE 'ok'");
                 (sql, table, Known::Mood(label))
             }
-            (13, _) => {
+            (13, _) if self.source.alters_composites => {
                 let name = self.new_name("attribute");
                 let sql = format!("ALTER TYPE address ADD ATTRIBUTE {name} text");
                 (sql, table, Known::Nothing)
@@ -846,12 +854,12 @@ fn some_rows(table: Table) -> String {
     }
 }
 
-/// A transaction of so many rows of about a kilobyte each, and one that deletes them again.
+/// A transaction of so many rows of 4 KB each, one that changes them, and one that deletes them.
 pub fn run_large_transactions(session: &Session, rows: u32) {
     for sql in [
         format!(
             "INSERT INTO composite (a, b, total, doc) SELECT n, 'large', n, \
-             jsonb_build_object('filler', repeat(md5(n::text), 30)) \
+             jsonb_build_object('filler', repeat(md5(n::text), 120)) \
              FROM generate_series(100000, 99999 + {rows}) n"
         ),
         "UPDATE composite SET total = total + 1 WHERE b = 'large'".to_owned(),

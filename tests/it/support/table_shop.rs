@@ -78,6 +78,8 @@ impl TableShop {
 
     /// Waits until all is published, and stops the daemon.
     pub fn finish(&self, mut daemon: Daemon) {
+        // One that was just started may have nothing left to do, and not listen yet.
+        daemon.wait_for("publishing");
         self.await_published(&mut daemon);
         stop(daemon);
     }
@@ -211,6 +213,12 @@ impl Checkpoints {
         read.expect("the topic can be read");
         is_inside
     }
+}
+
+/// Whether a daemon that begins goes on within a transaction, a part of which is out.
+pub fn goes_on_inside(daemon: &Daemon) -> bool {
+    daemon.wait_for("publishing");
+    daemon.stderr().contains("\"in_progress\":true")
 }
 
 /// Where a record stands in the log: its transaction's commit, and its place among the events of that.
