@@ -6,7 +6,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use tailwater::{
-    change::TupleValue,
+    change::{OldTuple, RowChange, Tuple, TupleValue},
     lsn::Lsn,
     postgres::{
         pgoutput::Decoder,
@@ -38,18 +38,29 @@ fuzz_target!(|input: &[u8]| {
             }
             Step::Change { change, .. } => {
                 assert!(is_inside);
-                if let Change::Insert { new } = change {
-                    let bytes: usize = new
-                        .iter()
-                        .map(|value| match value {
-                            TupleValue::Text(text) => text.len(),
-                            TupleValue::Null | TupleValue::UnchangedToast => 0,
-                        })
-                        .sum();
-                    assert!(bytes <= frame.len());
+                if let Change::Row { change, .. } = change {
+                    assert!(bytes_of(change) <= frame.len());
                 }
             }
             Step::Relation(_) | Step::NonTransactionalMessage { .. } | Step::Nothing => {}
         }
     }
 });
+
+/// What the values of a row change take, all of them lying in its frame.
+fn bytes_of(change: RowChange<'_>) -> usize {
+    let of_old = |old| match old {
+        OldTuple::Key(row) | OldTuple::Full(row) => row,
+    };
+    let rows = match change {
+        RowChange::Insert { new } => [Some(new), None],
+        RowChange::Update { old, new } => [Some(new), old.map(of_old)],
+        RowChange::Delete { old } => [Some(of_old(old)), None],
+    };
+    let values = rows.iter().flatten().flat_map(Tuple::iter);
+    let bytes = values.map(|value| match value {
+        TupleValue::Text(text) => text.len(),
+        TupleValue::Null | TupleValue::UnchangedToast => 0,
+    });
+    bytes.sum()
+}
