@@ -8,6 +8,7 @@ mod support;
 mod drain;
 mod latency;
 mod process_times;
+mod snapshot;
 mod start;
 
 /// Both guarantees, as settings have them.
@@ -35,6 +36,10 @@ fn main() {
     match number_of("ROUNDS", 3) {
         0 => {}
         rounds => drain::measure(number_of("ROWS", 1_000_000), rounds),
+    }
+    match number_of("SNAPSHOT_ROUNDS", 3) {
+        0 => {}
+        rounds => snapshot::measure(number_of("SNAPSHOT_ROWS", 5_000_000), rounds),
     }
     match number_of("SECONDS", 30) {
         0 => {}

@@ -27,13 +27,13 @@ use crate::{
 
 /// What a chunk's rows are to take, in bytes: enough for what is done once for each chunk to count
 /// for little.
-const CHUNK_BYTES: usize = 1 << 20;
+const CHUNK_BYTES: usize = 512 << 10;
 
 /// A chunk is cut off there: rows may be wider than those before them.
-pub(in crate::pipeline) const CHUNK_BYTES_MAX: usize = 2 << 20;
+pub(in crate::pipeline) const CHUNK_BYTES_MAX: usize = 1 << 20;
 
 /// Rows that are read and wait take no more than this, but for one chunk of a single huge row.
-const HELD_BYTES_MAX: usize = 4 << 20;
+const HELD_BYTES_MAX: usize = 5 << 19;
 
 /// The first chunk's rows, and the most that any has.
 const ROWS_FIRST: usize = 256;

@@ -1,5 +1,7 @@
 //! Rows as `COPY … TO STDOUT` writes them in its text format (manual page sql-copy, "Text Format").
 
+use memchr::memchr2;
+
 use crate::{change::ValueSlot, postgres::PostgresError};
 
 /// Appends the values of one line to `frame`, and their places to `slots`.
@@ -12,43 +14,62 @@ pub(super) fn read_line(
     frame: &mut Vec<u8>,
     slots: &mut Vec<ValueSlot>,
 ) -> Result<(), PostgresError> {
-    let Some(line) = line.strip_suffix(b"\n") else { return Err(unreadable("a line's end")) };
-    let mut count = 0;
-    // A tab within a value is written as `\t`.
-    for field in line.split(|byte| *byte == b'\t') {
+    let Some(mut rest) = line.strip_suffix(b"\n") else { return Err(unreadable("a line's end")) };
+    let (mut count, mut is_last) = (0, false);
+    while !is_last {
         count += 1;
-        if field == b"\\N" {
+        if let Some(behind) = behind_null(rest) {
             slots.push(ValueSlot::Null);
+            match behind {
+                [] => is_last = true,
+                [_, behind @ ..] => rest = behind,
+            }
             continue;
         }
         let start = frame.len();
-        append_value(field, frame)?;
+        // A tab within a value is written as `\t`.
+        loop {
+            let at = memchr2(b'\t', b'\\', rest);
+            let (plain, from) = rest.split_at(at.unwrap_or(rest.len()));
+            frame.extend_from_slice(plain);
+            match from {
+                [] => {
+                    is_last = true;
+                    break;
+                }
+                [b'\t', behind @ ..] => {
+                    rest = behind;
+                    break;
+                }
+                [_, escaped, behind @ ..] => {
+                    frame.push(unescaped(*escaped));
+                    rest = behind;
+                }
+                [_] => return Err(unreadable("a character behind a backslash")),
+            }
+        }
         slots.push(ValueSlot::Text { start: place(start)?, length: place(frame.len() - start)? });
     }
     if count == columns { Ok(()) } else { Err(unreadable("as many values as columns")) }
 }
 
-/// The value without the backslashes that COPY puts into it.
-fn append_value(mut field: &[u8], frame: &mut Vec<u8>) -> Result<(), PostgresError> {
-    while let Some(at) = field.iter().position(|byte| *byte == b'\\') {
-        let (plain, rest) = field.split_at(at);
-        frame.extend_from_slice(plain);
-        let [_, escaped, rest @ ..] = rest else {
-            return Err(unreadable("a character behind a backslash"));
-        };
-        frame.push(match escaped {
-            b'b' => 0x08,
-            b'f' => 0x0C,
-            b'n' => b'\n',
-            b'r' => b'\r',
-            b't' => b'\t',
-            b'v' => 0x0B,
-            other => *other,
-        });
-        field = rest;
+/// What follows a value that is NULL; none where it is another one.
+fn behind_null(rest: &[u8]) -> Option<&[u8]> {
+    let behind = rest.strip_prefix(b"\\N")?;
+    matches!(behind, [] | [b'\t', ..]).then_some(behind)
+}
+
+/// What a character behind a backslash stands for.
+fn unescaped(escaped: u8) -> u8 {
+    match escaped {
+        b'b' => 0x08,
+        b'f' => 0x0C,
+        b'n' => b'\n',
+        b'r' => b'\r',
+        b't' => b'\t',
+        b'v' => 0x0B,
+        other => other,
     }
-    frame.extend_from_slice(field);
-    Ok(())
 }
 
 fn place(bytes: usize) -> Result<u32, PostgresError> {

@@ -156,9 +156,7 @@ impl TableShop {
 
     /// Looks how far a table's rows are.
     pub fn row_records(&self, table: &str) -> RowRecords {
-        let topic = format!("{}.checkpoints", self.source);
-        let reader = CommittedReader::open(Broker::shared(), &topic);
-        RowRecords { reader, key: format!("/snapshot/{table}"), newest: None }
+        RowRecords::open(Broker::shared(), &format!("{}.checkpoints", self.source), table)
     }
 
     /// Looks at checkpoints from here on.
@@ -178,6 +176,12 @@ pub struct RowRecords {
 }
 
 impl RowRecords {
+    /// Looks at a checkpoint topic, which must be there.
+    pub fn open(broker: &Broker, topic: &str, table: &str) -> Self {
+        let reader = CommittedReader::open(broker, topic);
+        Self { reader, key: format!("/snapshot/{table}"), newest: None }
+    }
+
     /// As it is committed at this moment.
     pub fn newest(&mut self) -> Option<&Value> {
         let Self { reader, key, newest } = self;
