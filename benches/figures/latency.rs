@@ -23,7 +23,7 @@ use crate::{
     row,
     support::{
         PATIENCE,
-        daemon::Daemon,
+        daemon::{self, Daemon},
         kafka::Broker,
         postgres::{Server, Session},
         settings::SettingsFile,
@@ -39,6 +39,15 @@ const WRITERS: u64 = 8;
 const WARM_UP: Duration = Duration::from_secs(20);
 
 type Sent = Mutex<HashMap<String, Instant>>;
+
+/// What the writers do.
+struct Load<'a> {
+    url: &'a str,
+    /// Of each transaction.
+    rows: u64,
+    duration: Duration,
+    sent: &'a Sent,
+}
 
 pub fn measure(seconds: u64) {
     println!("## Commit to visible, {RATE} single-row transactions a second\n");
@@ -67,14 +76,8 @@ fn measure_one(seconds: u64, delivery: &str) {
     let (latencies, commits, cpu) = thread::scope(|scope| {
         let reading = scope.spawn(|| read(&broker, &sent, &ended));
         let before = cpu_seconds(daemon.pid());
-        let writers: Vec<_> = (0..WRITERS)
-            .map(|writer| {
-                let (url, sent) = (server.url("shop"), &sent);
-                scope.spawn(move || write(&url, writer, duration, sent))
-            })
-            .collect();
-        let commits: Vec<Duration> =
-            writers.into_iter().flat_map(|writer| writer.join().expect("a writer ends")).collect();
+        let load = Load { url: &server.url("shop"), rows: 1, duration, sent: &sent };
+        let commits = write_by_all(&load);
         wait_until("the last events", PATIENCE, || {
             sent.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
         });
@@ -85,8 +88,17 @@ fn measure_one(seconds: u64, delivery: &str) {
     print(delivery, latencies, commits, cpu * 60. / duration.as_secs_f64());
 }
 
+fn write_by_all(load: &Load<'_>) -> Vec<Duration> {
+    thread::scope(|scope| {
+        let writers: Vec<_> =
+            (0..WRITERS).map(|writer| scope.spawn(move || write(load, writer))).collect();
+        writers.into_iter().flat_map(|writer| writer.join().expect("a writer ends")).collect()
+    })
+}
+
 /// Returns how long each INSERT took by itself.
-fn write(url: &str, writer: u64, duration: Duration, sent: &Sent) -> Vec<Duration> {
+fn write(load: &Load<'_>, writer: u64) -> Vec<Duration> {
+    let Load { url, rows, duration, sent } = *load;
     let session = Session::open(url).expect("a connection");
     let mut random = fastrand::Rng::with_seed(writer);
     let interval = Duration::from_micros(1_000_000 * WRITERS / RATE);
@@ -98,15 +110,24 @@ fn write(url: &str, writer: u64, duration: Duration, sent: &Sent) -> Vec<Duratio
         while let Some(wait) = due.checked_duration_since(Instant::now()) {
             thread::park_timeout(wait);
         }
-        let id = uuid::Builder::from_random_bytes(random.u128(..).to_le_bytes()).into_uuid();
+        let mut ids = Vec::new();
+        let mut value = || {
+            let id = uuid::Builder::from_random_bytes(random.u128(..).to_le_bytes()).into_uuid();
+            ids.push(id.to_string());
+            format!(
+                "('{id}', 'order-{}', 'order.placed', '{{\"note\": \"{:x<180}\"}}', clock_timestamp())",
+                random.u16(..),
+                ""
+            )
+        };
+        let values: Vec<String> = (0..rows).map(|_| value()).collect();
         let sql = format!(
-            "INSERT INTO outbox_events (id, aggregate_id, event_type, payload, created_at) VALUES \
-             ('{id}', 'order-{}', 'order.placed', '{{\"note\": \"{:x<180}\"}}', clock_timestamp())",
-            random.u16(..),
-            ""
+            "INSERT INTO outbox_events (id, aggregate_id, event_type, payload, created_at) VALUES {}",
+            values.join(", ")
         );
         let now = Instant::now();
-        sent.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_string(), now);
+        let of_now = ids.into_iter().map(|id| (id, now));
+        sent.lock().unwrap_or_else(PoisonError::into_inner).extend(of_now);
         session.run(&sql);
         commits.push(now.elapsed());
     }
@@ -123,8 +144,9 @@ fn read(broker: &Broker, sent: &Sent, ended: &AtomicBool) -> Vec<Duration> {
         .set("fetch.wait.max.ms", "100")
         .create()
         .expect("a consumer");
+    let (_, end) = consumer.fetch_watermarks("order.events", 0, PATIENCE).expect("watermarks");
     let mut assignment = TopicPartitionList::new();
-    assignment.add_partition_offset("order.events", 0, Offset::Beginning).expect("a partition");
+    assignment.add_partition_offset("order.events", 0, Offset::Offset(end)).expect("a partition");
     consumer.assign(&assignment).expect("assigned");
     let (started, mut latencies) = (Instant::now(), Vec::new());
     while !ended.load(Ordering::Relaxed) {
@@ -142,6 +164,71 @@ fn read(broker: &Broker, sent: &Sent, ended: &AtomicBool) -> Vec<Duration> {
         }
     }
     latencies
+}
+
+/// Rows that a back-fill brings, of 600 bytes, and for how many the application makes changes.
+const HISTORY: &str = "
+    CREATE TABLE history (id bigint PRIMARY KEY, note text NOT NULL);
+    INSERT INTO history SELECT n, repeat(md5(n::text), 18) FROM generate_series(1, 2000000) n;
+    ANALYZE history";
+
+/// 5,000 changes a second, alone and beside back-fills of another table, in turns.
+pub fn measure_beside(seconds: u64) {
+    const ROWS: u64 = 5;
+    let server = Server::start_with(&[("shared_buffers", "256MB"), ("max_wal_size", "8GB")]);
+    let broker = Broker::start();
+    let session = server.create_database("shop");
+    workload::create_tables(&session);
+    session.run(HISTORY);
+    let settings = SettingsFile::new(&server, &broker, "shop");
+    let socket = settings.folder().join("tailwater.sock");
+    let settings = SettingsFile::of_text(format!(
+        "{}\n[[table]]\nname = \"public.history\"\nsnapshot = \"never\"\n\n[admin]\nsocket = \
+         \"{}\"\n",
+        std::fs::read_to_string(settings.path()).expect("settings"),
+        socket.display()
+    ));
+    broker.create_topic("order.events", 1, &[]);
+    broker.create_topic("history.events", 1, &[]);
+    let daemon = Daemon::start(&settings);
+    daemon.wait_for("publishing");
+    println!("## Commit to visible, {} changes a second, beside back-fills\n", RATE * ROWS);
+    row(&["", "events", "p50 ms", "p90 ms", "p99 ms", "max ms", "CPU s a minute"]
+        .map(str::to_owned));
+    println!("|---|---|---|---|---|---|---|");
+    for is_beside in [false, true, false, true] {
+        let (sent, ended) = (Sent::default(), AtomicBool::new(false));
+        let duration = WARM_UP + Duration::from_secs(seconds);
+        let before = cpu_seconds(daemon.pid());
+        let (latencies, commits, back_fills) = thread::scope(|scope| {
+            let reading = scope.spawn(|| read(&broker, &sent, &ended));
+            let asking = scope.spawn(|| {
+                let mut count = 0;
+                while is_beside && !ended.load(Ordering::Relaxed) {
+                    let arguments = ["snapshot", "public.history", "--where", "id % 10 <> 0"];
+                    let done = daemon::run(&arguments, &settings);
+                    assert_eq!(done.code, Some(0), "{}", done.stderr);
+                    count += 1;
+                }
+                count
+            });
+            let load = Load { url: &server.url("shop"), rows: ROWS, duration, sent: &sent };
+            let commits = write_by_all(&load);
+            wait_until("the last events", PATIENCE, || {
+                sent.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+            });
+            ended.store(true, Ordering::Relaxed);
+            let latencies = reading.join().expect("the reader ends");
+            (latencies, commits, asking.join().expect("the back-fills end"))
+        });
+        let cpu = (cpu_seconds(daemon.pid()) - before) * 60. / duration.as_secs_f64();
+        let name = match is_beside {
+            true => format!("beside {back_fills} back-fills of 1,800,000 rows"),
+            false => "alone".to_owned(),
+        };
+        print(&name, latencies, commits, cpu);
+    }
+    println!();
 }
 
 fn print(delivery: &str, latencies: Vec<Duration>, commits: Vec<Duration>, cpu_a_minute: f64) {

@@ -45,6 +45,10 @@ fn main() {
         0 => {}
         seconds => latency::measure(seconds),
     }
+    match number_of("BACK_FILL_SECONDS", 30) {
+        0 => {}
+        seconds => latency::measure_beside(seconds),
+    }
     match number_of("STARTS", 7) {
         0 => {}
         starts => start::measure(starts),
