@@ -160,6 +160,39 @@ pub async fn owns_publication(
     yes(sql, &action, SQL, &[&publication.as_str()]).await
 }
 
+/// Whether our role may read a table's rows, which the stream does not ask for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Readable {
+    /// Each of them.
+    Yes,
+    /// It has not been granted the right.
+    NotGranted,
+    /// A policy would hide some.
+    HiddenByPolicy,
+}
+
+/// Whether our role may read all rows of a table, each column; where there is one.
+///
+/// # Errors
+/// Where the connection breaks.
+pub async fn readable(sql: &Sql, table: &TableName) -> Result<Readable, PostgresError> {
+    const SQL: &str = "SELECT has_schema_privilege(n.oid, 'USAGE') \
+            AND (has_table_privilege(c.oid, 'SELECT') OR ( \
+                SELECT bool_and(has_column_privilege(c.oid, a.attnum, 'SELECT')) \
+                FROM pg_attribute a \
+                WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)), \
+            row_security_active(c.oid) \
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+        WHERE n.nspname = $1 AND c.relname = $2";
+    let action = format!("ask who may read table {table}");
+    let rows = sql.rows(&action, SQL, &[&table.schema, &table.name]).await?;
+    Ok(match rows.first().map(|row| (row.get(0), row.get(1))) {
+        Some((Some(false) | None, _)) => Readable::NotGranted,
+        Some((Some(true), true)) => Readable::HiddenByPolicy,
+        Some((Some(true), false)) | None => Readable::Yes,
+    })
+}
+
 /// The condition under which a publication delivers a table's rows (15 and later).
 ///
 /// # Errors

@@ -3,7 +3,12 @@
 use crate::{
     check::{assert_healthy, check, diagnose, note_of},
     support::{
-        daemon, postgres::Server, prescription::run_sql, scene::init, table_shop::TableShop,
+        daemon,
+        kafka::Record,
+        postgres::Server,
+        prescription::run_sql,
+        scene::{init, publishing, stop},
+        table_shop::TableShop,
     },
 };
 
@@ -190,4 +195,51 @@ fn rows_and_columns_that_a_publication_leaves_out_are_told() {
     let filter = note_of(&findings, "row_filter");
     assert!(filter.contains("id <> 'x'"), "{filter}");
     assert!(note_of(&findings, "columns").contains("\"secret\""));
+}
+
+/// The stream asks for no right on a table, and reading its rows does.
+#[test]
+fn rows_that_the_role_may_not_read_are_told_of_and_come_once_it_may() {
+    let rows = format!("{ORDERS}; INSERT INTO orders VALUES ('1', 'placed')");
+    let shop = TableShop::open_with_rows(Server::start(), &rows, NAMED);
+    let shop = shop
+        .with_settings(|settings| settings.replaced("postgres://postgres@", "postgres://reader@"));
+    shop.session
+        .run("CREATE ROLE reader LOGIN REPLICATION; CREATE PUBLICATION tailwater FOR TABLE orders");
+    let fix = diagnose(&shop.settings, "table", "");
+    assert!(fix.contains("GRANT SELECT ON \"public\".\"orders\" TO \"reader\""), "{fix}");
+    // The stream goes on meanwhile.
+    let mut daemon = publishing(&shop.settings);
+    daemon.wait_for("GRANT SELECT on table public.orders to the role");
+    shop.session.run("INSERT INTO orders VALUES ('2', 'placed')");
+    shop.await_published(&mut daemon);
+    let types = |records: &[Record]| -> Vec<String> {
+        records
+            .iter()
+            .map(|record| record.header("event-type").expect("a type").to_owned())
+            .collect()
+    };
+    assert_eq!(types(&shop.records()), ["orders.created"]);
+    diagnose(&shop.settings, "table", "");
+    run_sql(&shop.session, &fix);
+    shop.await_rows(&mut daemon, "public.orders");
+    stop(daemon);
+    let mut found = types(&shop.records());
+    found.sort();
+    assert_eq!(found, ["orders.created", "orders.snapshot", "orders.snapshot"]);
+    assert_healthy(&shop.settings);
+}
+
+#[test]
+fn rows_that_a_policy_hides_are_told_of() {
+    let shop = TableShop::open_with_rows(Server::start(), ORDERS, NAMED);
+    let shop = shop
+        .with_settings(|settings| settings.replaced("postgres://postgres@", "postgres://reader@"));
+    shop.session.run(
+        "CREATE ROLE reader LOGIN REPLICATION; GRANT SELECT ON orders TO reader; \
+         CREATE PUBLICATION tailwater FOR TABLE orders; ALTER TABLE orders ENABLE ROW LEVEL SECURITY",
+    );
+    let fix = diagnose(&shop.settings, "table", "");
+    run_sql(&shop.session, &fix);
+    assert_healthy(&shop.settings);
 }

@@ -132,14 +132,18 @@ impl Pipeline<'_> {
             None => None,
         };
         let before = look.as_ref().filter(|look| look.complete);
-        let before = before.and_then(|look| look.checkpoint.as_ref()).map(|it| &it.publication);
+        let checkpoint = before.and_then(|look| look.checkpoint.as_ref());
         // A slot that is nobody's has to go first, and then everything is made.
         let is_nobodys = look.as_ref().is_some_and(|look| {
             look.complete && look.checkpoint.is_none() && look.intent.is_none()
         });
         let has_slot = !matches!(slot, slot::Examined::Absent) && !is_nobodys;
         let mapping = mapping(settings, &system_id);
-        let known = Known { has_slot, before };
+        let known = Known {
+            has_slot,
+            before: checkpoint.map(|it| &it.publication),
+            unfinished: checkpoint.map_or(&[], |it| &it.snapshots),
+        };
         tables::examine(settings, &sql, &mapping, known, findings).await?;
 
         // A slot that cannot be read was reported; a standby cannot be judged.

@@ -4,7 +4,7 @@
 use super::{columns, descendants, finding::Finding, patterns};
 use crate::{
     checkpoint::Fingerprint,
-    event::{Mapping, outbox::ColumnName},
+    event::{Mapping, outbox::ColumnName, table::SnapshotMode},
     failure::Code,
     pipeline::{
         continuity::{self, judge_operations},
@@ -14,7 +14,8 @@ use crate::{
         tables::{self, Kind, TableMistake, kind_of},
     },
     postgres::{
-        PostgresError, TableName, catalog, diagnosis,
+        PostgresError, TableName, catalog,
+        diagnosis::{self, Readable},
         publication::{self, Absence, Publication},
         quote_identifier,
         sql::Sql,
@@ -28,6 +29,8 @@ pub(super) struct Known<'a> {
     pub(super) has_slot: bool,
     /// The publication as the checkpoint has it.
     pub(super) before: Option<&'a Fingerprint>,
+    /// The tables whose rows are not all published, by the checkpoint.
+    pub(super) unfinished: &'a [String],
 }
 
 impl Known<'_> {
@@ -72,8 +75,46 @@ pub(super) async fn examine(
     for table in &fit {
         findings.push(columns::examine(settings, sql, mapping, &delivered, table).await);
         findings.extend(movable(settings, sql, table).await?);
+        findings.extend(unreadable(settings, sql, known, table).await?);
     }
     Ok(())
+}
+
+/// Rows that are there are read, for which the stream's right is not enough.
+async fn unreadable(
+    settings: &Settings,
+    sql: &Sql,
+    known: Known<'_>,
+    table: &TableName,
+) -> Result<Option<Finding>, PostgresError> {
+    let Some(section) = settings.event.table(&table.schema, &table.name) else { return Ok(None) };
+    let is_unfinished = known.unfinished.contains(&table.to_string());
+    let is_due = section.snapshot == SnapshotMode::Initial && !known.was_published(table);
+    if !is_unfinished && !is_due {
+        return Ok(None);
+    }
+    let (role, quoted) = (quote_identifier(&settings.postgres.user), table.quoted());
+    let (why, fix) = match diagnosis::readable(sql, table).await? {
+        Readable::Yes => return Ok(None),
+        Readable::NotGranted => {
+            let schema = quote_identifier(&table.schema);
+            let fix = format!(
+                "GRANT USAGE ON SCHEMA {schema} TO {role}; GRANT SELECT ON {quoted} TO {role};"
+            );
+            ("the role may not read it", fix)
+        }
+        Readable::HiddenByPolicy => {
+            ("a policy hides rows of it from the role", format!("ALTER ROLE {role} BYPASSRLS;"))
+        }
+    };
+    Ok(Some(Finding::wrong(
+        "table",
+        None,
+        format!(
+            "the rows that table {table} has are to be published, and {why}: none of them comes"
+        ),
+        fix,
+    )))
 }
 
 /// A row that an UPDATE moves into another partition is an insert to the log. The columns of an
