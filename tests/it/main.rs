@@ -50,5 +50,6 @@ mod take_over;
 mod tls;
 mod toast;
 mod types;
+mod types_on_kafka;
 mod versions;
 mod workload;
