@@ -45,6 +45,7 @@ mod starts;
 mod status;
 mod support;
 mod table_checks;
+mod table_settings;
 mod tail;
 mod take_over;
 mod tls;
