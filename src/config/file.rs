@@ -284,8 +284,9 @@ section! {
         /// The type of the event that this rule makes of a change. Each rule that matches makes
         /// one, in the order of the file.
         r#type: Located<String>,
-        /// Which changes: an expression in CEL over `op` ("insert", "update", "delete" or
-        /// "truncate"), `old` and `new`, as "old.status != new.status". Unless said, each.
+        /// Which changes: an expression in CEL over `op` ("insert", "update", "delete", "truncate",
+        /// or "snapshot" for a row that was there before), `old` and `new`, as
+        /// "old.status != new.status". Unless said, each.
         when: Option<Expression>,
         /// The envelope's `version`. Unless said, 1.0.
         version: Option<String>,

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::event::{
     EventError, Piece, Settings,
     outbox::PayloadForm,
-    table::{Description, EventShape, ValueShape},
+    table::{Description, EventShape, Occasion, ValueShape},
 };
 
 /// A topic, or all topics that a template makes.
@@ -31,6 +31,8 @@ pub(super) struct Parameter {
 pub(super) struct Message {
     /// Where they come from: tables, prefixes.
     pub(super) origins: Vec<String>,
+    /// What makes records of it there.
+    pub(super) occasion: Occasion,
     /// What keys and values are.
     pub(super) contents: Contents,
     /// Which types come here.
@@ -87,6 +89,8 @@ pub(super) fn channels(
         let (schema, table) = &outbox.table;
         let message = Message {
             origins: vec![format!("table {schema}.{table}")],
+            // A row that waited for a poller was there before.
+            occasion: Occasion::Either,
             contents: Contents::Payload(outbox.payload),
             types: Types::Any,
             headers: outbox.headers.iter().map(|(header, _)| header.clone()).collect(),
@@ -100,6 +104,7 @@ pub(super) fn channels(
     for messages in &settings.messages {
         let message = Message {
             origins: vec![format!("messages of prefix {}", messages.prefix)],
+            occasion: Occasion::Change,
             contents: Contents::Payload(PayloadForm::Envelope),
             types: Types::Any,
             headers: Vec::new(),
@@ -109,7 +114,8 @@ pub(super) fn channels(
     }
     for table in tables {
         // Routes count in what these say.
-        for EventShape { event_type, version, topic, key, value } in settings.event_shapes(table)? {
+        for shape in settings.event_shapes(table)? {
+            let EventShape { event_type, occasion, version, topic, key, value } = shape;
             let contents = match value {
                 ValueShape::Envelope { data, unavailable } => {
                     Contents::Rows { version, data, unavailable, key }
@@ -118,6 +124,7 @@ pub(super) fn channels(
             };
             let message = Message {
                 origins: vec![format!("table {}.{}", table.schema, table.name)],
+                occasion,
                 contents,
                 types: Types::Only(event_type),
                 headers: Vec::new(),
@@ -157,9 +164,7 @@ fn add<'t>(channels: &mut Vec<Channel>, pieces: impl Iterator<Item = Piece<'t>>,
     };
     let same = channel.messages.iter_mut().find(|other| other.is_like(&message));
     match same {
-        Some(same) => same.origins.extend(
-            message.origins.into_iter().filter(|it| !same.origins.contains(it)).collect::<Vec<_>>(),
-        ),
+        Some(same) => same.join(message),
         None => channel.messages.push(message),
     }
 }
@@ -179,10 +184,22 @@ impl Message {
         }
     }
 
-    /// The same in all that a consumer sees.
+    /// The same in all that a consumer sees, but for what is there at times.
     fn is_like(&self, other: &Self) -> bool {
-        let Self { contents, types, headers, .. } = self;
+        let Self { origins: _, occasion: _, contents, types, headers } = self;
         *contents == other.contents && *types == other.types && *headers == other.headers
+    }
+
+    /// Takes in one that is like it.
+    fn join(&mut self, other: Self) {
+        for origin in other.origins {
+            if !self.origins.contains(&origin) {
+                self.origins.push(origin);
+            }
+        }
+        if self.occasion != other.occasion {
+            self.occasion = Occasion::Either;
+        }
     }
 }
 

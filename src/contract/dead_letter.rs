@@ -44,16 +44,24 @@ pub(super) fn message(binding_version: &str) -> Value {
         "contentType": "application/json",
         "headers": {
             "type": "object",
-            "required": [FAILURE_REASON, FAILURE_STAGE, lsn.name(), seq.name(), xid.name()],
+            "required": [FAILURE_REASON, FAILURE_STAGE, lsn.name()],
             "properties": {
                 FAILURE_REASON: text("Why, in words."),
                 FAILURE_STAGE: { "enum": FailureStage::ALL.map(FailureStage::word) },
                 ORIGINAL_TOPIC: text("Where it was to go. Absent where that is not known."),
                 ORIGINAL_TABLE: text("Whose row it is."),
                 ORIGINAL_PREFIX: text("Which message it is."),
-                lsn.name(): text("Where the commit record of its transaction begins."),
-                seq.name(): text("The ordinal that the event would have had."),
-                xid.name(): text("The transaction's identifier."),
+                lsn.name(): text(
+                    "Where the commit record of its transaction begins. Without pg-seq: where the \
+                     log was when the row was read."
+                ),
+                seq.name(): text(
+                    "The ordinal that the event would have had. Absent where the row was there \
+                     before."
+                ),
+                xid.name(): text(
+                    "The transaction's identifier. Absent where the row was there before."
+                ),
             },
         },
         "payload": {

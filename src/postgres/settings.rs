@@ -7,13 +7,14 @@ use super::Encryption;
 /// The forms of values, pinned in every session of ours (reference manual, runtime-config-client): a
 /// row's text must not depend on the role's or the database's settings, nor on whether it was
 /// streamed or selected. Settings of the startup message win over those. `value` reads these forms
-/// and no other.
+/// and no other. Pinned with them is how our own statements are read: keys of rows are literals there,
+/// which may hold backslashes, or be arrays that hold NULL.
 ///
 /// `search_path`, on which the names of regclass and its like depend, is left to the role and the
 /// database, which give the same one to all our sessions: conditions of the settings are SQL in it.
 pub(super) const VALUE_OPTIONS: &str = "-c datestyle=ISO -c intervalstyle=iso_8601 \
     -c extra_float_digits=3 -c timezone=UTC -c bytea_output=hex -c lc_monetary=C \
-    -c quote_all_identifiers=off";
+    -c quote_all_identifiers=off -c standard_conforming_strings=on -c array_nulls=on";
 
 /// A text that is never printed.
 #[derive(Clone, PartialEq, Eq)]

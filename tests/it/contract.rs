@@ -10,6 +10,7 @@ use crate::support::{
     postgres::Server,
     scene::{NO_FSYNC, init, publishing, stop, wait_until_published},
     settings::SettingsFile,
+    table_shop::TableShop,
     target_folder,
 };
 
@@ -244,9 +245,9 @@ CREATE TABLE notes (text text);
 ALTER TABLE notes REPLICA IDENTITY FULL;
 "#;
 
-const DOMAIN_SECTIONS: &str = r#"
-mask_salt = "0123456789abcdef"
+const MASK_SALT: &str = "mask_salt = \"0123456789abcdef\"";
 
+const DOMAIN_SECTIONS: &str = r#"
 [[table]]
 name = "public.things"
 topic = "SOURCE.{table}"
@@ -340,7 +341,8 @@ fn the_printed_schemas_describe_what_is_done_to_rows_and_nothing_else() {
     let session = server.create_database("shop");
     session.run(DOMAIN_TABLES);
     let settings = SettingsFile::of_text(format!(
-        "source = \"order-service\"\n{}\n[postgres]\nurl = \"{}\"\n[kafka]\nbrokers = \"{}\"\n",
+        "source = \"order-service\"\n{MASK_SALT}\n{}\n[postgres]\nurl = \"{}\"\n[kafka]\n\
+         brokers = \"{}\"\n",
         DOMAIN_SECTIONS.replace("SOURCE", "rows"),
         server.url("shop"),
         broker.brokers()
@@ -394,6 +396,48 @@ fn the_printed_schemas_describe_what_is_done_to_rows_and_nothing_else() {
     assert_eq!(unavailable.count(), 2, "an update and a key that changes");
 }
 
+/// Whether they come at the start or because somebody asks for them.
+#[test]
+fn the_printed_schemas_describe_rows_that_were_there() {
+    let rows = [ROW_CHANGES[0], ROW_CHANGES[1], ROW_CHANGES[7]].join("; ");
+    let sections = DOMAIN_SECTIONS.replace("SOURCE", "{source}");
+    let shop = TableShop::open_with_rows(
+        Server::start_with(&NO_FSYNC),
+        &format!("{DOMAIN_TABLES}; {rows}"),
+        &sections,
+    )
+    .with_head(MASK_SALT);
+    let schema = print(&shop.settings, "json-schema");
+    let document = print(&shop.settings, "asyncapi");
+    init(&shop.settings);
+    let mut daemon = publishing(&shop.settings);
+    for table in ["things", "changes", "orders"] {
+        shop.await_rows(&mut daemon, &format!("public.{table}"));
+    }
+    shop.finish(daemon);
+    let records = shop.records();
+    judge_values(&schema, &records);
+    judge_messages(&document, &records);
+    let mut types: Vec<&str> =
+        records.iter().map(|record| record.header("event-type").expect("a type")).collect();
+    types.sort_unstable();
+    let expected = ["changes.snapshot", "order.touched", "things.snapshot"];
+    assert_eq!(types, expected.map(|kind| [kind; 2]).concat());
+    let whole = jsonschema::draft202012::new(&schema).expect("a schema");
+    for event in records.iter().map(Record::json) {
+        spoil_each_column(&event, &mut |what, spoilt| {
+            assert!(!whole.is_valid(&spoilt), "{what} of {event}");
+        });
+        // Nothing of such a row is unavailable.
+        let mut spoilt = event.clone();
+        spoilt["unavailable"] = json!(["large"]);
+        assert!(!whole.is_valid(&spoilt), "{event}");
+    }
+    let text = fs::read_to_string(shop.settings.path()).expect("the settings");
+    let never = text.replace("[[table]]\n", "[[table]]\nsnapshot = \"never\"\n");
+    assert_eq!(print(&SettingsFile::of_text(never), "json-schema"), schema);
+}
+
 #[test]
 fn a_schema_of_tables_is_asked_of_the_database_alone() {
     let server = Server::start_with(&NO_FSYNC);
@@ -408,7 +452,7 @@ fn a_schema_of_tables_is_asked_of_the_database_alone() {
     assert_eq!((missing.code, missing.stdout.as_str()), (Some(2), ""));
     session.run("CREATE TABLE orders (id int PRIMARY KEY, status text)");
     let kinds = print(&settings, "json-schema")["$defs"]["orders.events"]["anyOf"].clone();
-    assert_eq!(kinds.as_array().map(Vec::len), Some(4), "{kinds:#}");
+    assert_eq!(kinds.as_array().map(Vec::len), Some(5), "{kinds:#}");
     let properties = &kinds[0]["allOf"][1]["properties"];
     assert_eq!(properties["data"]["properties"]["id"], json!({ "type": ["integer", "null"] }));
     // A publication that leaves a column out: events have what it delivers.

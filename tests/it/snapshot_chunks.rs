@@ -12,7 +12,7 @@ use tailwater::{
 use tokio::runtime::{Builder, Runtime};
 
 use crate::support::{
-    PATIENCE,
+    PATIENCE, odd_forms,
     postgres::{Server, Session},
     wait_until,
 };
@@ -186,6 +186,24 @@ fn chunks_in_the_order_of_the_key_are_the_whole_table() {
             }
             assert!(expected.len() > 20, "{name}");
         }
+    }
+}
+
+/// Cursors are literals, and these are read as the session says.
+#[test]
+fn a_key_is_read_alike_whatever_database_and_role_say() {
+    let (server, session) = shop(
+        17,
+        r#"CREATE TABLE paths (path text, parts text[], at date, PRIMARY KEY (path, parts, at));
+           INSERT INTO paths SELECT 'C:\new\' || n % 3 || '''\', ARRAY[NULL, 'x"\' || n % 2],
+               '2026-02-03'::date + n FROM generate_series(0, 60) n"#,
+    );
+    let expected = server_rows(&session, "paths", "path, parts, at");
+    odd_forms::say(&session);
+    let mut reading = Reading::of(&server, "public", "paths");
+    for rows_max in [1, 7, 1_000] {
+        let (_, rows) = reading.all(rows_max);
+        assert_eq!(rows, expected, "by {rows_max}");
     }
 }
 

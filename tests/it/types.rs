@@ -24,6 +24,7 @@ use tailwater::{
 use crate::support::{
     json_values,
     literals::{self, Nullable},
+    odd_forms::{self, FORMS},
     postgres::{Server, Session},
     random_types::{RandomTypes, SqlType},
     scaled,
@@ -335,26 +336,11 @@ fn types_are_described_with_all_that_they_are_made_of() {
     }
 }
 
-/// What a text depends on, as somebody may have set it, and as it is in our sessions.
-const FORMS: [(&str, &str, &str); 7] = [
-    ("datestyle", "German, DMY", "ISO, MDY"),
-    ("intervalstyle", "sql_standard", "iso_8601"),
-    ("extra_float_digits", "-3", "3"),
-    ("timezone", "Asia/Tokyo", "UTC"),
-    ("bytea_output", "escape", "hex"),
-    // The one locale beside C that every server has: what matters is that it is not asked for.
-    ("lc_monetary", "POSIX", "C"),
-    ("quote_all_identifiers", "on", "off"),
-];
-
 #[test]
 fn our_sessions_write_values_alike_whatever_database_and_role_say() {
     let server = Server::start();
     let session = server.create_database("shop");
-    for (name, value, _) in FORMS {
-        session.run(&format!("ALTER DATABASE shop SET {name} = '{value}'"));
-        session.run(&format!("ALTER ROLE postgres SET {name} = '{value}'"));
-    }
+    odd_forms::say(&session);
     session.run(
         "CREATE TABLE stored (id int, span interval, at timestamptz, ratio float8, bytes bytea, \
          total money, name regclass); INSERT INTO stored VALUES (1, 'P1DT2H', \

@@ -274,6 +274,34 @@ fn what_is_no_value_of_a_key_is_told_with_what_is_expected() {
         ("types.int8 = 8", "table.types.int8 must be one of \"number\", \"string\", not a number"),
         ("data = \"both\"", "table.data must be one of \"row\", \"change\", not \"both\""),
         ("snapshot = \"no\"", "table.snapshot must be one of \"initial\", \"never\", not \"no\""),
+        (
+            "snapshot = true",
+            "table.snapshot must be one of \"initial\", \"never\", not true or false",
+        ),
+        ("tombstone = \"yes\"", "table.tombstone must be true or false, not a text"),
+        (
+            "otherwise = \"drop\"",
+            "table.otherwise must be one of \"skip\", \"default\", not \"drop\"",
+        ),
+        (
+            "types.numeric = \"double\"",
+            "table.types.numeric must be one of \"string\", \"number\", not \"double\"",
+        ),
+        (
+            "types.bytea = \"octal\"",
+            "table.types.bytea must be one of \"base64\", \"hex\", not \"octal\"",
+        ),
+        ("types.date = \"number\"", "table.types.date is not a setting"),
+        (
+            "types.columns = [\"total\"]",
+            "table.types.columns must be a table of names, each with one of \"number\", \"string\", \
+             \"base64\", \"hex\", not a list",
+        ),
+        (
+            "columns.exclude = \"notes\"",
+            "table.columns.exclude must be a list of columns, as [\"id\"], not a text",
+        ),
+        ("topic = 7", "table.topic must be a topic template, as \"{table}.events\", not a number"),
         ("colums = {}", "table.colums is not a setting; the nearest is table.columns"),
         (
             "topic = \"{aggregate_type}\"",
@@ -296,6 +324,24 @@ fn what_is_no_value_of_a_key_is_told_with_what_is_expected() {
         let [only] = found.as_slice() else { panic!("{name}: {found:?}") };
         assert!(only.starts_with(&format!("line 7: table.name {expected}")), "{name}: {only}");
     }
+}
+
+/// The same words for the whole file, and for what is not there at all.
+#[test]
+fn a_table_needs_its_name_and_the_file_has_types_too() {
+    let head = "types = { int8 = \"text\", numeric = 1, bytea = \"octal\", columns = {} }";
+    let text = format!("{head}\n{}", ORDERS.replace("name = \"public.orders\"", "data = \"row\""));
+    assert_eq!(
+        mistakes(&text, &[]),
+        [
+            "line 1: types.bytea must be one of \"base64\", \"hex\", not \"octal\"",
+            "line 1: types.columns is not a setting; there are int8, numeric, bytea",
+            "line 1: types.int8 must be one of \"number\", \"string\", not \"text\"",
+            "line 1: types.numeric must be one of \"string\", \"number\", not a number",
+            "line 7: table.name is missing: a table with its schema, or a pattern for several, as \
+             \"public.orders\" or \"public.*\"",
+        ]
+    );
 }
 
 #[test]

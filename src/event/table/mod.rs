@@ -27,6 +27,6 @@ pub use settings::{
     DataForm, Mask, Otherwise, PatternError, RuleSettings, Salt, Settings, SnapshotMode,
     TablePattern,
 };
-pub use shape::{EventShape, ValueShape};
+pub use shape::{EventShape, Occasion, ValueShape};
 pub(super) use steps::{Step, TableChange};
 pub(super) use table::{At, Table};

@@ -20,6 +20,8 @@ use crate::{
 pub struct EventShape {
     /// The event's type.
     pub event_type: String,
+    /// What makes records of it.
+    pub occasion: Occasion,
     /// The envelope's version.
     pub version: String,
     /// Where it goes: only places of columns are left.
@@ -28,6 +30,17 @@ pub struct EventShape {
     pub key: Value,
     /// The record's value.
     pub value: ValueShape,
+}
+
+/// What makes records of a kind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Occasion {
+    /// A change, which has a place in its transaction.
+    Change,
+    /// A row that was there before, which is of no transaction.
+    Snapshot,
+    /// The one or the other.
+    Either,
 }
 
 /// What the value of a record is.
@@ -68,24 +81,28 @@ impl Shapes<'_> {
             let is_of_truncate = on_truncate.iter().any(|known| std::ptr::eq(*known, rule));
             let value = self.of_rule(rule, is_of_truncate);
             let version = rule.version().unwrap_or(VERSION);
-            shapes.extend(shape(kind, version, self.key(is_of_truncate), value));
+            let key = self.key(is_of_truncate);
+            shapes.extend(shape((kind, Occasion::Either), version, key, value));
         }
         let key = || self.key(false);
         if *otherwise == Otherwise::Default {
-            shapes.extend(shape(&kinds.created, VERSION, key(), self.of_created()));
-            shapes.extend(shape(&kinds.updated, VERSION, key(), self.of_updated()));
-            shapes.extend(shape(&kinds.deleted, VERSION, key(), self.of_deleted()));
+            let of_change = |kind, key, value| shape((kind, Occasion::Change), VERSION, key, value);
+            shapes.extend(of_change(&kinds.created, key(), self.of_created()));
+            shapes.extend(of_change(&kinds.updated, key(), self.of_updated()));
+            shapes.extend(of_change(&kinds.deleted, key(), self.of_deleted()));
             let nothing =
                 ValueShape::Envelope { data: json!({ "type": "null" }), unavailable: Vec::new() };
             let no_key = json!({ "type": "null", "description": "No row's." });
-            shapes.extend(shape(&kinds.truncated, VERSION, no_key, nothing));
-            shapes.extend(shape(&kinds.snapshot, VERSION, key(), self.of_snapshot()));
+            shapes.extend(of_change(&kinds.truncated, no_key, nothing));
+            let kind = (&kinds.snapshot, Occasion::Snapshot);
+            shapes.extend(shape(kind, VERSION, key(), self.of_snapshot()));
         }
         if *tombstone {
             let own = (*otherwise == Otherwise::Default).then_some((&kinds.deleted, VERSION));
             let of_rules = rules.iter().zip(rule_kinds);
             let of_rules = of_rules.map(|(rule, kind)| (kind, rule.version().unwrap_or(VERSION)));
             for (kind, version) in of_rules.chain(own) {
+                let kind = (kind, Occasion::Change);
                 shapes.extend(shape(kind, version, key(), ValueShape::Tombstone));
             }
         }
@@ -228,9 +245,14 @@ impl Shapes<'_> {
 }
 
 /// None where no topic can have the name that the type makes: its events are errors.
-fn shape(kind: &Kind, version: &str, key: Value, value: ValueShape) -> Option<EventShape> {
+fn shape(
+    (kind, occasion): (&Kind, Occasion),
+    version: &str,
+    key: Value,
+    value: ValueShape,
+) -> Option<EventShape> {
     let (event_type, version) = (kind.event_type.clone(), version.to_owned());
-    Some(EventShape { event_type, version, topic: kind.template()?, key, value })
+    Some(EventShape { event_type, occasion, version, topic: kind.template()?, key, value })
 }
 
 fn change(before: Value, after: Value, changed: Option<Value>) -> Value {

@@ -6,6 +6,7 @@ pub mod foreign;
 pub mod json_values;
 pub mod kafka;
 pub mod literals;
+pub mod odd_forms;
 pub mod oracle;
 pub mod postgres;
 pub mod prescription;
