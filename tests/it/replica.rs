@@ -147,15 +147,15 @@ fn replicate_with_rows(delivery: Delivery, rows: u32, changes: u64, kills: usize
     });
     let url = shop.server.url("shop");
     // Shapes and rows of before.
-    Source::new(&url, seed.wrapping_add(1)).run(changes / 10 + 200);
+    let (source, before) = (Source::new(&url, seed), changes / 10 + 200);
+    source.run(before);
     shop.session.run(&format!("{}; TRUNCATE keyless", many_rows(rows)));
     let statements = shop.session.rows("SELECT id, statement FROM ddl_log ORDER BY id");
     init(&shop.settings);
     let mut random = fastrand::Rng::with_seed(seed.rotate_left(9));
     let (mut daemon, began) = (publishing(&shop.settings), Instant::now());
-    let source = Source::new(&url, seed);
     thread::scope(|scope| {
-        let writers = scope.spawn(|| source.run(changes));
+        let writers = scope.spawn(|| source.run(before + changes));
         for _ in 0..kills {
             let_pass(Duration::from_millis(random.u64(20..900)));
             daemon.kill_and_restart(&shop.settings);

@@ -5,7 +5,7 @@ use std::{
     fmt::Write as _,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     thread,
     time::Duration,
@@ -379,12 +379,14 @@ pub struct Source<'u> {
     alters_composites: bool,
     shape: Mutex<Shape>,
     changes: AtomicU64,
+    /// Names that were given to columns and types.
+    names: AtomicU32,
 }
 
 impl<'u> Source<'u> {
     pub fn new(url: &'u str, seed: u64) -> Self {
-        let (shape, changes) = (Mutex::default(), AtomicU64::new(0));
-        Self { url, seed, alters_composites: true, shape, changes }
+        let (shape, changes, names) = Default::default();
+        Self { url, seed, alters_composites: true, shape, changes, names }
     }
 
     /// With composites that stay as they are.
@@ -396,7 +398,8 @@ impl<'u> Source<'u> {
         self.shape.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Four writers until they have made so many changes, and one who changes shapes meanwhile.
+    /// Four writers until they have made so many changes in all, and one who changes shapes
+    /// meanwhile. Can be called again with more.
     pub fn run(&self, changes: u64) {
         let goes_on = AtomicBool::new(true);
         thread::scope(|scope| {
@@ -412,7 +415,8 @@ impl<'u> Source<'u> {
 
     fn write(&self, number: u64, changes: u64) {
         let session = Session::open(self.url).expect("a connection");
-        let random = Rng::with_seed(self.seed.wrapping_add(number));
+        let seed = self.seed.wrapping_add(number).wrapping_add(changes << 8);
+        let random = Rng::with_seed(seed);
         let mut writer = Writer { source: self, values: Values { random, moods: Vec::new() } };
         while self.changes.load(Ordering::Relaxed) < changes {
             let (sql, count) = writer.transaction();
@@ -655,7 +659,6 @@ fn truncate(table: Table, values: &mut Values) -> String {
 struct Reshaper<'s> {
     source: &'s Source<'s>,
     values: Values,
-    made: u32,
     widened: Vec<Table>,
 }
 
@@ -674,7 +677,7 @@ impl<'s> Reshaper<'s> {
     fn new(source: &'s Source<'s>) -> Self {
         let random = Rng::with_seed(source.seed);
         let values = Values { random, moods: Vec::new() };
-        Self { source, values, made: 0, widened: Vec::new() }
+        Self { source, values, widened: Vec::new() }
     }
 
     fn run(mut self, goes_on: &AtomicBool) {
@@ -748,9 +751,8 @@ impl<'s> Reshaper<'s> {
         }
     }
 
-    fn new_name(&mut self, what: &str) -> String {
-        self.made += 1;
-        format!("{what}{}", self.made)
+    fn new_name(&self, what: &str) -> String {
+        format!("{what}{}", self.source.names.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
     fn add_column(&mut self, table: Table) -> (String, Table, Known) {
