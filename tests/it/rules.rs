@@ -34,7 +34,7 @@ impl Shop {
         let settings = SettingsFile::of_text(format!(
             "source = \"{source}\"\n{head}\n[postgres]\nurl = \"{url}\"\n\n[kafka]\nbrokers = \
              \"{brokers}\"\ncheckpoint_topic = \"{source}.checkpoints\"\n\n[[table]]\nname = \
-             \"public.orders\"\ntopic = \"{source}.events\"\n\n{sections}"
+             \"public.orders\"\ntopic = \"{source}.events\"\nsnapshot = \"never\"\n\n{sections}"
         ));
         Self { _server: server, session, settings, source }
     }

@@ -26,7 +26,7 @@ use crate::support::{
     literals::{self, Nullable},
     odd_forms::{self, FORMS},
     postgres::{Server, Session},
-    random_types::{RandomTypes, SqlType},
+    random_types::{RandomTypes, SqlType, random_options, seeded},
     scaled,
     scene::NO_FSYNC,
 };
@@ -106,14 +106,6 @@ fn look_up(settings: &postgres::Settings, oids: &[Oid]) -> Vec<Arc<Type>> {
     })
 }
 
-fn random_options(random: &mut Rng) -> Options {
-    Options {
-        int8: if random.bool() { Int8Form::String } else { Int8Form::Number },
-        numeric: if random.bool() { NumericForm::String } else { NumericForm::Number },
-        bytea: if random.bool() { ByteaForm::Base64 } else { ByteaForm::Hex },
-    }
-}
-
 fn json_of(form: &Form, text: &str) -> String {
     let mut json = Vec::new();
     let written = form.write(text.as_bytes(), &mut json);
@@ -176,10 +168,7 @@ fn read_back(
 
 /// Types and values are random; `TAILWATER_SEED` repeats a run.
 fn every_value_comes_back(version: u32) {
-    let seed = std::env::var("TAILWATER_SEED")
-        .map_or_else(|_| fastrand::u64(..), |seed| seed.parse().expect("a seed is a number"));
-    eprintln!("PostgreSQL {version}, seed {seed}");
-    let mut random = Rng::with_seed(seed);
+    let mut random = seeded(version);
     let (server, session) = shop(version);
     let settings = connection(&server, "postgres");
     let types = RandomTypes::create(&session, &mut random);

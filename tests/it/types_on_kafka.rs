@@ -14,7 +14,7 @@ use crate::support::{
     literals::{self, Nullable},
     odd_forms,
     postgres::{Server, Session},
-    random_types::{RandomTypes, Shape, SqlType},
+    random_types::{RandomTypes, Shape, SqlType, random_options, seeded},
     random_values::chosen,
     scaled,
     scene::{NO_FSYNC, init, publishing},
@@ -151,14 +151,6 @@ fn section(table: &str) -> String {
     format!("[[table]]\nname = \"stored.{table}\"\ntopic = \"{{source}}.rows\"\n")
 }
 
-fn random_options(random: &mut Rng) -> Options {
-    Options {
-        int8: if random.bool() { Int8Form::String } else { Int8Form::Number },
-        numeric: if random.bool() { NumericForm::String } else { NumericForm::Number },
-        bytea: if random.bool() { ByteaForm::Base64 } else { ByteaForm::Hex },
-    }
-}
-
 /// Options as `types` has them.
 fn words(Options { int8, numeric, bytea }: Options) -> String {
     let int8 = if int8 == Int8Form::String { "string" } else { "number" };
@@ -235,10 +227,7 @@ fn differing<'a>(one: &'a str, other: &'a str) -> Vec<(String, &'a str, &'a str)
 
 /// Types, values and their forms are random; `TAILWATER_SEED` repeats a run.
 fn every_row_has_one_form(version: u32) {
-    let seed = std::env::var("TAILWATER_SEED")
-        .map_or_else(|_| fastrand::u64(..), |seed| seed.parse().expect("a seed is a number"));
-    eprintln!("PostgreSQL {version}, seed {seed}");
-    let mut random = Rng::with_seed(seed);
+    let mut random = seeded(version);
     let shop = TableShop::open_with_rows(Server::start_version_with(version, &NO_FSYNC), "", "");
     let session = &shop.session;
     let types = RandomTypes::create(session, &mut random);

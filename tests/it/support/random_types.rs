@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use fastrand::Rng;
+use tailwater::value::{ByteaForm, Int8Form, NumericForm, Options};
 
 use super::{
     literals::{self, Nullable},
@@ -89,6 +90,23 @@ pub enum Shape {
     Range { bounds: Vec<String>, is_discrete: bool },
     /// Of ranges.
     Multirange { range: Arc<SqlType> },
+}
+
+/// Of a run whose seed is printed; `TAILWATER_SEED` repeats one.
+pub fn seeded(version: u32) -> Rng {
+    let seed = std::env::var("TAILWATER_SEED")
+        .map_or_else(|_| fastrand::u64(..), |seed| seed.parse().expect("a seed is a number"));
+    eprintln!("PostgreSQL {version}, seed {seed}");
+    Rng::with_seed(seed)
+}
+
+/// Forms of values, any of them.
+pub fn random_options(random: &mut Rng) -> Options {
+    Options {
+        int8: if random.bool() { Int8Form::String } else { Int8Form::Number },
+        numeric: if random.bool() { NumericForm::String } else { NumericForm::Number },
+        bytea: if random.bool() { ByteaForm::Base64 } else { ByteaForm::Hex },
+    }
 }
 
 /// The types of a database.
