@@ -9,7 +9,9 @@ use super::{
     start::{Failed, Ground, Purpose},
 };
 use crate::{
-    checkpoint::{CheckpointKey, CheckpointRecord, Intent, store::Look},
+    checkpoint::{
+        CheckpointKey, CheckpointRecord, Contained, Intent, SnapshotRecord, store::Look,
+    },
     lsn::Lsn,
     postgres::{
         SlotName, TableName, catalog,
@@ -172,6 +174,35 @@ pub(super) fn judge_position(
     if position.lsn() < confirmed_flush {
         let slot = slot.clone();
         return Err(Refusal::CheckpointBehindSlot { slot, checkpoint: position, confirmed_flush });
+    }
+    Ok(())
+}
+
+/// Judges what is known of rows that were there before the stream, by what the server says of itself.
+///
+/// # Errors
+/// [`Refusal::SnapshotInterrupted`] and [`Refusal::RowsDiverged`], or where the server does not answer.
+pub(super) async fn judge_rows(
+    ground: &Ground<'_>,
+    records: impl IntoIterator<Item = &SnapshotRecord>,
+) -> Result<(), Failed> {
+    let (server_timeline, history) =
+        (ground.server.identity.timeline, ground.server.history.as_ref());
+    for record in records {
+        let table = record.table.clone();
+        if record.is_interrupted() {
+            return Err(Refusal::SnapshotInterrupted { table, rows: record.rows }.into());
+        }
+        let Some(Contained { below: position, timeline }) = record.contained else { continue };
+        let end = match timeline == server_timeline {
+            true => Some(catalog::wal_end(&ground.sql).await?),
+            false => history.and_then(|history| history.switch_point(timeline)),
+        };
+        if end.is_none_or(|end| position.lsn() > end) {
+            return Err(
+                Refusal::RowsDiverged { table, position, timeline, server_timeline }.into()
+            );
+        }
     }
     Ok(())
 }

@@ -13,6 +13,7 @@
 //!   │    descendants (partitions, and what inherits), retention (how long rows stay in them)
 //!   ├─ first_start (publication, intent, slot, slot_creation), init
 //!   ├─ from_poller (rows that waited for a poller, before the stream)
+//!   ├─ keyless (the rows of tables without a key, before the stream)
 //!   └─ held_slot ──► adoption, reset (checkpoints that are written by hand), amendment (their words),
 //!      writing_by_hand (what a stop of them leaves)
 //! check (what the same judgements say, with nothing taken), status
@@ -37,6 +38,7 @@ mod from_poller;
 mod held_slot;
 mod init;
 mod judgement;
+mod keyless;
 mod lookup;
 mod on_error;
 mod outage;

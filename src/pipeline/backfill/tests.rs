@@ -378,6 +378,8 @@ fn due_record() -> SnapshotRecord {
         cursor: None,
         is_at_end: false,
         outstanding: Vec::new(),
+        is_at_once: false,
+        contained: None,
         rows: 0,
         estimate: None,
         requested_at: String::new(),
