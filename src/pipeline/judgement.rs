@@ -9,9 +9,7 @@ use super::{
     start::{Failed, Ground, Purpose},
 };
 use crate::{
-    checkpoint::{
-        CheckpointKey, CheckpointRecord, Contained, Intent, SnapshotRecord, store::Look,
-    },
+    checkpoint::{CheckpointKey, CheckpointRecord, Contained, Intent, SnapshotRecord, store::Look},
     lsn::Lsn,
     postgres::{
         SlotName, TableName, catalog,
@@ -199,9 +197,7 @@ pub(super) async fn judge_rows(
             false => history.and_then(|history| history.switch_point(timeline)),
         };
         if end.is_none_or(|end| position.lsn() > end) {
-            return Err(
-                Refusal::RowsDiverged { table, position, timeline, server_timeline }.into()
-            );
+            return Err(Refusal::RowsDiverged { table, position, timeline, server_timeline }.into());
         }
     }
     Ok(())

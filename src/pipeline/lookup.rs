@@ -85,10 +85,7 @@ struct Asked {
 }
 
 impl Lookup {
-    pub(super) fn new(
-        settings: postgres::Settings,
-        publication: Option<PublicationName>,
-    ) -> Self {
+    pub(super) fn new(settings: postgres::Settings, publication: Option<PublicationName>) -> Self {
         Self { settings, publication, sql: None, asked: None }
     }
 

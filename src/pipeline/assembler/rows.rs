@@ -179,8 +179,7 @@ impl Assembler {
     /// had were not read.
     pub(super) fn may_be_unread(&self, relation: &Relation) -> bool {
         let settings = self.mapping.settings().table(&relation.schema, &relation.name);
-        let is_wanted =
-            settings.is_some_and(|settings| settings.snapshot == SnapshotMode::Initial);
+        let is_wanted = settings.is_some_and(|settings| settings.snapshot == SnapshotMode::Initial);
         if !is_wanted || has_key_columns(relation) {
             return false;
         }

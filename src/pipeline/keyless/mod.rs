@@ -134,7 +134,8 @@ impl Keyless<'_> {
         let mut publisher = Publisher::new(sink, self.record_bytes_max, self.settings);
         for (table, record) in due {
             let opened = stay_alive(stream, self.open(&table, &record)).await?;
-            let record = self.publish_table(stream, &mut publisher, mapping, record, opened).await?;
+            let record =
+                self.publish_table(stream, &mut publisher, mapping, record, opened).await?;
             snapshots.written.push(record);
         }
         Ok(publisher.into_sink())
@@ -161,8 +162,9 @@ impl Keyless<'_> {
     }
 
     async fn keyless(&self, record: &SnapshotRecord) -> Result<Option<TableName>, Failed> {
-        let is_asked =
-            record.state == SnapshotState::Due && record.condition.is_none() && record.key.is_empty();
+        let is_asked = record.state == SnapshotState::Due
+            && record.condition.is_none()
+            && record.key.is_empty();
         let table = TableName::try_from(record.table.clone()).ok().filter(|_| is_asked);
         let Some(table) = table else { return Ok(None) };
         let shape = Shape::look_up(self.sql, &self.settings.publication, &table).await?;
@@ -191,8 +193,7 @@ impl Keyless<'_> {
                 info!(%table, "the table was rewritten or truncated; taking another snapshot");
                 continue;
             }
-            let contained =
-                Contained { below: created.consistent_point, timeline: found.timeline };
+            let contained = Contained { below: created.consistent_point, timeline: found.timeline };
             return self.open_under(reader, table, record, contained).await;
         }
     }

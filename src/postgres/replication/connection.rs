@@ -184,9 +184,8 @@ impl Connection {
     /// Where a slot of the name exists (42710), none is free (53400), or the connection breaks.
     pub async fn export_snapshot(&mut self, slot: &SlotName) -> Result<CreatedSlot, PostgresError> {
         let name = quote_identifier(slot.as_str());
-        let sql = format!(
-            "CREATE_REPLICATION_SLOT {name} TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT"
-        );
+        let sql =
+            format!("CREATE_REPLICATION_SLOT {name} TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT");
         self.created(&sql, slot).await
     }
 
