@@ -31,6 +31,9 @@ const BATCH_BYTES: usize = 512 << 10;
 /// How many batches there are: enough for one to be filled while others are produced and committed.
 const BATCHES: usize = 5;
 
+/// Nothing is read while the sink holds this much: a batch of one huge row counts for many.
+const BYTES_OUT_MAX: usize = 3 << 20;
+
 /// What a batch that comes back may keep of its memory.
 const BATCH_CAPACITY_MAX: usize = 2 * BATCH_BYTES;
 
@@ -70,6 +73,7 @@ pub(super) struct Publisher {
     /// Cuts that were not reported, oldest first.
     in_flight: VecDeque<CutSequence>,
     batches_out: usize,
+    bytes_out: usize,
     frame: Vec<u8>,
     slots: Vec<ValueSlot>,
     ticks: Interval,
@@ -104,6 +108,7 @@ impl Publisher {
             next: CutSequence(1),
             in_flight: VecDeque::new(),
             batches_out: 0,
+            bytes_out: 0,
             frame: Vec::new(),
             slots: Vec::new(),
             ticks: interval(STATUS_INTERVAL),
@@ -132,7 +137,7 @@ impl Publisher {
         let mut meter = Meter::default();
         meter.look(Some(&target.record));
         loop {
-            let has_room = !self.free.is_empty();
+            let has_room = !self.free.is_empty() && self.bytes_out < BYTES_OUT_MAX;
             let Self { sink, ticks, frame, slots, .. } = self;
             tokio::select! {
                 biased;
@@ -217,7 +222,9 @@ impl Publisher {
         self.next = CutSequence(sequence.0 + 1);
         self.current.set_cut(Cut { sequence, checkpoints, urgency });
         let next = self.free.pop().unwrap_or_default();
-        self.sink.send(std::mem::replace(&mut self.current, next));
+        let batch = std::mem::replace(&mut self.current, next);
+        self.bytes_out += batch.bytes();
+        self.sink.send(batch);
         self.in_flight.push_back(sequence);
         self.batches_out += 1;
     }
@@ -227,6 +234,7 @@ impl Publisher {
             Report::Delivered(sequence) => self.in_flight.retain(|oldest| *oldest > sequence),
             Report::Emptied(mut batch) => {
                 self.batches_out -= 1;
+                self.bytes_out -= batch.bytes();
                 batch.clear(BATCH_CAPACITY_MAX);
                 self.free.push(batch);
             }

@@ -10,6 +10,9 @@ use crate::{
     postgres::{PostgresError, TableName, name::quote_identifier, sql::Sql},
 };
 
+/// What a frame may keep of its memory from one row to the next.
+const FRAME_CAPACITY_MAX: usize = 1 << 20;
+
 /// Rows on their way: they wait in the socket, and nothing is gathered here, however many they are.
 pub struct WholeTable {
     lines: Lines,
@@ -64,6 +67,11 @@ impl WholeTable {
         let Some(line) = self.lines.next().await? else { return Ok(false) };
         frame.clear();
         slots.clear();
+        // A huge row must not take twice its size, nor keep it for those behind it.
+        if frame.capacity() > FRAME_CAPACITY_MAX {
+            *frame = Vec::new();
+        }
+        frame.reserve(line.len());
         read_line(&line, self.width, frame, slots)?;
         Ok(true)
     }
