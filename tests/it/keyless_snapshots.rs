@@ -507,7 +507,7 @@ fn rows_of_any_number_are_read_in_little_memory() {
 
 #[test]
 fn rows_of_five_megabytes_are_published() {
-    let shop = shop("INSERT INTO log SELECT n, repeat('x', 5000000) FROM generate_series(1, 8) n");
+    let shop = shop("INSERT INTO log SELECT n, repeat('x', 5000000) FROM generate_series(1, 30) n");
     let shop = shop.with_settings(|settings| {
         settings.with("[kafka]", "topic = { config = { \"max.message.bytes\" = 8000000 } }")
     });
@@ -516,7 +516,8 @@ fn rows_of_five_megabytes_are_published() {
     shop.await_rows(&mut daemon, "public.log");
     shop.await_published(&mut daemon);
     // A record of 5 MB is there several times on its way: more than others may take, and bounded.
-    assert!(daemon.resident_bytes_peak() < 96 << 20, "{}", daemon.resident_bytes_peak());
+    let bytes = daemon.resident_bytes_peak();
+    assert!(bytes < 140 << 20, "{bytes} bytes were resident");
     daemon.signal(libc::SIGTERM);
     assert_eq!(daemon.wait(PATIENCE).code, Some(0));
     assert_copied(&shop, 1);
@@ -526,14 +527,14 @@ fn rows_of_five_megabytes_are_published() {
 #[test]
 fn killed_at_any_moment_it_loses_nothing_and_doubles_nothing() {
     let (mut refused, mut went_on) = (0, 0);
-    for round in 0..6 {
+    for round in 0..4 {
         let shop = shop(&many_rows());
         init(&shop.settings);
         let writers = Writers::start(&shop);
         let mut requests = 1;
-        for kill in 0..3 {
+        for kill in 0..2 {
             let mut daemon = Daemon::start(&shop.settings);
-            let_pass(Duration::from_millis(300 * round + fastrand::u64(0..400)));
+            let_pass(Duration::from_millis(350 * round + fastrand::u64(0..400)));
             if daemon.is_running() {
                 daemon.kill_command();
             } else {
@@ -634,6 +635,28 @@ fn without_a_free_slot_it_stops_and_says_so() {
     let ended = Daemon::start(&shop.settings).wait(PATIENCE);
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
     assert!(ended.is_code("no_free_slot"), "{}", ended.stderr);
+}
+
+#[test]
+fn without_the_right_to_read_the_table_it_stops_and_says_which() {
+    let shop = shop("CREATE ROLE reader LOGIN REPLICATION; INSERT INTO log VALUES (1, 'a')");
+    init(&shop.settings);
+    let url = shop.server.url("shop");
+    let role = url.replacen("postgres@", "reader@", 1);
+    assert_ne!(role, url);
+    let shop = shop.with_settings(|settings| settings.replaced(&url, &role));
+    let ended = Daemon::start(&shop.settings).wait(PATIENCE);
+    assert!(ended.is_code("no_replication_role"), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("GRANT SELECT ON \"public\".\"log\" TO \"reader\""),
+        "{}",
+        ended.stderr
+    );
+    shop.session.run("GRANT SELECT ON log TO reader");
+    let mut daemon = publishing(&shop.settings);
+    shop.await_rows(&mut daemon, "public.log");
+    shop.finish(daemon);
+    assert_copied(&shop, 1);
 }
 
 /// A row that cannot be an event stops it before anything is out; mended, it goes on.

@@ -52,7 +52,7 @@ use crate::{
     failure::{Code, Failure, Recovery},
     lsn::EndLsn,
     postgres::{
-        SlotName, TableName,
+        PostgresError, SlotName, TableName, quote_identifier,
         replication::{Connection, ReplicationStream},
         snapshot::{Shape, SnapshotReader},
         sql::Sql,
@@ -72,6 +72,12 @@ enum KeylessError {
     /// The table is gone, or another one has its name.
     #[error("table {table} was dropped or replaced while its rows were about to be read")]
     Replaced { table: TableName },
+    /// It is not what the snapshot shows.
+    #[error("table {table} was altered while its rows were about to be read")]
+    Altered { table: TableName, source: PostgresError },
+    /// The stream needs no such right, and rows do.
+    #[error("role \"{role}\" may not read table {table}")]
+    Forbidden { table: TableName, role: String, source: PostgresError },
     /// Of several hosts another one has answered.
     #[error(
         "the server is on timeline {found}, and the checkpoint was judged by one on timeline \
@@ -82,15 +88,33 @@ enum KeylessError {
 
 impl Failure for KeylessError {
     fn code(&self) -> Option<Code> {
-        None
+        match self {
+            Self::Forbidden { .. } => Some(Code::NoReplicationRole),
+            Self::Replaced { .. } | Self::Altered { .. } | Self::OtherServer { .. } => None,
+        }
     }
 
     fn recovery(&self) -> Recovery {
-        Recovery::Retry
+        match self {
+            Self::Forbidden { .. } => Recovery::Stop,
+            Self::Replaced { .. } | Self::Altered { .. } | Self::OtherServer { .. } => {
+                Recovery::Retry
+            }
+        }
     }
 
     fn hint(&self) -> Option<String> {
-        None
+        Some(match self {
+            Self::Forbidden { table, role, .. } => format!(
+                "Run GRANT SELECT ON {} TO {role}, and start: the rows that the table has come before \
+                 its changes. Where row-level security would hide rows, run ALTER ROLE {role} BYPASSRLS.",
+                table.quoted(),
+                role = quote_identifier(role)
+            ),
+            Self::Replaced { .. } | Self::Altered { .. } | Self::OtherServer { .. } => {
+                "Nothing of it is published yet; it is read again.".to_owned()
+            }
+        })
     }
 }
 
@@ -185,7 +209,8 @@ impl Keyless<'_> {
             let creating = connection.export_snapshot(&slot);
             let created = await_slot(&slot, self.sql, creating).await?;
             let name = created.snapshot.unwrap_or_default();
-            let reader = SnapshotReader::import(&settings.postgres, &name, table).await?;
+            let reader = SnapshotReader::import(&settings.postgres, &name, table).await;
+            let reader = reader.map_err(|error| self.refused(table, error))?;
             let is_rewritten = reader.is_rewritten(table).await?;
             // The slot ends with it; the snapshot is the reader's by now.
             drop(connection);
@@ -212,8 +237,26 @@ impl Keyless<'_> {
         };
         let description =
             published_tables::description(sql, table, &shape.table, &shape.identity).await?;
-        let rows = reader.whole_table(table, &shape).await?;
+        let rows = reader.whole_table(table, &shape).await;
+        let rows = rows.map_err(|error| self.refused(table, error))?;
         Ok(Opened { source: Source { reader, rows }, shape, description, contained })
+    }
+
+    /// By what somebody did to the table behind the snapshot's back, by a right, or by what the server
+    /// is.
+    fn refused(&self, table: &TableName, source: PostgresError) -> Failed {
+        let table = table.clone();
+        match source.sqlstate() {
+            Some("42501") => {
+                let role = self.settings.postgres.user.clone();
+                KeylessError::Forbidden { table, role, source }.into()
+            }
+            // A name that is gone, or, of another server than the slot's, the snapshot.
+            Some("42P01" | "3F000" | "42703" | "22023") => {
+                KeylessError::Altered { table, source }.into()
+            }
+            Some(_) | None => source.into(),
+        }
     }
 
     async fn publish_table(
