@@ -37,7 +37,7 @@ use crate::{
     change::{Place, Relation, RelationId, Transaction},
     checkpoint::{CheckpointRecord, InProgress, LastTransaction, Tracker},
     encode::Encoder,
-    event::{self, Happening, LogicalMessage, Mapping, table::Questions},
+    event::{self, Happening, LogicalMessage, Mapping},
     failure::Failure,
     lsn::{CommitLsn, EndLsn, Lsn},
     postgres::transaction::{Change, ChangeDigest, ChangeKind},
@@ -283,10 +283,7 @@ impl Assembler {
     /// [`Assembler::relation`].
     pub(super) fn described(&mut self, relation: &Relation) -> Inquiry {
         self.mapping.observe_description(relation.id);
-        let mut questions = self.mapping.questions(relation);
-        let membership = self.may_be_unread(relation);
-        questions.primary_key |= membership && Questions::needs_primary_key(relation);
-        Inquiry { questions, membership }
+        Inquiry { questions: self.mapping.questions(relation), rows: self.may_be_unread(relation) }
     }
 
     /// A table of which the latest change showed that a type is not what it was, and what must be
@@ -295,8 +292,8 @@ impl Assembler {
         let outdated = self.outdated.take()?;
         let relation = self.relations.iter().find(|relation| relation.id == outdated)?.clone();
         let questions = self.mapping.questions_anew(&relation)?;
-        let membership = self.may_be_unread(&relation);
-        Some((relation, Inquiry { questions, membership }))
+        let rows = self.may_be_unread(&relation);
+        Some((relation, Inquiry { questions, rows }))
     }
 
     /// A table as the changes that follow know it, with what the catalog answered; also while

@@ -115,10 +115,24 @@ impl Snapshots {
         now: &Fingerprint,
     ) -> Self {
         let mut due = due::of_new_tables(&settings.event, before, now);
-        // Rows of one that was taken on can be out before the checkpoint says so.
-        due.retain(|record| !written.contains_key(&record.table));
-        let written = written.into_values().filter(|record| now.tables.contains_key(&record.table));
-        Self { written: written.collect(), due }
+        let mut kept = Vec::new();
+        for record in written.into_values() {
+            match now.tables.get(&record.table) {
+                Some(table) if table.oid == record.oid => {
+                    // Rows of one that was taken on can be out before the checkpoint says so.
+                    due.retain(|new| new.table != record.table);
+                    kept.push(record);
+                }
+                // Dropped and made anew it has other rows.
+                Some(table) if record.state.is_unfinished() => {
+                    due.retain(|new| new.table != record.table);
+                    let SnapshotRecord { source, table: name, condition, .. } = record;
+                    due.push(due::record(&source, &name, table.oid, condition));
+                }
+                Some(_) | None => {}
+            }
+        }
+        Self { written: kept, due }
     }
 }
 

@@ -13,12 +13,12 @@ use super::{
     Assembler, BATCH_BYTES, Trouble,
 };
 use crate::{
-    change::{Place, Relation, ReplicaIdentity, Transaction, Tuple, TupleValue, Xid},
+    change::{Place, Relation, Transaction, Tuple, TupleValue, Xid},
     checkpoint::Tracker,
     encode::Encoder,
     event::{
         Happening, Mapping, SnapshotRow,
-        table::{Description, PrimaryKey, SnapshotMode},
+        table::{Description, SnapshotMode},
     },
     failure::Failure,
     lsn::{CommitLsn, EndLsn, Lsn},
@@ -179,8 +179,7 @@ impl Assembler {
     /// had were not read.
     pub(super) fn may_be_unread(&self, relation: &Relation) -> bool {
         let settings = self.mapping.settings().table(&relation.schema, &relation.name);
-        let is_wanted = settings.is_some_and(|settings| settings.snapshot == SnapshotMode::Initial);
-        if !is_wanted || has_key_columns(relation) {
+        if settings.is_none_or(|settings| settings.snapshot != SnapshotMode::Initial) {
             return false;
         }
         let known = self.checkpoint.publication().tables.get(&relation.to_string());
@@ -190,24 +189,9 @@ impl Assembler {
 
     pub(super) fn observe_unread(&mut self, relation: &Relation, answers: &Answers) {
         self.unread.retain(|(id, _)| *id != relation.id);
-        let is_keyless = match &answers.primary_key {
-            PrimaryKey::Columns(names) => names.is_empty(),
-            // It is gone: nobody can read it.
-            PrimaryKey::Unknown => false,
-        };
-        if answers.is_published && is_keyless && !has_key_columns(relation) {
+        if answers.has_rows_first {
             self.unread.push((relation.id, relation.to_string()));
         }
-    }
-}
-
-/// Whether the stream names rows by some columns.
-fn has_key_columns(relation: &Relation) -> bool {
-    match relation.replica_identity {
-        ReplicaIdentity::Default | ReplicaIdentity::Index => {
-            relation.columns.iter().any(|column| column.is_replica_identity)
-        }
-        ReplicaIdentity::Full | ReplicaIdentity::Nothing => false,
     }
 }
 

@@ -178,7 +178,8 @@ pub(super) struct Backfills {
 impl Backfills {
     /// Goes on with what records say that are written.
     pub(super) fn of(records: impl IntoIterator<Item = SnapshotRecord>) -> Self {
-        let mut backfills = Self::default();
+        // The checkpoint may name some that are nobody's by now.
+        let mut backfills = Self { is_set_changed: true, ..Self::default() };
         for record in records {
             match record.state.is_unfinished() {
                 true => backfills.push(record, Table::new),
