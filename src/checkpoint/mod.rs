@@ -14,6 +14,6 @@ pub use record::{
     CheckpointKey, CheckpointRecord, Fingerprint, InProgress, Intent, LastTransaction,
     TableFingerprint,
 };
-pub use snapshot::{OutstandingKey, SnapshotKeyColumn, SnapshotRecord, SnapshotState};
+pub use snapshot::{Contained, OutstandingKey, SnapshotKeyColumn, SnapshotRecord, SnapshotState};
 pub use take_over::{Published, RowPlace, TakeOver};
 pub use tracker::{FlushLsn, Tracker};

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::CheckpointKey;
 use crate::{
     change::{Oid, RelationId},
-    lsn::CommitLsn,
+    lsn::{CommitLsn, EndLsn},
 };
 
 impl CheckpointKey {
@@ -50,6 +50,12 @@ pub struct SnapshotRecord {
     /// Keys up to the cursor of which the row is still to be looked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub outstanding: Vec<OutstandingKey>,
+    /// All rows are read at once, ahead of the stream, because the table has no key.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_at_once: bool,
+    /// What the stream still brings of the table and the rows contain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contained: Option<Contained>,
     /// How many rows are out.
     pub rows: u64,
     /// About how many there are, as far as the server knows.
@@ -73,6 +79,28 @@ pub enum SnapshotState {
     Done,
     /// The rest never will be.
     Failed,
+}
+
+/// What the stream brings of a table and is not published, because rows contain it that are out
+/// already.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Contained {
+    /// Every transaction whose commit record begins below.
+    pub below: EndLsn,
+    /// The timeline of that position.
+    pub timeline: u32,
+}
+
+impl SnapshotRecord {
+    /// Whether rows are still to come, or the stream has still to be told from them.
+    pub fn is_kept(&self) -> bool {
+        self.state.is_unfinished() || self.contained.is_some()
+    }
+
+    /// Whether some of its rows are out, and which others are not, nobody knows.
+    pub fn is_interrupted(&self) -> bool {
+        self.is_at_once && self.state == SnapshotState::Running
+    }
 }
 
 impl SnapshotState {
@@ -120,6 +148,17 @@ mod tests {
         let record: SnapshotRecord = serde_json::from_str(text).expect("a record");
         assert_eq!(serde_json::to_string(&record).expect("JSON"), text);
         assert!(record.state.is_unfinished());
+    }
+
+    #[test]
+    fn rows_that_were_read_at_once_say_what_they_contain() {
+        let text = r#"{"version":1,"source":"shop","table":"public.log","oid":16384,"request":"r","state":"running","is_at_end":false,"is_at_once":true,"contained":{"below":"0/1F","timeline":2},"rows":5,"requested_at":"a","written_at":"b"}"#;
+        let record: SnapshotRecord = serde_json::from_str(text).expect("a record");
+        assert_eq!(serde_json::to_string(&record).expect("JSON"), text);
+        assert!(record.is_interrupted() && record.is_kept());
+        let done = SnapshotRecord { state: SnapshotState::Done, ..record };
+        assert!(!done.is_interrupted() && done.is_kept());
+        assert!(!SnapshotRecord { contained: None, ..done }.is_kept());
     }
 
     #[test]

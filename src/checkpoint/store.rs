@@ -41,8 +41,8 @@ pub struct Look {
     pub checkpoint: Option<CheckpointRecord>,
     /// The newest intent. Not looked for behind a checkpoint, which is always later.
     pub intent: Option<Intent>,
-    /// How far the snapshots are that the checkpoint names, by table; only [`Store::read`] looks for
-    /// them.
+    /// How far the snapshots are that the checkpoint names, by table; with [`Store::look`] those that
+    /// are there to be seen.
     pub snapshots: BTreeMap<String, SnapshotRecord>,
     /// Keys of other pipelines with the same source, without `/init`; known only where there is
     /// no checkpoint.
@@ -130,6 +130,11 @@ impl Store {
         let offsets = self.reader.offsets()?;
         let mut look = self.search(key, source, offsets.low, offsets.last_stable)?;
         look.complete = offsets.last_stable >= offsets.high_watermark;
+        if let Some(checkpoint) = look.checkpoint.as_ref().filter(|_| look.complete) {
+            // A daemon at work may write newer ones meanwhile, and the brokers forget the older.
+            let (low, end) = (offsets.low, offsets.last_stable);
+            look.snapshots = self.find_snapshots(key, &checkpoint.snapshots, low, end)?.0;
+        }
         Ok(look)
     }
 
@@ -142,12 +147,33 @@ impl Store {
         let offsets = self.reader.offsets()?;
         let mut look = self.search(key, source, offsets.low, offsets.high_watermark)?;
         if let Some(checkpoint) = &look.checkpoint {
-            let tables = &checkpoint.snapshots;
-            look.snapshots =
-                self.find_snapshots(key, tables, offsets.low, offsets.high_watermark)?;
+            let (low, end) = (offsets.low, offsets.high_watermark);
+            let (found, missing) = self.find_snapshots(key, &checkpoint.snapshots, low, end)?;
+            if let Some(key) = missing {
+                // Written before the checkpoint, or with it.
+                return Err(lost_snapshot(self.reader.topic(), &key, low));
+            }
+            look.snapshots = found;
         }
         look.complete = true;
         Ok(look)
+    }
+
+    /// The newest record of a table's snapshot, also of one that the checkpoint does not name. Reads as
+    /// [`Store::read`] does.
+    ///
+    /// # Errors
+    /// Where the brokers do not answer, or what is there cannot be read.
+    pub fn read_snapshot(
+        &self,
+        key: &CheckpointKey,
+        table: &str,
+    ) -> Result<Option<SnapshotRecord>, KafkaError> {
+        let offsets = self.reader.offsets()?;
+        let tables = [table.to_owned()];
+        let (mut found, _) =
+            self.find_snapshots(key, &tables, offsets.low, offsets.high_watermark)?;
+        Ok(found.remove(table))
     }
 
     /// The record of a table's take-over, also behind a checkpoint, as far as [`Store::look`] looks.
@@ -193,17 +219,17 @@ impl Store {
         decode(self.reader.topic(), &key, newest)
     }
 
-    /// The newest record of each of these tables' snapshots. Most often they are as near to the end
-    /// as the checkpoint is.
+    /// The newest record of each of these tables' snapshots, and the key of one that is not there. Most
+    /// often they are as near to the end as the checkpoint is.
     fn find_snapshots(
         &self,
         key: &CheckpointKey,
         tables: &[String],
         low: i64,
         end: i64,
-    ) -> Result<BTreeMap<String, SnapshotRecord>, KafkaError> {
+    ) -> Result<(BTreeMap<String, SnapshotRecord>, Option<String>), KafkaError> {
         if tables.is_empty() {
-            return Ok(BTreeMap::new());
+            return Ok((BTreeMap::new(), None));
         }
         let mut missing: BTreeMap<String, &String> =
             tables.iter().map(|table| (key.snapshot(table), table)).collect();
@@ -226,11 +252,7 @@ impl Store {
             let record = record.ok_or_else(|| lost_snapshot(topic, &key, offset))?;
             records.insert(table.clone(), record);
         }
-        match missing.into_keys().next() {
-            // Written before the checkpoint, or with it.
-            Some(key) => Err(lost_snapshot(topic, &key, low)),
-            None => Ok(records),
-        }
+        Ok((records, missing.into_keys().next()))
     }
 
     /// Looks backwards from `end`, until the checkpoint is found or `low` is reached.

@@ -36,7 +36,7 @@ pub(super) struct Answer {
 }
 
 /// Where the checkpoint is moved to.
-#[derive(Args, Clone, Copy, Debug)]
+#[derive(Args, Clone, Debug)]
 #[group(required = true, multiple = false)]
 pub(super) struct ResetHow {
     /// To the slot's position: publishes everything that the slot still has.
@@ -49,6 +49,9 @@ pub(super) struct ResetHow {
     /// Forget that a part of a transaction is published: publishes it from its first change.
     #[arg(long)]
     replay_transaction: bool,
+    /// Publish all rows that a table has again, under other ids. The checkpoint stays where it is.
+    #[arg(long, value_name = "TABLE")]
+    pub(super) snapshot: Option<String>,
 }
 
 impl From<ResetHow> for Reset {
@@ -56,7 +59,7 @@ impl From<ResetHow> for Reset {
         match how {
             ResetHow { to_now: true, .. } => Self::ToNow,
             ResetHow { replay_transaction: true, .. } => Self::ReplayTransaction,
-            // The only one that is left: one of the three is required.
+            // The only one that is left: one of them is required, and that of a table is no move.
             ResetHow { .. } => Self::ToSlot,
         }
     }
@@ -90,8 +93,8 @@ pub(super) enum Command {
         #[command(flatten)]
         answer: Answer,
     },
-    /// Move the checkpoint by hand, after a loss was explained and accepted. Says what is skipped
-    /// or doubled and asks.
+    /// Move the checkpoint by hand, after a loss was explained and accepted, or begin with a table's
+    /// rows anew. Says what is skipped or doubled and asks.
     ///
     /// The daemon must be stopped.
     Reset {

@@ -14,7 +14,10 @@ use super::{
 };
 use crate::{
     failure::Failure,
-    pipeline::{self, Act, Adoption, Amendment, NotConfirmed, Reset, Settings, TakenOverTable},
+    pipeline::{
+        self, Act, Adoption, Amendment, NotConfirmed, Reset, RowReset, Settings, SnapshotState,
+        TakenOverTable,
+    },
     telemetry,
 };
 
@@ -54,6 +57,46 @@ pub(super) fn reset(path: &Path, how: Reset, answer: Answer) -> Result<(), Box<d
         None => eprintln!("stopped before it was done: nothing was changed."),
     }
     Ok(())
+}
+
+/// `reset --snapshot`
+pub(super) fn reset_rows(path: &Path, table: &str, answer: Answer) -> Result<(), Box<dyn Failure>> {
+    let config = load(path)?;
+    telemetry::start_logging(&config.log);
+    let ended = with_shutdown(async |shutdown| {
+        let confirm = async |reset: &RowReset| ask(&rows_in_words(reset), answer).await;
+        pipeline::reset_rows(&config.pipeline, &shutdown, table, confirm).await
+    })?;
+    match ended {
+        Some(reset) if answer.json => {
+            println!("{}", serde_json::to_string(&reset).expect("texts and numbers always encode"));
+        }
+        Some(reset) => {
+            println!("done: the rows of {} are due; start `tailwater run`.", reset.table);
+        }
+        None => eprintln!("stopped before it was done: nothing was changed."),
+    }
+    Ok(())
+}
+
+fn rows_in_words(reset: &RowReset) -> String {
+    let RowReset { table, slot, repeated_rows, .. } = reset;
+    let how_far = match (reset.state, &reset.failure) {
+        (None, _) => "none was ever asked for".to_owned(),
+        (Some(SnapshotState::Due), _) => "none is out yet".to_owned(),
+        (Some(SnapshotState::Running), _) => {
+            format!("{repeated_rows} are known to be out, and others may be")
+        }
+        (Some(SnapshotState::Done), _) => format!("all are out, {repeated_rows} of them"),
+        (Some(SnapshotState::Failed), reason) => format!(
+            "{repeated_rows} are out, and the rest never came: {}",
+            reason.as_deref().unwrap_or("nobody said why")
+        ),
+    };
+    format!(
+        "All rows that {table} has are published anew for slot \"{slot}\"; of those that it had, \
+         {how_far}.\n  doubled: {repeated_rows} rows come again, under other ids\n"
+    )
 }
 
 /// `init --take-over`
@@ -119,7 +162,11 @@ fn print_outcome(amendment: &Amendment, answer: Answer) {
 
 /// Says what would be done, and asks.
 async fn confirm(amendment: &Amendment, answer: Answer) -> Result<(), Box<dyn Failure>> {
-    eprint!("{}", in_words(amendment));
+    ask(&in_words(amendment), answer).await
+}
+
+async fn ask(words: &str, answer: Answer) -> Result<(), Box<dyn Failure>> {
+    eprint!("{words}");
     if answer.yes {
         return Ok(());
     }

@@ -33,7 +33,10 @@ pub fn main() -> ExitCode {
             by_hand::take_over(&config, &table, &condition, answer)
         }
         Command::Init { answer, .. } => init(&config, answer.json),
-        Command::Reset { how, answer } => by_hand::reset(&config, how.into(), answer),
+        Command::Reset { how, answer } => match &how.snapshot {
+            Some(table) => by_hand::reset_rows(&config, table, answer),
+            None => by_hand::reset(&config, how.into(), answer),
+        },
         Command::Status { json } => status(&config, json),
         Command::Check { json } => match check(&config, json) {
             Ok(code) => return code,

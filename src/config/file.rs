@@ -237,8 +237,8 @@ section! {
         /// event; to rules, a change of the key is an update.
         tombstone: bool = false,
         /// Whether the rows that the table has are published too, each as `<table>.snapshot`, beside
-        /// the stream: from the first start on, or from when the table is configured (`initial`), or
-        /// only when somebody asks for them (`never`).
+        /// the stream, or, of a table without a key, before it: from the first start on, or from when
+        /// the table is configured (`initial`), or only when somebody asks for them (`never`).
         snapshot: SnapshotMode = "initial",
         /// How values of some types and columns are written.
         types: TableTypesSection,

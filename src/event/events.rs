@@ -43,7 +43,8 @@ pub struct SnapshotRow<'a> {
     /// The row, whole.
     pub row: Tuple<'a>,
     /// What names it: the texts of the columns of its key, each preceded by its length in bytes as a
-    /// 64-bit big-endian number.
+    /// 64-bit big-endian number. Of a table without a key its ordinal number among the rows of the
+    /// request, such a number too.
     pub key: &'a [u8],
     /// For which request it was read.
     pub request: &'a str,
@@ -356,5 +357,8 @@ impl<'a> Next<'a> {
 }
 
 fn place_of(mapping: &Mapping, relation: RelationId) -> Option<usize> {
+    if mapping.left_out.contains(&relation) {
+        return None;
+    }
     mapping.table_ids.iter().position(|id| *id == relation)
 }

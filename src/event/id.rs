@@ -13,7 +13,7 @@
 //!   of the rule that made it, empty where none did. Time and hash as for a message.
 //! - A row of a table that was there before: `tailwater snapshot`, system id (decimal), the request,
 //!   the table (`schema.table`), the texts of its key's columns, each preceded by its length, as one
-//!   string, the position of the commit record that moved the row to this key, where it was looked
+//!   string (without a key the row's ordinal number in the request, 64 bits), the position of the commit record that moved the row to this key, where it was looked
 //!   for because of that, else empty, the event's type, and the condition of the rule that made it. The
 //!   first 16 bytes are the UUID.
 //! - A message without an id: `tailwater message`, system id (decimal), and the positions of its

@@ -143,6 +143,8 @@ pub struct Mapping {
     pub(super) tables: Vec<(RelationId, Known)>,
     /// Theirs, close together: a search through them is faster than a hash, for some hundreds too.
     pub(super) table_ids: Vec<RelationId>,
+    /// Tables whose changes are no events at present.
+    pub(super) left_out: Vec<RelationId>,
     /// The table whose rows are read, as it was when they were.
     pub(super) snapshot: Option<(RelationId, Known)>,
     types: Types,
@@ -173,6 +175,7 @@ impl Mapping {
             identity,
             tables: Vec::new(),
             table_ids: Vec::new(),
+            left_out: Vec::new(),
             snapshot: None,
             types: Types::new(),
             outdated: Vec::new(),
@@ -348,6 +351,12 @@ impl Mapping {
     /// A transaction begins, of which nothing is known.
     pub fn begin(&mut self) {
         self.context.clear();
+    }
+
+    /// What the stream brings of these tables is no event, until this is said again of others.
+    pub fn leave_out(&mut self, relations: impl IntoIterator<Item = RelationId>) {
+        self.left_out.clear();
+        self.left_out.extend(relations);
     }
 
     /// Takes note of what a message says of the events that follow in its transaction. Must see

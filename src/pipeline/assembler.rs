@@ -23,11 +23,12 @@ mod rows;
 
 use std::collections::VecDeque;
 
+pub(super) use self::rows::RowDesk;
 use self::rows::RowMemory;
 use super::{
     backfill::Backfills,
     checkpoint_writer::CheckpointWriter,
-    lookup::Answers,
+    lookup::{Answers, Inquiry},
     on_error::{Failed, OnError, Written},
     resume::{Admission, HistoryError, Resume},
     table_identity::TableIdentities,
@@ -36,7 +37,7 @@ use crate::{
     change::{Place, Relation, RelationId, Transaction},
     checkpoint::{CheckpointRecord, InProgress, LastTransaction, Tracker},
     encode::Encoder,
-    event::{self, Happening, LogicalMessage, Mapping, table::Questions},
+    event::{self, Happening, LogicalMessage, Mapping},
     failure::Failure,
     lsn::{CommitLsn, EndLsn, Lsn},
     postgres::transaction::{Change, ChangeDigest, ChangeKind},
@@ -87,6 +88,9 @@ pub(super) enum Trouble {
     },
     /// A row that was there cannot be published: everything up to here is, then we stop.
     Row(Box<dyn Failure>),
+    /// A change of this table came before the rows that it had, and it has no key by which both could
+    /// be told apart.
+    RowsFirst(String),
     /// The stream itself is not to be followed.
     Failed(Box<dyn Failure>),
 }
@@ -159,7 +163,9 @@ pub(super) struct Assembler {
     identities: TableIdentities,
     /// Domain tables, as the stream described them last.
     relations: Vec<Relation>,
-    /// One of them whose types must be asked for anew.
+    /// Tables without a key whose rows were not read yet.
+    unread: Vec<(RelationId, String)>,
+    /// One of the domain tables whose types must be asked for anew.
     outdated: Option<RelationId>,
     encoder: Encoder,
     on_error: OnError,
@@ -200,6 +206,7 @@ impl Assembler {
             identities: TableIdentities::new(&checkpoint.publication, mapping.settings()),
             mapping,
             relations: Vec::new(),
+            unread: Vec::new(),
             outdated: None,
             encoder: Encoder::new(bounds.record_bytes),
             on_error,
@@ -274,23 +281,25 @@ impl Assembler {
 
     /// The stream describes a table. Returns what must be asked of the catalog before
     /// [`Assembler::relation`].
-    pub(super) fn described(&mut self, relation: &Relation) -> Questions {
+    pub(super) fn described(&mut self, relation: &Relation) -> Inquiry {
         self.mapping.observe_description(relation.id);
-        self.mapping.questions(relation)
+        Inquiry { questions: self.mapping.questions(relation), rows: self.may_be_unread(relation) }
     }
 
     /// A table of which the latest change showed that a type is not what it was, and what must be
     /// asked of the catalog anew.
-    pub(super) fn take_outdated(&mut self) -> Option<(Relation, Questions)> {
+    pub(super) fn take_outdated(&mut self) -> Option<(Relation, Inquiry)> {
         let outdated = self.outdated.take()?;
         let relation = self.relations.iter().find(|relation| relation.id == outdated)?.clone();
         let questions = self.mapping.questions_anew(&relation)?;
-        Some((relation, questions))
+        let rows = self.may_be_unread(&relation);
+        Some((relation, Inquiry { questions, rows }))
     }
 
     /// A table as the changes that follow know it, with what the catalog answered; also while
     /// skipping.
     pub(super) fn relation(&mut self, relation: &Relation, answers: Answers) {
+        self.observe_unread(relation, &answers);
         self.mapping.learn(answers.types);
         if self.mapping.settings().table(&relation.schema, &relation.name).is_some() {
             self.backfills.observe_relation(relation, &answers.primary_key);
@@ -330,6 +339,7 @@ impl Assembler {
             Admission::GoOn(part) => Some(Published::new(Some(part))),
         };
         self.mapping.begin();
+        self.mapping.leave_out(self.backfills.contained(transaction.commit_lsn));
         if published.is_some() {
             self.backfills.begin(transaction);
         }
@@ -357,6 +367,10 @@ impl Assembler {
             Happening::Snapshot(_) => {}
         }
         if published.is_due(place, transaction.commit_lsn)? {
+            let is_of = |table: &&(RelationId, String)| happening.relations().contains(&table.0);
+            if let Some((_, table)) = self.unread.iter().find(is_of) {
+                return Err(Trouble::RowsFirst(table.clone()));
+            }
             let first_record = self.current.records().len();
             let before = transaction.commit_lsn;
             self.write_events(happening, place)

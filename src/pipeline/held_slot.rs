@@ -21,7 +21,7 @@ use super::{
     writing_by_hand::WritingByHand,
 };
 use crate::{
-    checkpoint::{CheckpointRecord, store::Look},
+    checkpoint::{CheckpointRecord, SnapshotRecord, store::Look},
     lsn::Lsn,
     postgres::{
         replication::{Connection, ReplicationStream},
@@ -94,9 +94,19 @@ impl<'a> HeldSlot<'a> {
         record: &CheckpointRecord,
         writing_by_hand: &WritingByHand,
     ) -> Result<Ground<'a>, Failed> {
+        self.write_with_rows(record, &[], writing_by_hand).await
+    }
+
+    /// The same with records of tables whose rows are due.
+    pub(super) async fn write_with_rows(
+        self,
+        record: &CheckpointRecord,
+        due: &[SnapshotRecord],
+        writing_by_hand: &WritingByHand,
+    ) -> Result<Ground<'a>, Failed> {
         let Self { ground, mut stream, kafka, .. } = self;
         writing_by_hand.begin();
-        let writing = write_checkpoint(kafka, &ground.key, record, &[]);
+        let writing = write_checkpoint(kafka, &ground.key, record, due);
         await_kafka(&mut stream, ground.settings.kafka.outage_grace, writing).await?;
         writing_by_hand.end(record.commit_end_lsn);
         stream.finish(None, None).await;

@@ -17,6 +17,7 @@ use super::{
     published_tables::PublishedTables,
     refusal,
     reset::{self, Reset},
+    row_reset::{self, RowReset},
     settings::Settings,
     shutdown::Shutdown,
     standby,
@@ -226,6 +227,22 @@ pub async fn reset(
 ) -> Result<Option<Amendment>, Failed> {
     let writing = WritingByHand::default();
     let reset = async || reset::reset(settings, shutdown, how, &writing, &confirm).await;
+    by_hand(patiently(shutdown, reset).await?, &writing)
+}
+
+/// `reset --snapshot`. None where the end was asked for before anything was changed.
+///
+/// # Errors
+/// [`RowResetError`](super::RowResetError), what `run` refuses of the checkpoint, what `confirm` says;
+/// [`NotConnected`]; and [`CutShort`](super::CutShort) where the end came too late.
+pub async fn reset_rows(
+    settings: &Settings,
+    shutdown: &Shutdown,
+    table: &str,
+    confirm: impl AsyncFn(&RowReset) -> Result<(), Failed>,
+) -> Result<Option<RowReset>, Failed> {
+    let writing = WritingByHand::default();
+    let reset = async || row_reset::reset(settings, shutdown, table, &writing, &confirm).await;
     by_hand(patiently(shutdown, reset).await?, &writing)
 }
 

@@ -9,7 +9,7 @@ use super::{
     start::{Failed, Ground, Purpose},
 };
 use crate::{
-    checkpoint::{CheckpointKey, CheckpointRecord, Intent, store::Look},
+    checkpoint::{CheckpointKey, CheckpointRecord, Contained, Intent, SnapshotRecord, store::Look},
     lsn::Lsn,
     postgres::{
         SlotName, TableName, catalog,
@@ -176,6 +176,46 @@ pub(super) fn judge_position(
     Ok(())
 }
 
+/// Judges what is known of rows that were there before the stream, by what the server says of itself.
+///
+/// # Errors
+/// [`Refusal::SnapshotInterrupted`] and [`Refusal::RowsDiverged`], or where the server does not answer.
+pub(super) async fn judge_rows(
+    ground: &Ground<'_>,
+    records: impl IntoIterator<Item = &SnapshotRecord>,
+) -> Result<(), Failed> {
+    let records: Vec<_> = records.into_iter().filter(|record| record.contained.is_some()).collect();
+    if records.is_empty() {
+        return Ok(());
+    }
+    let (server_timeline, history) =
+        (ground.server.identity.timeline, ground.server.history.as_ref());
+    let wal_end = catalog::wal_end(&ground.sql).await?;
+    let end_of = |timeline| match timeline == server_timeline {
+        true => Some(wal_end),
+        false => history.and_then(|history| history.switch_point(timeline)),
+    };
+    let judge = |record: &&SnapshotRecord| judge_row_record(record, server_timeline, end_of);
+    Ok(records.iter().try_for_each(judge)?)
+}
+
+/// `end_of` tells how much the server has of a timeline.
+fn judge_row_record(
+    record: &SnapshotRecord,
+    server_timeline: u32,
+    end_of: impl Fn(u32) -> Option<Lsn>,
+) -> Result<(), Refusal> {
+    let table = record.table.clone();
+    if record.is_interrupted() {
+        return Err(Refusal::SnapshotInterrupted { table, rows: record.rows });
+    }
+    let Some(Contained { below: position, timeline }) = record.contained else { return Ok(()) };
+    match end_of(timeline) {
+        Some(end) if position.lsn() <= end => Ok(()),
+        Some(_) | None => Err(Refusal::RowsDiverged { table, position, timeline, server_timeline }),
+    }
+}
+
 /// Judges a first start: the source must not be known under another key.
 pub(super) fn judge_identity(
     source: &str,
@@ -218,7 +258,7 @@ pub(super) fn judge_slot(settings: &Settings, slot: &Slot) -> Result<(), Refusal
 mod tests {
     use super::*;
     use crate::{
-        checkpoint::InProgress,
+        checkpoint::{InProgress, SnapshotState},
         failure::{Code, Failure},
         lsn::{CommitLsn, EndLsn},
     };
@@ -240,6 +280,33 @@ mod tests {
         let history = TimelineHistory::parse(&history).expect("well formed");
         judge_history(&torn(), timeline, Some(&history))?;
         judge_position(&torn(), &slot, lsn(0x80), lsn(wal_end))
+    }
+
+    #[test]
+    fn rows_are_refused_that_hold_what_a_failover_lost_or_that_are_out_in_part() {
+        let text = r#"{"version":1,"source":"shop","table":"public.log","oid":5,"request":"r",
+            "state":"done","is_at_once":true,"contained":{"below":"0/200","timeline":1},"rows":5,
+            "requested_at":"a","written_at":"b"}"#;
+        let mut record: SnapshotRecord = serde_json::from_str(text).expect("a record");
+        let judge = |record: &SnapshotRecord, end: Option<u64>| {
+            judge_row_record(record, 2, |timeline| end.filter(|_| timeline == 1).map(lsn))
+        };
+        assert_eq!(judge(&record, Some(0x200)), Ok(()));
+        for end in [Some(0x1FF), None] {
+            let refusal = judge(&record, end).expect_err("lost");
+            assert_eq!(refusal.code(), Some(Code::TimelineDiverged));
+            assert!(!refusal.is_of_former_primary());
+            let hint = refusal.hint().unwrap_or_default();
+            assert!(hint.contains("tailwater reset --snapshot public.log"), "{hint}");
+        }
+        record.state = SnapshotState::Running;
+        let refusal = judge(&record, Some(0x300)).expect_err("out in part");
+        assert_eq!(refusal.code(), Some(Code::SnapshotInterrupted));
+        assert_eq!(
+            refusal.to_string(),
+            "publishing the rows of table public.log, which has no key, was interrupted after 5 of \
+             them"
+        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What the stream does not say of a table, asked of the catalog when the stream describes it: types
-//! that are not built in, and the primary key where the replica identity does not show it.
+//! that are not built in, the primary key where the replica identity does not show it, and whether
+//! the rows that a table had must come first.
 //!
 //! The catalog answers as of now, and the stream may be at an earlier place. A type that is gone, or
 //! that was altered since, has its values as PostgreSQL's text.
@@ -11,15 +12,36 @@ use tokio::task::JoinHandle;
 use crate::{
     change::{Relation, RelationId, ReplicaIdentity},
     event::table::{PrimaryKey, Questions},
-    postgres::{self, PostgresError, catalog, column_types, sql::Sql},
+    postgres::{
+        self, PostgresError, PublicationName, TableName, catalog, column_types, publication,
+        snapshot::Shape, sql::Sql,
+    },
     value::Type,
 };
+
+/// What the catalog is asked of a table.
+#[derive(Debug)]
+pub(super) struct Inquiry {
+    pub(super) questions: Questions,
+    /// Whether its rows would have to come first.
+    pub(super) rows: bool,
+}
+
+impl Inquiry {
+    /// Whether there is nothing to ask.
+    pub(super) fn is_empty(&self) -> bool {
+        self.questions.is_empty() && !self.rows
+    }
+}
 
 /// What the catalog answered.
 #[derive(Debug)]
 pub(super) struct Answers {
     pub(super) types: Vec<Arc<Type>>,
     pub(super) primary_key: PrimaryKey,
+    /// It was asked, and the table is one whose rows a start would read: published at this moment, and
+    /// without a key.
+    pub(super) has_rows_first: bool,
     /// It has a partition whose old rows are not whole, whatever the table's own identity is.
     has_partial_old_rows: bool,
 }
@@ -28,7 +50,8 @@ impl Answers {
     /// Where nothing was asked.
     pub(super) fn none() -> Self {
         let primary_key = PrimaryKey::Columns(Vec::new());
-        Self { types: Vec::new(), primary_key, has_partial_old_rows: false }
+        let (has_rows_first, has_partial_old_rows) = (false, false);
+        Self { types: Vec::new(), primary_key, has_rows_first, has_partial_old_rows }
     }
 
     /// The table as its changes are to be read: by its key, where not all of them carry whole old
@@ -50,6 +73,8 @@ impl Answers {
 #[derive(Debug)]
 pub(super) struct Lookup {
     settings: postgres::Settings,
+    /// Whose tables' rows are to come first; none where nobody wants rows.
+    publication: Option<PublicationName>,
     sql: Option<Sql>,
     asked: Option<Asked>,
 }
@@ -62,13 +87,14 @@ struct Asked {
 }
 
 impl Lookup {
-    pub(super) fn new(settings: postgres::Settings) -> Self {
-        Self { settings, sql: None, asked: None }
+    pub(super) fn new(settings: postgres::Settings, publication: Option<PublicationName>) -> Self {
+        Self { settings, publication, sql: None, asked: None }
     }
 
     /// Asks about a table. Must be called within a tokio runtime.
-    pub(super) fn ask(&mut self, relation: Relation, questions: Questions) {
-        let (settings, id) = (self.settings.clone(), relation.id);
+    pub(super) fn ask(&mut self, relation: Relation, inquiry: Inquiry) {
+        let (settings, asked_of) = (self.settings.clone(), relation.clone());
+        let publication = self.publication.clone().filter(|_| inquiry.rows);
         // One that broke is taken for closed, and another one is made.
         let sql = self.sql.take().filter(|sql| !sql.is_closed());
         let task = tokio::spawn(async move {
@@ -76,7 +102,10 @@ impl Lookup {
                 Some(sql) => sql,
                 None => Sql::connect(&settings).await?,
             };
-            let answers = answer(&sql, id, &questions).await?;
+            let mut answers = answer(&sql, asked_of.id, &inquiry.questions).await?;
+            if let Some(publication) = publication {
+                answers.has_rows_first = has_rows_first(&sql, &publication, &asked_of).await?;
+            }
             Ok((sql, answers))
         });
         self.asked = Some(Asked { relation, task });
@@ -114,6 +143,20 @@ impl Drop for Lookup {
     }
 }
 
+/// By what a start goes too, or it would be asked again after that.
+async fn has_rows_first(
+    sql: &Sql,
+    publication: &PublicationName,
+    relation: &Relation,
+) -> Result<bool, PostgresError> {
+    if !publication::holds(sql, publication, relation).await? {
+        return Ok(false);
+    }
+    let table = TableName { schema: relation.schema.clone(), name: relation.name.clone() };
+    let shape = Shape::look_up(sql, publication, &table).await?;
+    Ok(shape.is_some_and(|shape| shape.oid == relation.id && shape.key.is_empty()))
+}
+
 async fn answer(
     sql: &Sql,
     relation: RelationId,
@@ -131,5 +174,5 @@ async fn answer(
         false => (Some(Vec::new()), false),
     };
     let primary_key = primary_key.map_or(PrimaryKey::Unknown, PrimaryKey::Columns);
-    Ok(Answers { types, primary_key, has_partial_old_rows })
+    Ok(Answers { types, primary_key, has_rows_first: false, has_partial_old_rows })
 }

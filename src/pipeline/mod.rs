@@ -13,8 +13,9 @@
 //!   │    descendants (partitions, and what inherits), retention (how long rows stay in them)
 //!   ├─ first_start (publication, intent, slot, slot_creation), init
 //!   ├─ from_poller (rows that waited for a poller, before the stream)
-//!   └─ held_slot ──► adoption, reset (checkpoints that are written by hand), amendment (their words),
-//!      writing_by_hand (what a stop of them leaves)
+//!   ├─ keyless (the rows of tables without a key, before the stream)
+//!   └─ held_slot ──► adoption, reset, row_reset (checkpoints that are written by hand), amendment
+//!      (their words), writing_by_hand (what a stop of them leaves)
 //! check (what the same judgements say, with nothing taken), status
 //! former_primary (a host that is passed over, by all of these)
 //!
@@ -37,6 +38,7 @@ mod from_poller;
 mod held_slot;
 mod init;
 mod judgement;
+mod keyless;
 mod lookup;
 mod on_error;
 mod outage;
@@ -47,6 +49,7 @@ mod refusal;
 mod reset;
 mod resume;
 mod retention;
+mod row_reset;
 mod settings;
 mod shutdown;
 mod slot_creation;
@@ -66,11 +69,14 @@ mod writing_by_hand;
 pub use adoption::Adoption;
 pub use amendment::{Act, Amendment, NotConfirmed};
 pub use from_poller::{TakeOverError, TakenOverTable};
-pub use init::{NotConnected, adopt_slot, domain_tables, init, publication_sql, reset, take_over};
+pub use init::{
+    NotConnected, adopt_slot, domain_tables, init, publication_sql, reset, reset_rows, take_over,
+};
 pub use refusal::Refusal;
 pub use reset::Reset;
 pub use resume::HistoryError;
 pub use retention::FilteredTable;
+pub use row_reset::{RowReset, RowResetError};
 pub use settings::{KafkaSettings, LargeTransactions, Retention, Settings};
 pub use shutdown::{Shutdown, ShutdownTrigger};
 pub use status::{State, Status, status};
@@ -79,6 +85,8 @@ pub use tables::TableMistake;
 pub use tail::tail;
 pub use writing_by_hand::CutShort;
 
+/// How far a table's rows are.
+pub use crate::checkpoint::SnapshotState;
 /// How [`tail()`] shows events.
 pub use crate::sink::stdout::Style as TailStyle;
 

@@ -82,6 +82,31 @@ pub enum Refusal {
         /// `schema.table`.
         table: String,
     },
+    /// Some rows of a table without a key are out, and nobody can tell which.
+    #[error(
+        "publishing the rows of table {table}, which has no key, was interrupted after {rows} of them"
+    )]
+    SnapshotInterrupted {
+        /// `schema.table`.
+        table: String,
+        /// How many are known to be out.
+        rows: u64,
+    },
+    /// What is published of a table is not what this server has.
+    #[error(
+        "the rows of table {table} were read at {position} on timeline {timeline}, which is not in \
+         the history of the server, which is on timeline {server_timeline}"
+    )]
+    RowsDiverged {
+        /// `schema.table`.
+        table: String,
+        /// Where they were read.
+        position: EndLsn,
+        /// On which timeline.
+        timeline: u32,
+        /// The server's.
+        server_timeline: u32,
+    },
     /// Somebody else is at the first start of the same slot.
     #[error("another instance is making replication slot \"{slot}\" at this moment")]
     FirstStartRaced {
@@ -257,8 +282,11 @@ impl fmt::Display for PublishedPosition {
 impl Refusal {
     /// Whether another server has gone on since: this one is the primary of before a failover.
     pub(super) fn is_of_former_primary(&self) -> bool {
-        matches!(self, Self::TimelineDiverged { timeline, server_timeline, .. }
-            if server_timeline < timeline)
+        matches!(
+            self,
+            Self::TimelineDiverged { timeline, server_timeline, .. }
+            | Self::RowsDiverged { timeline, server_timeline, .. } if server_timeline < timeline
+        )
     }
 }
 
@@ -278,14 +306,18 @@ impl Failure for Refusal {
             Self::SlotHeld { .. } => Some(Code::NotConnected),
             Self::SlotMissing { .. } | Self::NoSlot { .. } => Some(Code::SlotMissing),
             Self::FirstStartUnfinished { .. } => Some(Code::CheckpointMissing),
-            Self::TakeOverUnfinished { .. } => Some(Code::SnapshotInterrupted),
+            Self::TakeOverUnfinished { .. } | Self::SnapshotInterrupted { .. } => {
+                Some(Code::SnapshotInterrupted)
+            }
             Self::SlotInvalidated { .. } => Some(Code::SlotInvalidated),
             Self::SlotWrongPlugin { .. } => Some(Code::SlotWrongPlugin),
             Self::ForeignSlot { .. } => Some(Code::ForeignSlot),
             Self::CheckpointMissing { .. } => Some(Code::CheckpointMissing),
             Self::CheckpointBehindSlot { .. } => Some(Code::CheckpointBehindSlot),
             Self::CheckpointAhead { .. } => Some(Code::CheckpointAhead),
-            Self::TimelineDiverged { .. } => Some(Code::TimelineDiverged),
+            Self::TimelineDiverged { .. } | Self::RowsDiverged { .. } => {
+                Some(Code::TimelineDiverged)
+            }
             Self::IdentityChanged { .. } => Some(Code::IdentityChanged),
             Self::PublicationMissing { .. } | Self::NothingToShow { .. } => {
                 Some(Code::PublicationMissing)
@@ -306,6 +338,8 @@ impl Failure for Refusal {
             | Self::NoSlot { .. }
             | Self::FirstStartUnfinished { .. }
             | Self::TakeOverUnfinished { .. }
+            | Self::SnapshotInterrupted { .. }
+            | Self::RowsDiverged { .. }
             | Self::SlotMissing { .. }
             | Self::SlotInvalidated { .. }
             | Self::SlotWrongPlugin { .. }
@@ -351,6 +385,17 @@ impl Failure for Refusal {
             Self::TakeOverUnfinished { table, .. } => format!(
                 "Run tailwater init --take-over {table} --where … again, with the condition that \
                  it was begun with: it goes on where it was."
+            ),
+            Self::SnapshotInterrupted { table, .. } => format!(
+                "Rows of a table without a key have no order in which they could be gone on with. Run \
+                 tailwater reset --snapshot {table}, which has all of them published again under other \
+                 ids, and start; have consumers drop what they have of the table, or those ids, first."
+            ),
+            Self::RowsDiverged { table, .. } => format!(
+                "Either this server is a former primary: point postgres.url at the present one. Or a \
+                 failover, or a restored backup, lost what rows that are on Kafka hold: run tailwater \
+                 reset --snapshot {table}, which has all of them published again under other ids, and \
+                 start."
             ),
             Self::FirstStartRaced { .. } => {
                 "It is looked at again; one of the two goes on.".to_owned()

@@ -158,7 +158,7 @@ fn is_settled(held: &HeldSlot<'_>, before: &CheckpointRecord) -> bool {
     is_below && before.timeline == held.ground.server.identity.timeline
 }
 
-fn no_checkpoint(settings: &Settings, held: &HeldSlot<'_>) -> Refusal {
+pub(super) fn no_checkpoint(settings: &Settings, held: &HeldSlot<'_>) -> Refusal {
     let slot = settings.slot.clone();
     match &held.look.intent {
         Some(_) => Refusal::FirstStartUnfinished { slot },

@@ -29,7 +29,10 @@ use super::{
     backfill::{Backfills, Reading, due},
     beside::Beside,
     continuity, descendants, first_start,
-    judgement::{judge_checkpoint, judge_look, judge_slot, judge_source, judge_take_over},
+    judgement::{
+        judge_checkpoint, judge_look, judge_rows, judge_slot, judge_source, judge_take_over,
+    },
+    keyless::Keyless,
     lookup::Lookup,
     on_error::OnError,
     outage::Outage,
@@ -85,6 +88,8 @@ pub(super) struct TakenOver {
     pub(super) kafka: Kafka,
     pub(super) sql: Sql,
     pub(super) checkpoint: CheckpointRecord,
+    /// The checkpoint as the topic has it.
+    pub(super) on_file: CheckpointRecord,
     pub(super) resume: Resume,
     pub(super) snapshots: Snapshots,
     pub(super) mapping: Mapping,
@@ -93,10 +98,11 @@ pub(super) struct TakenOver {
 /// The tables whose rows are still to come.
 #[derive(Default)]
 pub(super) struct Snapshots {
-    /// Their records as they were written.
-    written: Vec<SnapshotRecord>,
+    /// Their records as they were written, and those of tables that the stream has still to be told
+    /// from.
+    pub(super) written: Vec<SnapshotRecord>,
     /// Those of tables that were taken on just now: written with the next checkpoint.
-    due: Vec<SnapshotRecord>,
+    pub(super) due: Vec<SnapshotRecord>,
 }
 
 impl Snapshots {
@@ -108,9 +114,25 @@ impl Snapshots {
         before: &Fingerprint,
         now: &Fingerprint,
     ) -> Self {
-        let written = written.into_values().filter(|record| now.tables.contains_key(&record.table));
-        let due = due::of_new_tables(&settings.event, before, now);
-        Self { written: written.collect(), due }
+        let mut due = due::of_new_tables(&settings.event, before, now);
+        let mut kept = Vec::new();
+        for record in written.into_values() {
+            match now.tables.get(&record.table) {
+                Some(table) if table.oid == record.oid => {
+                    // Rows of one that was taken on can be out before the checkpoint says so.
+                    due.retain(|new| new.table != record.table);
+                    kept.push(record);
+                }
+                // Dropped and made anew it has other rows.
+                Some(table) if record.state.is_unfinished() => {
+                    due.retain(|new| new.table != record.table);
+                    let SnapshotRecord { source, table: name, condition, .. } = record;
+                    due.push(due::record(&source, &name, table.oid, condition));
+                }
+                Some(_) | None => {}
+            }
+        }
+        Self { written: kept, due }
     }
 }
 
@@ -189,10 +211,24 @@ pub(super) async fn start(
     shutdown: &Shutdown,
     halt_before: Option<CommitLsn>,
 ) -> Result<(StreamLoop<KafkaSink>, Option<RetentionTask>), Failed> {
-    let TakenOver { stream, kafka, sql, checkpoint, resume, snapshots, mapping } =
-        take_over(settings, shutdown, Purpose::Run).await?;
+    let TakenOver {
+        mut stream,
+        kafka,
+        sql,
+        checkpoint,
+        on_file,
+        resume,
+        mut snapshots,
+        mut mapping,
+    } = take_over(settings, shutdown, Purpose::Run).await?;
     let tables = tables::published(settings, &sql).await?;
     descendants::warn_of_absent_heirs(settings, &sql, &tables).await?;
+    let record_bytes = kafka.record_bytes_max();
+    let timeline = checkpoint.timeline;
+    let keyless =
+        Keyless { settings, sql: &sql, record_bytes_max: record_bytes, timeline, on_file };
+    let sink = kafka.into_sink()?;
+    let sink = keyless.publish(&mut stream, sink, &mut mapping, &mut snapshots).await?;
     info!(
         slot = %settings.slot,
         commit_end_lsn = %checkpoint.commit_end_lsn,
@@ -208,7 +244,7 @@ pub(super) async fn start(
             (Delivery::ExactlyOnce, LargeTransactions::Split) => settings.kafka.transaction_bytes,
             (Delivery::ExactlyOnce, LargeTransactions::Atomic) => usize::MAX,
         },
-        record_bytes: kafka.record_bytes_max(),
+        record_bytes,
     };
     let on_error = OnError::of(settings.dead_letters.clone());
     let mut backfills = Backfills::of(snapshots.written);
@@ -218,8 +254,8 @@ pub(super) async fn start(
     let beginning = Beginning { checkpoint, resume, backfills };
     let assembler = Assembler::new(mapping, beginning, bounds, on_error);
     let limits = Limits { halt_before, outage_grace: settings.kafka.outage_grace };
-    let sink = kafka.into_sink()?;
-    let beside = Beside { watch, lookup: Lookup::new(settings.postgres.clone()), reading };
+    let lookup = Lookup::new(settings.postgres.clone(), Some(settings.publication.clone()));
+    let beside = Beside { watch, lookup, reading };
     let stream_loop = StreamLoop::new(stream, assembler, tracker, sink, beside, limits);
     Ok((stream_loop, retention))
 }
@@ -260,10 +296,12 @@ pub(super) async fn take_over(
     judge_take_over(settings, &look)?;
     let slot = slot::describe(&ground.sql, &settings.slot).await?;
     let confirmed_flush = slot.and_then(|slot| slot.confirmed_flush);
-    let (kafka, checkpoint, resume, snapshots) = match (look.checkpoint, confirmed_flush) {
+    let (kafka, checkpoint, on_file, resume, snapshots) = match (look.checkpoint, confirmed_flush) {
         (Some(checkpoint), _) => {
             judge_checkpoint(&ground, confirmed_flush, &checkpoint).await?;
-            let (before, sql) = (&checkpoint.publication, &ground.sql);
+            judge_rows(&ground, look.snapshots.values()).await?;
+            let (on_file, sql) = (checkpoint.clone(), &ground.sql);
+            let before = &on_file.publication;
             continuity::judge(settings, sql, before, &fingerprint).await??;
             continuity::warn_if_altered(before, &fingerprint);
             let snapshots = Snapshots::go_on(settings, look.snapshots, before, &fingerprint);
@@ -272,7 +310,7 @@ pub(super) async fn take_over(
             if checkpoint.begun_at.is_none() {
                 checkpoint.begun_at = Some(catalog::now(&ground.sql).await?);
             }
-            (kafka, checkpoint, resume, snapshots)
+            (kafka, checkpoint, on_file, resume, snapshots)
         }
         (None, Some(position)) if look.intent.is_some() => {
             let identity = &ground.server.identity;
@@ -283,14 +321,14 @@ pub(super) async fn take_over(
             let writing = write_checkpoint(kafka, &ground.key, &first, &written);
             let kafka = await_kafka(&mut stream, settings.kafka.outage_grace, writing).await?;
             let resume = Resume::new(&first, confirmed_flush, &first.publication);
-            (kafka, first, resume, Snapshots { written, due: Vec::new() })
+            (kafka, first.clone(), first, resume, Snapshots { written, due: Vec::new() })
         }
         (None, _) => {
             return Err(Refusal::CheckpointMissing { slot: settings.slot.clone() }.into());
         }
     };
     let Ground { sql, .. } = ground;
-    Ok(TakenOver { stream, kafka, sql, checkpoint, resume, snapshots, mapping })
+    Ok(TakenOver { stream, kafka, sql, checkpoint, on_file, resume, snapshots, mapping })
 }
 
 /// From a checkpoint that was not refused.

@@ -91,6 +91,11 @@ pub(super) enum End {
     },
     /// A row that was there before cannot be published. Everything up to it is.
     Row(Box<dyn Failure>),
+    /// The rows of a table without a key come before anything else of it: at the next start.
+    RowsFirst {
+        /// `schema.table`.
+        table: String,
+    },
     /// Something failed.
     Failed(Box<dyn Failure>),
     /// The replication connection broke, or it cannot be said whether the slot is ours, and another
@@ -117,6 +122,7 @@ impl From<Trouble> for End {
         match trouble {
             Trouble::Halt { before, failure } => Self::Halt { before, failure },
             Trouble::Row(failure) => Self::Row(failure),
+            Trouble::RowsFirst(table) => Self::RowsFirst { table },
             Trouble::Failed(failure) => Self::Failed(failure),
         }
     }
@@ -232,6 +238,7 @@ impl<S: Sink> StreamLoop<S> {
                 self.judge_fenced(failure, shutdown).await
             }
             end @ (End::Halt { .. }
+            | End::RowsFirst { .. }
             | End::Fenced { .. }
             | End::Failed(_)
             | End::FailedFenced { .. }) => end,
@@ -331,18 +338,18 @@ impl<S: Sink> StreamLoop<S> {
                     }
                     Step::Change { place, change } => {
                         self.assembler.change(place, &change, &mut self.tracker)?;
-                        if let Some((relation, questions)) = self.assembler.take_outdated() {
-                            self.beside.lookup.ask(relation, questions);
+                        if let Some((relation, inquiry)) = self.assembler.take_outdated() {
+                            self.beside.lookup.ask(relation, inquiry);
                         }
                     }
                     Step::Commit { end_lsn, .. } => {
                         self.assembler.commit(end_lsn, &mut self.tracker)?;
                     }
                     Step::Relation(relation) => {
-                        let questions = self.assembler.described(&relation);
-                        match questions.is_empty() {
+                        let inquiry = self.assembler.described(&relation);
+                        match inquiry.is_empty() {
                             true => self.assembler.relation(&relation, Answers::none()),
-                            false => self.beside.lookup.ask(relation, questions),
+                            false => self.beside.lookup.ask(relation, inquiry),
                         }
                     }
                     Step::NonTransactionalMessage { prefix } => {
@@ -490,6 +497,7 @@ impl<S: Sink> StreamLoop<S> {
                     End::BeforeHalt { .. } => End::BeforeHalt { is_all_delivered: false },
                     End::Stopped
                     | End::Row(_)
+                    | End::RowsFirst { .. }
                     | End::Halt { .. }
                     | End::Fenced { .. }
                     | End::Failed(_)

@@ -119,6 +119,15 @@ async fn attempt(settings: &Settings, shutdown: &mut Shutdown, carried: &mut Car
     match end {
         End::Stopped => Verdict::Stopped,
         End::Failed(failure) | End::Row(failure) => carried.judge(failure),
+        End::RowsFirst { table } => {
+            info!(
+                table,
+                "the rows that a table without a key has come before its changes: they are read at a \
+                 start; starting over from the checkpoint"
+            );
+            carried.backoff = None;
+            Verdict::TryAgain
+        }
         End::FailedFenced { failure, fenced } => {
             carried.fenced = Some(fenced);
             carried.judge(failure)

@@ -55,7 +55,8 @@ pub async fn tail(settings: &Settings, style: Style, mut shutdown: Shutdown) -> 
     let started = patiently(&waiting, async || start(&settings, style, &waiting).await).await?;
     let Some(stream_loop) = started else { return Ok(()) };
     match stream_loop.run(&mut shutdown).await.end {
-        End::Stopped | End::BeforeHalt { .. } => Ok(()),
+        // Rows that tables have are not shown, and so never come first.
+        End::Stopped | End::BeforeHalt { .. } | End::RowsFirst { .. } => Ok(()),
         End::Failed(failure) if is_closed(&failure) => Ok(()),
         End::Failed(failure)
         | End::Row(failure)
@@ -107,7 +108,8 @@ async fn start(
     let assembler = Assembler::new(mapping, beginning, BOUNDS, OnError::Tell);
     let sink = StdoutSink::start(stdout(), style)?;
     // Of what is there nothing is shown: only what happens.
-    let beside = Beside { watch, lookup: Lookup::new(settings.postgres.clone()), reading: None };
+    let beside =
+        Beside { watch, lookup: Lookup::new(settings.postgres.clone(), None), reading: None };
     Ok(StreamLoop::new(stream, assembler, tracker, sink, beside, LIMITS))
 }
 

@@ -11,7 +11,7 @@ use super::{
     name::quote_identifier,
     sql::Sql,
 };
-use crate::change::{Oid, RelationId, Xid};
+use crate::change::{Oid, Relation, RelationId, Xid};
 
 /// A publication, as far as the tables that were asked for go.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -204,6 +204,25 @@ pub async fn table_names(
     let rows = sql.rows(&action, SQL, &[&publication.as_str()]).await?;
     let name = |row: &tokio_postgres::Row| TableName { schema: row.get(0), name: row.get(1) };
     Ok(rows.iter().map(name).collect())
+}
+
+/// Whether a publication holds at this moment the table that the stream describes so.
+///
+/// # Errors
+/// Where the connection breaks.
+pub async fn holds(
+    sql: &Sql,
+    publication: &PublicationName,
+    relation: &Relation,
+) -> Result<bool, PostgresError> {
+    const SQL: &str = "SELECT EXISTS (SELECT FROM pg_publication_tables p \
+        JOIN pg_namespace n ON n.nspname = p.schemaname \
+        JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename \
+        WHERE p.pubname = $1 AND p.schemaname = $2 AND p.tablename = $3 AND c.oid = $4)";
+    let action = format!("look whether publication \"{publication}\" holds table {relation}");
+    let Relation { id, schema, name, .. } = relation;
+    let rows = sql.rows(&action, SQL, &[&publication.as_str(), schema, name, &id.0]).await?;
+    Ok(rows.first().is_some_and(|row| row.get(0)))
 }
 
 /// A table that inherits from one that is asked for.

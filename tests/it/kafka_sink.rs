@@ -385,6 +385,8 @@ fn cut_with_rows(scene: &Scene, sequence: u64, (table, rows): (&str, u64)) -> Cu
         cursor: Some(vec![rows.to_string()]),
         is_at_end: false,
         outstanding: Vec::new(),
+        is_at_once: false,
+        contained: None,
         rows,
         estimate: None,
         requested_at: String::new(),

@@ -22,6 +22,7 @@ mod harness;
 mod hosts;
 mod kafka_security;
 mod kafka_sink;
+mod keyless_snapshots;
 mod least_rights;
 mod moved_rows;
 mod neighbours;

@@ -7,17 +7,22 @@ use tokio::time::Instant;
 use super::{
     super::{
         backfill::{Backfills, Chunk, Due},
-        on_error::Failed,
+        lookup::Answers,
+        on_error::{Failed, OnError},
     },
     Assembler, BATCH_BYTES, Trouble,
 };
 use crate::{
-    change::{Place, Transaction, Tuple, TupleValue, Xid},
+    change::{Place, Relation, Transaction, Tuple, TupleValue, Xid},
     checkpoint::Tracker,
-    event::{Happening, SnapshotRow, table::Description},
+    encode::Encoder,
+    event::{
+        Happening, Mapping, SnapshotRow,
+        table::{Description, SnapshotMode},
+    },
     failure::Failure,
     lsn::{CommitLsn, EndLsn, Lsn},
-    sink::Checkpoints,
+    sink::{Batch, Checkpoints},
     value,
 };
 
@@ -120,8 +125,6 @@ impl Assembler {
             committed_at: *read_at,
         };
         let first_record = self.current.records().len();
-        // Of no transaction, and so without a context.
-        self.mapping.begin();
         let known = self.row_memory.description.as_ref();
         if !known.is_some_and(|known| Arc::ptr_eq(known, description)) {
             self.mapping.observe_snapshot(shape.oid, description);
@@ -140,28 +143,16 @@ impl Assembler {
                 request: due.request(),
                 moved_at: found.moved_at,
             };
-            let (encoder, batch) = (&mut self.encoder, &mut self.current);
-            let mut events = self.mapping.events(Happening::Snapshot(row), &place, NO_PLACE);
-            loop {
-                let failed = match events.next() {
-                    Ok(None) => break,
-                    Ok(Some(event)) => match encoder.encode_snapshot(&event, &place, batch) {
-                        Ok(value::Written::OtherFields) if !self.row_memory.is_looked_up_anew => {
-                            self.row_memory.is_looked_up_anew = true;
-                            return Ok(Written::Outdated);
-                        }
-                        Ok(_) => continue,
-                        Err(error) => Failed::Encode(error),
-                    },
-                    Err(error) => Failed::Map(error),
-                };
-                let failure = (&failed, events.unmapped());
-                if !self.on_error.settle_snapshot(encoder, batch, failure, &place)? {
-                    return Err(failed.into_failure());
-                }
-                if !events.may_go_on() {
-                    break;
-                }
+            let mut desk = RowDesk {
+                mapping: &mut self.mapping,
+                encoder: &mut self.encoder,
+                on_error: &mut self.on_error,
+                place: &place,
+            };
+            let written = desk.write(row, &mut self.current)?;
+            if written == value::Written::OtherFields && !self.row_memory.is_looked_up_anew {
+                self.row_memory.is_looked_up_anew = true;
+                return Ok(Written::Outdated);
             }
         }
         self.row_memory.is_looked_up_anew = false;
@@ -170,6 +161,7 @@ impl Assembler {
 
     /// What is written with a cut: the pipeline's own checkpoint, and how far rows are.
     pub(super) fn checkpoints(&mut self, end: EndLsn) -> Checkpoints {
+        self.backfills.pass(end);
         if let Some(tables) = self.backfills.take_names() {
             self.checkpoint.set_snapshots(tables);
         }
@@ -179,6 +171,75 @@ impl Assembler {
             checkpoints.push(self.checkpoint.encode_snapshot(&record));
         }
         checkpoints
+    }
+}
+
+impl Assembler {
+    /// Whether it must be known if a table has a key, before anything of it goes out: the rows that it
+    /// had were not read.
+    pub(super) fn may_be_unread(&self, relation: &Relation) -> bool {
+        let settings = self.mapping.settings().table(&relation.schema, &relation.name);
+        if settings.is_none_or(|settings| settings.snapshot != SnapshotMode::Initial) {
+            return false;
+        }
+        let known = self.checkpoint.publication().tables.get(&relation.to_string());
+        let is_taken_on = known.is_some_and(|table| table.oid == relation.id);
+        !is_taken_on || self.backfills.is_untouched(relation.id)
+    }
+
+    pub(super) fn observe_unread(&mut self, relation: &Relation, answers: &Answers) {
+        self.unread.retain(|(id, _)| *id != relation.id);
+        if answers.has_rows_first {
+            self.unread.push((relation.id, relation.to_string()));
+        }
+    }
+}
+
+/// Writes rows that were there before.
+pub(in crate::pipeline) struct RowDesk<'a> {
+    pub(in crate::pipeline) mapping: &'a mut Mapping,
+    pub(in crate::pipeline) encoder: &'a mut Encoder,
+    pub(in crate::pipeline) on_error: &'a mut OnError,
+    /// Where and when they were read.
+    pub(in crate::pipeline) place: &'a Transaction,
+}
+
+impl RowDesk<'_> {
+    /// Writes what a row becomes behind the records of a batch.
+    ///
+    /// # Errors
+    /// Why it cannot be published, where no dead letter takes its place.
+    pub(in crate::pipeline) fn write(
+        &mut self,
+        row: SnapshotRow<'_>,
+        batch: &mut Batch,
+    ) -> Result<value::Written, Box<dyn Failure>> {
+        let Self { mapping, encoder, on_error, place } = self;
+        // Of no transaction, and so without a context.
+        mapping.begin();
+        let mut written = value::Written::AsDescribed;
+        let mut events = mapping.events(Happening::Snapshot(row), place, NO_PLACE);
+        loop {
+            let failed = match events.next() {
+                Ok(None) => return Ok(written),
+                Ok(Some(event)) => match encoder.encode_snapshot(&event, place, batch) {
+                    Ok(value::Written::AsDescribed) => continue,
+                    Ok(value::Written::OtherFields) => {
+                        written = value::Written::OtherFields;
+                        continue;
+                    }
+                    Err(error) => Failed::Encode(error),
+                },
+                Err(error) => Failed::Map(error),
+            };
+            let failure = (&failed, events.unmapped());
+            if !on_error.settle_snapshot(encoder, batch, failure, place)? {
+                return Err(failed.into_failure());
+            }
+            if !events.may_go_on() {
+                return Ok(written);
+            }
+        }
     }
 }
 

@@ -57,6 +57,8 @@ pub(in crate::pipeline) fn record(
         cursor: None,
         is_at_end: false,
         outstanding: Vec::new(),
+        is_at_once: false,
+        contained: None,
         rows: 0,
         estimate: None,
         requested_at: now.clone(),

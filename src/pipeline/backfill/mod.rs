@@ -47,6 +47,9 @@
 //! the checkpoint it tells again. A transaction that moved rows has their keys in the record of the
 //! first cut behind it.
 //!
+//! A table without a key is not read here, but at a start (`keyless`). What the stream brings of it
+//! and its rows contain is known here, like that of a table which got its key later.
+//!
 //! Shown by `tests`: random transactions, with commits that become visible late, random reads and
 //! crashes.
 
@@ -82,7 +85,7 @@ use crate::{
     change::{Relation, RelationId, RowChange, Transaction},
     checkpoint::SnapshotRecord,
     event::table::PrimaryKey,
-    lsn::Lsn,
+    lsn::{CommitLsn, EndLsn, Lsn},
     postgres::TableName,
 };
 
@@ -162,6 +165,10 @@ pub(super) struct Backfills {
     under_way: Option<(Job, Instant)>,
     /// Records of tables that are over, which are to be written.
     over: Vec<SnapshotRecord>,
+    /// Records of tables that are over, of which the stream still brings what their rows contain.
+    kept: Vec<SnapshotRecord>,
+    /// A table without a key, whose rows must come before anything else of it.
+    rows_first: Option<String>,
     given_up: Vec<Given>,
     /// Tables came or went since their names were asked for.
     is_set_changed: bool,
@@ -171,14 +178,30 @@ pub(super) struct Backfills {
 impl Backfills {
     /// Goes on with what records say that are written.
     pub(super) fn of(records: impl IntoIterator<Item = SnapshotRecord>) -> Self {
-        let mut backfills = Self::default();
-        records.into_iter().for_each(|record| backfills.push(record, Table::new));
+        // The checkpoint may name some that are nobody's by now.
+        let mut backfills = Self { is_set_changed: true, ..Self::default() };
+        for record in records {
+            match record.state.is_unfinished() {
+                true => backfills.push(record, Table::new),
+                false => backfills.keep_contained(&record),
+            }
+        }
         backfills
     }
 
     /// Takes a table on. Its record is to be written.
-    pub(super) fn add_due(&mut self, record: SnapshotRecord) {
+    pub(super) fn add_due(&mut self, mut record: SnapshotRecord) {
+        if let Some(index) = self.kept.iter().position(|kept| kept.oid == record.oid) {
+            record.contained = self.kept.swap_remove(index).contained;
+        }
         self.push(record, Table::due);
+    }
+
+    fn keep_contained(&mut self, record: &SnapshotRecord) {
+        if record.contained.is_some() {
+            self.kept.push(record.clone());
+            self.is_set_changed = true;
+        }
     }
 
     fn push(
@@ -207,13 +230,17 @@ impl Backfills {
         let gone = self.records().filter(|record| !is_published(&record.table));
         let gone: Vec<String> = gone.map(|record| record.table.clone()).collect();
         gone.iter().for_each(|table| self.give_up(table, Unfit::Gone));
+        let count = self.kept.len();
+        self.kept.retain(|record| is_published(&record.table));
+        self.is_set_changed |= self.kept.len() < count;
     }
 
-    /// The names of those whose rows are still to come, where they are others than when this was
-    /// asked last.
+    /// The names of those whose records the next start must know, where they are others than when this
+    /// was asked last.
     pub(super) fn take_names(&mut self) -> Option<Vec<String>> {
         let is_changed = std::mem::take(&mut self.is_set_changed);
-        is_changed.then(|| self.records().map(|record| record.table.clone()).collect())
+        let records = || self.records().chain(&self.kept);
+        is_changed.then(|| records().map(|record| record.table.clone()).collect())
     }
 
     /// The records of those whose rows are still to come.
@@ -244,8 +271,46 @@ impl Backfills {
         let Some(table) = self.tables.remove(index) else { return };
         let record = table.failed_for(&reason);
         self.over.push(record.clone());
+        if reason != Unfit::Gone {
+            self.keep_contained(&record);
+        }
         self.given_up.push(Given { record, reason });
         self.is_set_changed = true;
+    }
+
+    /// The tables of which nothing is to be published that was committed there: rows that are out
+    /// contain it.
+    pub(super) fn contained(&self, commit_lsn: CommitLsn) -> impl Iterator<Item = RelationId> {
+        let contains = move |record: &&SnapshotRecord| {
+            record.contained.is_some_and(|contained| commit_lsn.lsn() < contained.below.lsn())
+        };
+        self.kept.iter().chain(self.records()).filter(contains).map(|record| record.oid)
+    }
+
+    /// A checkpoint at `end` is about to be written: nothing comes any more that was committed below.
+    pub(super) fn pass(&mut self, end: EndLsn) {
+        self.tables.iter_mut().for_each(|table| table.pass(end));
+        let is_passed = |record: &SnapshotRecord| {
+            record.contained.is_some_and(|contained| contained.below <= end)
+        };
+        while let Some(index) = self.kept.iter().position(is_passed) {
+            let record = self.kept.swap_remove(index);
+            let written_at = jiff::Timestamp::now().to_string();
+            self.over.push(SnapshotRecord { contained: None, written_at, ..record });
+            self.is_set_changed = true;
+        }
+    }
+
+    /// Whether a table's rows are due, and nothing was done about it: one without a key is not begun
+    /// beside the stream.
+    pub(super) fn is_untouched(&self, relation: RelationId) -> bool {
+        let is_it = |table: &&Table| table.record().oid == relation && table.is_untouched();
+        self.tables.iter().any(|table| is_it(&table))
+    }
+
+    /// A table without a key, once it is known to be one.
+    pub(super) fn take_rows_first(&mut self) -> Option<String> {
+        self.rows_first.take()
     }
 
     fn of_relation(&mut self, relation: RelationId) -> impl Iterator<Item = &mut Table> {
@@ -323,8 +388,10 @@ impl Backfills {
             return;
         };
         let name = table.record().table.clone();
-        if let Err(reason) = table.done(job, outcome) {
-            self.give_up(&name, reason);
+        match table.done(job, outcome) {
+            Err(Unfit::NoKey) if table.is_untouched() => self.rows_first = Some(name),
+            Err(reason) => self.give_up(&name, reason),
+            Ok(()) => {}
         }
     }
 
@@ -379,7 +446,9 @@ impl Backfills {
         if table.release(due.release, now)
             && let Some(table) = self.tables.pop_front()
         {
-            self.over.push(table.into_record());
+            let record = table.into_record();
+            self.keep_contained(&record);
+            self.over.push(record);
             self.is_set_changed = true;
         }
     }

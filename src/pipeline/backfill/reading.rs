@@ -46,8 +46,11 @@ pub(in crate::pipeline) enum ReadError {
 pub(in crate::pipeline) struct Reading {
     where_from: Arc<WhereFrom>,
     session: Option<Session>,
-    under_way: Option<JoinHandle<(Option<Session>, Result<Outcome, ReadError>)>>,
+    under_way: Option<JoinHandle<Done>>,
 }
+
+/// What came of a job, with the connection where it can be used again.
+type Done = (Option<Session>, Result<Outcome, ReadError>);
 
 /// What is read by all jobs alike.
 #[derive(Debug)]

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     change::{Relation, ReplicaIdentity, RowChange, Transaction, Tuple},
     checkpoint::{SnapshotKeyColumn, SnapshotRecord, SnapshotState},
-    lsn::{CommitLsn, Lsn},
+    lsn::{CommitLsn, EndLsn, Lsn},
     postgres::{
         TableName,
         snapshot::{RowBlock, Shape},
@@ -152,6 +152,8 @@ pub(super) struct Table {
     moved_bytes: usize,
     /// More than can be kept.
     is_moved_overflown: bool,
+    /// Rows went out for another request.
+    has_started_over: bool,
     /// In the order in which they were read.
     waiting: VecDeque<Waiting>,
     rows_max: usize,
@@ -184,6 +186,7 @@ impl Table {
             moved: Vec::new(),
             moved_bytes: 0,
             is_moved_overflown: false,
+            has_started_over: false,
             waiting: VecDeque::new(),
             rows_max: bounds.rows_first,
             is_outdated: false,
@@ -208,6 +211,23 @@ impl Table {
 
     pub(super) fn record(&self) -> &SnapshotRecord {
         &self.record
+    }
+
+    /// Whether its rows are due as they would be at a start: all of them, and none was ever read.
+    pub(super) fn is_untouched(&self) -> bool {
+        let SnapshotRecord { state, condition, key, .. } = &self.record;
+        *state == SnapshotState::Due
+            && condition.is_none()
+            && key.is_empty()
+            && !self.has_started_over
+    }
+
+    /// A checkpoint at `end` is about to be written.
+    pub(super) fn pass(&mut self, end: EndLsn) {
+        if self.record.contained.is_some_and(|contained| contained.below <= end) {
+            self.record.contained = None;
+            self.is_changed = true;
+        }
     }
 
     /// The record, where it was not written since it became so.
@@ -319,6 +339,7 @@ impl Table {
 
     /// Begins with the first row, for another request: those that are out come again.
     fn start_over(&mut self, reason: &str) {
+        self.has_started_over = true;
         let record = &mut self.record;
         warn!(
             table = %self.name,

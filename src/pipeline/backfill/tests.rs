@@ -25,9 +25,9 @@ use crate::{
         Column, Oid, OldTuple, PgTimestamp, Relation, RelationId, ReplicaIdentity, RowChange,
         Transaction, Tuple, ValueSlot, Xid,
     },
-    checkpoint::{SnapshotRecord, SnapshotState},
+    checkpoint::{Contained, SnapshotRecord, SnapshotState},
     event::table::{Description, PrimaryKey},
-    lsn::{CommitLsn, Lsn},
+    lsn::{CommitLsn, EndLsn, Lsn},
     postgres::{
         catalog::{Table as CatalogTable, TableColumn},
         identity::RowIdentity,
@@ -378,6 +378,8 @@ fn due_record() -> SnapshotRecord {
         cursor: None,
         is_at_end: false,
         outstanding: Vec::new(),
+        is_at_once: false,
+        contained: None,
         rows: 0,
         estimate: None,
         requested_at: String::new(),
@@ -892,4 +894,57 @@ fn whoever_applies_all_events_has_the_table_and_each_row_comes_once() {
     if std::env::var("TAILWATER_SEED").is_err() {
         assert!(chunks > 1_500 && moved > 50, "{chunks} chunks, {moved} moved rows");
     }
+}
+
+/// Rows that were read at once at 500, all of them out.
+fn contained() -> SnapshotRecord {
+    let position = Lsn::from_wire(500).expect("a position");
+    SnapshotRecord {
+        state: SnapshotState::Done,
+        is_at_once: true,
+        contained: Some(Contained { below: EndLsn(position), timeline: 1 }),
+        ..due_record()
+    }
+}
+
+fn left_out(backfills: &Backfills, position: u64) -> Vec<RelationId> {
+    let position = Lsn::from_wire(position).expect("a position");
+    backfills.contained(CommitLsn(position)).collect()
+}
+
+fn pass(backfills: &mut Backfills, position: u64) {
+    backfills.pass(EndLsn(Lsn::from_wire(position).expect("a position")));
+}
+
+#[test]
+fn what_rows_contain_is_left_out_until_a_checkpoint_is_past_it() {
+    let mut backfills = Backfills::of([contained()]);
+    assert_eq!(left_out(&backfills, 499), [TABLE]);
+    assert!(left_out(&backfills, 500).is_empty());
+    // The next start must know it, though no row is to come.
+    assert_eq!(backfills.take_names(), Some(vec![contained().table]));
+    assert!(backfills.records().next().is_none() && !backfills.has_changed());
+    pass(&mut backfills, 499);
+    assert_eq!((backfills.take_names(), backfills.has_changed()), (None, false));
+    pass(&mut backfills, 500);
+    assert!(left_out(&backfills, 1).is_empty());
+    assert_eq!(backfills.take_names(), Some(Vec::new()));
+    let written = backfills.take_changed();
+    assert_eq!(written.len(), 1);
+    assert!(written.iter().all(|record| record.contained.is_none()));
+}
+
+/// The table got a key, and somebody asks for its rows again.
+#[test]
+fn what_rows_contain_is_left_out_of_a_later_request_too() {
+    let mut backfills = Backfills::of([contained()]);
+    backfills.add_due(due_record());
+    assert_eq!(left_out(&backfills, 499), [TABLE]);
+    assert_eq!(backfills.take_names().map(|names| names.len()), Some(1));
+    let written = backfills.take_changed();
+    assert!(written.iter().all(|record| record.contained == contained().contained));
+    pass(&mut backfills, 600);
+    assert!(left_out(&backfills, 499).is_empty());
+    assert!(backfills.take_changed().iter().all(|record| record.contained.is_none()));
+    assert_eq!(backfills.take_names(), None);
 }

@@ -6,7 +6,7 @@ use crate::{
     checkpoint::store::Look,
     pipeline::{
         former_primary::has_next_host,
-        judgement::judge_look,
+        judgement::{judge_look, judge_rows},
         refusal::Refusal,
         start::{Failed, Ground, Purpose},
     },
@@ -24,10 +24,26 @@ pub(super) async fn examine(
     slot: Option<&Slot>,
     look: &Look,
 ) -> Result<Finding, Failed> {
-    match judge_look(ground, slot, look, Purpose::Run).await {
+    let judged = match judge_look(ground, slot, look, Purpose::Run).await {
+        Ok(()) => judge_rows_at_rest(ground, slot, look).await,
+        refused => refused,
+    };
+    match judged {
         Err(failure) if has_next_host(ground.settings, &*failure) => Err(failure),
         Err(failure) => Ok(of_failure(&failure)),
         Ok(()) => Ok(found(ground, look)),
+    }
+}
+
+/// Whether rows that were there are out in part, and nobody is at it.
+async fn judge_rows_at_rest(
+    ground: &Ground<'_>,
+    slot: Option<&Slot>,
+    look: &Look,
+) -> Result<(), Failed> {
+    match slot.and_then(|slot| slot.active_pid) {
+        Some(_) => Ok(()),
+        None => judge_rows(ground, look.snapshots.values()).await,
     }
 }
 

@@ -51,7 +51,12 @@ impl<S: Sink> StreamLoop<S> {
     fn on_rows(&mut self, outcome: Result<Outcome, ReadError>) -> Result<(), End> {
         let backfills = self.assembler.backfills_mut();
         match outcome {
-            Ok(outcome) => backfills.done(outcome),
+            Ok(outcome) => {
+                backfills.done(outcome);
+                if let Some(table) = backfills.take_rows_first() {
+                    return Err(End::RowsFirst { table });
+                }
+            }
             Err(ReadError::Condition(error)) => {
                 let reason = Unfit::Condition(chain(&error));
                 backfills.refused(reason);

@@ -76,7 +76,7 @@ impl Rig {
         let assembler = Assembler::new(mapping(), beginning, bounds, OnError::Halt);
         let sink = RecordingSink::new(self.topic.clone(), pace, seed);
         let (stream, socket) = scripted::stream().await;
-        let lookup = Lookup::new(unreachable_server());
+        let lookup = Lookup::new(unreachable_server(), None);
         let watch = PublicationWatch::unchanging();
         let beside = Beside { watch, lookup, reading: None };
         let stream_loop = StreamLoop::new(stream, assembler, tracker, sink, beside, LIMITS);

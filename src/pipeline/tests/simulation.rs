@@ -102,6 +102,7 @@ impl Simulation {
                 end @ (End::Halt { .. }
                 | End::BeforeHalt { .. }
                 | End::Row(_)
+                | End::RowsFirst { .. }
                 | End::Fenced { .. }
                 | End::FailedFenced { .. }) => panic!("{end:?}, seed {}", self.seed),
             },

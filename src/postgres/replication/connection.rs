@@ -173,9 +173,25 @@ impl Connection {
         } else {
             format!("CREATE_REPLICATION_SLOT {name} LOGICAL pgoutput {keyword}")
         };
+        self.created(&sql, slot).await
+    }
+
+    /// Creates a temporary pgoutput slot for the sake of its snapshot, which others can read under
+    /// until this connection's next command, or its end. Waits as [`Connection::create_slot`] does; and
+    /// where this connection is given up meanwhile, the server notices only when it would answer.
+    ///
+    /// # Errors
+    /// Where a slot of the name exists (42710), none is free (53400), or the connection breaks.
+    pub async fn export_snapshot(&mut self, slot: &SlotName) -> Result<CreatedSlot, PostgresError> {
+        let name = quote_identifier(slot.as_str());
+        let sql =
+            format!("CREATE_REPLICATION_SLOT {name} TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT");
+        self.created(&sql, slot).await
+    }
+
+    async fn created(&mut self, sql: &str, slot: &SlotName) -> Result<CreatedSlot, PostgresError> {
         let action = format!("create replication slot \"{slot}\"");
-        let rows = self.channel.query(&sql, &action).await?;
-        let row = first(rows, &action)?;
+        let row = first(self.channel.query(sql, &action).await?, &action)?;
         Ok(CreatedSlot {
             consistent_point: EndLsn(parsed(&row, 1, &action)?),
             snapshot: row.into_iter().nth(2).flatten(),

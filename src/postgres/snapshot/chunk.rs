@@ -1,11 +1,14 @@
 //! One chunk: some rows of a table with a key, read by `COPY` in a transaction of their own.
 
-use std::{collections::VecDeque, future::poll_fn, pin::Pin};
+use std::{collections::VecDeque, future::poll_fn};
 
 use futures_core::Stream as _;
-use tokio_postgres::{CopyOutStream, SimpleQueryMessage, SimpleQueryRow};
+use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
 
-use super::{KeyColumn, Moment, Shape, Snapshot, connect, copy_text::read_line};
+use super::{
+    KeyColumn, Moment, Shape, Snapshot, connect,
+    copy_text::{Lines, read_line},
+};
 use crate::{
     change::{Tuple, TupleValue, ValueSlot},
     lsn::Lsn,
@@ -340,8 +343,7 @@ impl ChunkReader {
     pub async fn read(&self, query: &ChunkQuery<'_>) -> Result<RowBlock, PostgresError> {
         let action = format!("read table {}", query.table);
         let statement = format!("COPY ({}) TO STDOUT", query.sql());
-        let stream = self.sql.copy_out(&action, &statement).await?;
-        let mut lines = Lines { stream: Box::pin(stream), action: &action };
+        let mut lines = Lines::of(&self.sql, action, &statement).await?;
         let mut block = RowBlock::new(query.width());
         while let Some(line) = lines.next().await? {
             if block.frame.len() >= query.bytes_max {
@@ -383,19 +385,6 @@ impl ChunkReader {
         self.own.drain(..self.own.len().saturating_sub(OWN_MAX));
         self.written = Some(position);
         Ok(())
-    }
-}
-
-/// The lines of a COPY.
-struct Lines<'a> {
-    stream: Pin<Box<CopyOutStream>>,
-    action: &'a str,
-}
-
-impl Lines<'_> {
-    async fn next(&mut self) -> Result<Option<bytes::Bytes>, PostgresError> {
-        let next = poll_fn(|context| self.stream.as_mut().poll_next(context)).await;
-        next.transpose().map_err(|error| PostgresError::from_sql(self.action, error))
     }
 }
 

@@ -1,8 +1,48 @@
 //! Rows as `COPY … TO STDOUT` writes them in its text format (manual page sql-copy, "Text Format").
 
-use memchr::memchr2;
+use std::{future::poll_fn, pin::Pin};
 
-use crate::{change::ValueSlot, postgres::PostgresError};
+use futures_core::Stream as _;
+use memchr::memchr2;
+use tokio_postgres::CopyOutStream;
+
+use crate::{
+    change::ValueSlot,
+    postgres::{PostgresError, sql::Sql},
+};
+
+/// The lines of a COPY on their way.
+pub(super) struct Lines {
+    stream: Pin<Box<CopyOutStream>>,
+    action: String,
+}
+
+impl Lines {
+    /// Begins it.
+    ///
+    /// # Errors
+    /// Where the server refuses, or the connection breaks.
+    pub(super) async fn of(
+        sql: &Sql,
+        action: String,
+        statement: &str,
+    ) -> Result<Self, PostgresError> {
+        let stream = Box::pin(sql.copy_out(&action, statement).await?);
+        Ok(Self { stream, action })
+    }
+
+    /// The next line; none behind the last.
+    ///
+    /// # Cancel safety
+    /// A line is returned once or stays queued.
+    ///
+    /// # Errors
+    /// Where the server refuses, or the connection breaks.
+    pub(super) async fn next(&mut self) -> Result<Option<bytes::Bytes>, PostgresError> {
+        let next = poll_fn(|context| self.stream.as_mut().poll_next(context)).await;
+        next.transpose().map_err(|error| PostgresError::from_sql(&self.action, error))
+    }
+}
 
 /// Appends the values of one line to `frame`, and their places to `slots`.
 ///

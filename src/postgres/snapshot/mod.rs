@@ -4,6 +4,7 @@
 //! ```text
 //! waiting ─► rows that waited for a poller, in one transaction, one by one
 //! chunk ───► some rows of a table with a key, in a transaction of their own
+//! whole ───► all rows of a table without a key, in one transaction, one by one
 //! ```
 //!
 //! A table is locked (ACCESS SHARE) before the snapshot is taken, because a rewrite is not safe
@@ -15,12 +16,14 @@ mod moment;
 mod open_transactions;
 mod shape;
 mod waiting;
+mod whole;
 
 pub use chunk::{Bound, ChunkQuery, ChunkReader, Part, RowBlock};
 pub use moment::{Moment, Snapshot};
 pub use open_transactions::{OpenTransactions, mark};
 pub use shape::{KeyColumn, Shape};
 pub use waiting::{After, Row, Rows, RowsQuery, SnapshotReader, is_partitioned};
+pub use whole::WholeTable;
 
 use super::{PostgresError, Settings, sql::Sql};
 

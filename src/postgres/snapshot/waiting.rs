@@ -115,7 +115,7 @@ impl RowsQuery {
 
 /// A transaction that reads.
 pub struct SnapshotReader {
-    sql: Sql,
+    pub(super) sql: Sql,
 }
 
 impl SnapshotReader {
