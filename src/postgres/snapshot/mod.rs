@@ -4,12 +4,14 @@
 //! ```text
 //! waiting ─► rows that waited for a poller, in one transaction, one by one
 //! chunk ───► some rows of a table with a key, in a transaction of their own
+//!            condition (of who asked for them, before any is read)
 //! ```
 //!
 //! A table is locked (ACCESS SHARE) before the snapshot is taken, because a rewrite is not safe
 //! there: to a snapshot that was taken before it the table is empty (manual page mvcc-caveats).
 
 mod chunk;
+mod condition;
 mod copy_text;
 mod moment;
 mod open_transactions;
@@ -17,6 +19,7 @@ mod shape;
 mod waiting;
 
 pub use chunk::{Bound, ChunkQuery, ChunkReader, Part, RowBlock};
+pub use condition::ConditionError;
 pub use moment::{Moment, Snapshot};
 pub use open_transactions::{OpenTransactions, mark};
 pub use shape::{KeyColumn, Shape};
