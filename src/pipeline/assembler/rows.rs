@@ -17,7 +17,7 @@ use crate::{
     event::{Happening, SnapshotRow, table::Description},
     failure::Failure,
     lsn::{CommitLsn, EndLsn, Lsn},
-    sink::Checkpoints,
+    sink::{Checkpoints, CutSequence},
     value,
 };
 
@@ -169,13 +169,13 @@ impl Assembler {
     }
 
     /// What is written with a cut: the pipeline's own checkpoint, and how far rows are.
-    pub(super) fn checkpoints(&mut self, end: EndLsn) -> Checkpoints {
+    pub(super) fn checkpoints(&mut self, end: EndLsn, sequence: CutSequence) -> Checkpoints {
         if let Some(tables) = self.backfills.take_names() {
             self.checkpoint.set_snapshots(tables);
         }
         let checkpoint = self.checkpoint.encode(end, self.last, self.in_progress);
         let mut checkpoints = Checkpoints::from(checkpoint);
-        for record in self.backfills.take_changed() {
+        for record in self.backfills.take_changed_for(sequence) {
             checkpoints.push(self.checkpoint.encode_snapshot(&record));
         }
         checkpoints

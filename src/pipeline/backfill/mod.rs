@@ -60,6 +60,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod touches;
+mod written;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -71,25 +72,31 @@ use tokio::time::Instant;
 pub(super) use self::{
     job::{Chunk, Job, Outcome},
     meter::Meter,
-    reading::{ReadError, Reading},
+    reading::{ReadError, Reading, is_of_condition},
     table::Selected,
 };
 use self::{
     table::{Bounds, CHUNK_BYTES_MAX, Release, Table},
     touches::KeyHasher,
+    written::Written,
 };
+use super::requests::SnapshotProgress;
 use crate::{
     change::{Relation, RelationId, RowChange, Transaction},
     checkpoint::SnapshotRecord,
     event::table::PrimaryKey,
     lsn::Lsn,
     postgres::TableName,
+    sink::CutSequence,
 };
 
 /// Another name for each request.
 pub(super) fn new_request() -> String {
     uuid::Builder::from_random_bytes(fastrand::u128(..).to_be_bytes()).into_uuid().to_string()
 }
+
+/// Of no table.
+const ORPHANED: u64 = u64::MAX;
 
 /// So long at most the stream is held for a read.
 const HELD_MAX: Duration = Duration::from_secs(2);
@@ -163,6 +170,7 @@ pub(super) struct Backfills {
     /// Records of tables that are over, which are to be written.
     over: Vec<SnapshotRecord>,
     given_up: Vec<Given>,
+    written: Written,
     /// Tables came or went since their names were asked for.
     is_set_changed: bool,
     is_stopped: bool,
@@ -232,6 +240,18 @@ impl Backfills {
         self.over.drain(..).chain(changed).collect()
     }
 
+    /// The same, which go out with that cut.
+    pub(super) fn take_changed_for(&mut self, sequence: CutSequence) -> Vec<SnapshotRecord> {
+        let changed = self.take_changed();
+        self.written.push(sequence, &changed);
+        changed
+    }
+
+    /// How far rows are that are durable by the report of that cut, or of one before it.
+    pub(super) fn take_delivered(&mut self, sequence: CutSequence) -> Vec<SnapshotProgress> {
+        self.written.take_delivered(sequence)
+    }
+
     /// What was given up since this was asked last.
     pub(super) fn take_given_up(&mut self) -> Vec<Given> {
         std::mem::take(&mut self.given_up)
@@ -242,10 +262,18 @@ impl Backfills {
         let is_meant = |table: &Table| table.record().table == name;
         let Some(index) = self.tables.iter().position(is_meant) else { return };
         let Some(table) = self.tables.remove(index) else { return };
+        self.orphan(&table.name);
         let record = table.failed_for(&reason);
         self.over.push(record.clone());
         self.given_up.push(Given { record, reason });
         self.is_set_changed = true;
+    }
+
+    /// What is being read for a table is nobody's, not even where its rows are asked for again.
+    fn orphan(&mut self, table: &TableName) {
+        if let Some((job, _)) = self.under_way.as_mut().filter(|(job, _)| job.table == *table) {
+            job.generation = ORPHANED;
+        }
     }
 
     fn of_relation(&mut self, relation: RelationId) -> impl Iterator<Item = &mut Table> {
@@ -316,9 +344,15 @@ impl Backfills {
         self.under_way.as_ref().is_some_and(holds)
     }
 
+    /// What is being read, unless it is nobody's.
+    fn take_under_way(&mut self) -> Option<Job> {
+        let (job, _) = self.under_way.take()?;
+        (job.generation != ORPHANED).then_some(job)
+    }
+
     /// What was to be done is done.
     pub(super) fn done(&mut self, outcome: Outcome) {
-        let Some((job, _)) = self.under_way.take() else { return };
+        let Some(job) = self.take_under_way() else { return };
         let Some(table) = self.tables.iter_mut().find(|table| table.name == job.table) else {
             return;
         };
@@ -330,14 +364,14 @@ impl Backfills {
 
     /// It never can be done.
     pub(super) fn refused(&mut self, reason: Unfit) {
-        if let Some((job, _)) = self.under_way.take() {
+        if let Some(job) = self.take_under_way() {
             self.give_up(&job.table.to_string(), reason);
         }
     }
 
     /// It could not be done, and may be later. Of which table it was.
     pub(super) fn failed(&mut self, now: Instant) -> Option<String> {
-        let (job, _) = self.under_way.take()?;
+        let job = self.take_under_way()?;
         let table = self.tables.iter_mut().find(|table| table.name == job.table)?;
         if table.failed(&job, now) >= FAILURES_MAX && self.tables.len() > 1 {
             // Another one may be easier to read.
@@ -379,6 +413,7 @@ impl Backfills {
         if table.release(due.release, now)
             && let Some(table) = self.tables.pop_front()
         {
+            self.orphan(&table.name);
             self.over.push(table.into_record());
             self.is_set_changed = true;
         }

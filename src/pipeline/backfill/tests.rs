@@ -15,7 +15,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    Backfills, Chunk, Job, Outcome,
+    Backfills, Chunk, Job, Outcome, Unfit,
     job::{RangeEnd, Work},
     table::{Bounds, Table},
     touches::Memory,
@@ -892,4 +892,18 @@ fn whoever_applies_all_events_has_the_table_and_each_row_comes_once() {
     if std::env::var("TAILWATER_SEED").is_err() {
         assert!(chunks > 1_500 && moved > 50, "{chunks} chunks, {moved} moved rows");
     }
+}
+
+#[test]
+fn what_is_read_for_a_table_that_is_over_means_nothing_to_its_next_request() {
+    let now = Instant::now();
+    let mut backfills = Backfills::default();
+    backfills.add_due(due_record());
+    assert!(backfills.next_job(now).is_some());
+    backfills.keep(|_| false);
+    backfills.add_due(due_record());
+    assert!(backfills.next_job(now).is_none(), "one job at a time");
+    backfills.refused(Unfit::Condition("of the former request".to_owned()));
+    assert_eq!(backfills.records().count(), 1);
+    assert!(backfills.next_job(now).is_some());
 }
