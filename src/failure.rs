@@ -99,6 +99,8 @@ codes! {
     DeadLetterTooLarge = "dead_letter_too_large",
     /// What was there before the stream is not all published.
     SnapshotInterrupted = "snapshot_interrupted",
+    /// A back-fill that was asked for is not begun, or did not come to its end.
+    SnapshotRefused = "snapshot_refused",
 }
 
 impl fmt::Display for Code {

@@ -28,6 +28,9 @@ pub mod postgres;
 // Where records go, and how far they are durable.
 pub mod sink;
 
+// How a command reaches a running daemon.
+#[cfg(feature = "kafka")]
+pub mod admin;
 // The commands.
 #[cfg(feature = "kafka")]
 pub mod cli;

@@ -120,6 +120,25 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Publish the rows that a table has, beside the stream: asks the running daemon, and shows how far
+    /// it is.
+    ///
+    /// Ctrl-C ends the showing; the back-fill goes on. What is asked for again while it goes on, for
+    /// the same rows, is followed.
+    Snapshot {
+        /// A table of a [[table]] section, as public.orders.
+        #[arg(value_name = "TABLE")]
+        table: String,
+        /// Which rows, as an SQL condition: --where "status = 'open'". Unless said, all.
+        #[arg(long = "where", value_name = "SQL")]
+        condition: Option<String>,
+        /// How far it is, as one JSON object a line on standard output.
+        #[arg(long)]
+        json: bool,
+        /// Do not wait for its end.
+        #[arg(long)]
+        detach: bool,
+    },
     /// Print a schema of the events that the settings produce.
     ///
     /// Needs no server, unless there are domain tables: the database is asked for their columns.

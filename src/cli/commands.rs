@@ -7,13 +7,14 @@ use tokio::runtime::Runtime;
 
 use super::{
     arguments::{Arguments, Command, SchemaFormat},
-    by_hand, outcome,
+    by_hand, outcome, snapshot,
 };
 use crate::{
+    admin,
     config::{Config, Environment, LoadError},
     contract, demo,
     failure::Failure,
-    pipeline::{self, Shutdown},
+    pipeline::{self, Requests, Shutdown},
     telemetry,
 };
 
@@ -42,6 +43,10 @@ pub fn main() -> ExitCode {
             Ok(code) => return code,
             Err(failure) => Err(failure),
         },
+        Command::Snapshot { table, condition, json, detach } => {
+            let body = admin::RequestBody { table, condition };
+            snapshot::snapshot(&config, &body, snapshot::Showing { json, detach })
+        }
         Command::Schema { format } => schema(&config, format),
         Command::Tail { json, full } => tail(&config, super::terminal::style(json, full)),
         Command::Demo { duration, brokers } => {
@@ -58,7 +63,11 @@ fn run(path: &Path) -> Result<(), Box<dyn Failure>> {
     with_shutdown(async |shutdown| {
         let config = load(path)?;
         telemetry::start_logging(&config.log);
-        pipeline::run(&config.pipeline, shutdown).await
+        let requests = Requests::default();
+        let server = admin::Server::start(&config.admin, requests.clone());
+        let ended = pipeline::run(&config.pipeline, &requests, shutdown).await;
+        server.stop().await;
+        ended
     })
 }
 
@@ -181,7 +190,7 @@ pub(super) fn load(path: &Path) -> Result<Config, Box<dyn Failure>> {
     load_by(Config::load, path)
 }
 
-fn load_by(
+pub(super) fn load_by(
     load: fn(&Path, &Environment) -> Result<Config, LoadError>,
     path: &Path,
 ) -> Result<Config, Box<dyn Failure>> {

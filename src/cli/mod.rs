@@ -9,6 +9,7 @@ mod check;
 mod commands;
 mod outcome;
 mod size;
+mod snapshot;
 mod status;
 mod terminal;
 

@@ -7,8 +7,8 @@ use super::{
     names::{Names, Properties},
     quantity::{OutageGrace, RetentionAge, TransactionBytes, TransactionInterval, WalSize},
     scalar::{
-        Count, DeadLetterTopic, Expression, Located, LogFilter, OnError, SecretFile, TableTopic,
-        TopicName,
+        AdminSocket, Count, DeadLetterTopic, Expression, Located, LogFilter, OnError, SecretFile,
+        TableTopic, TopicName,
     },
     section::section,
     words::MaskForm,
@@ -54,6 +54,8 @@ section! {
         table: Vec<TableSection>,
         /// Topics by types.
         route: Vec<RouteSection>,
+        /// How commands reach the daemon.
+        admin: AdminSection,
         /// The log, on standard error.
         log: LogSection,
     }
@@ -306,6 +308,17 @@ section! {
         r#type: Located<TypeGlob>,
         /// Where they go instead of where their own section says. A template: {type}, {domain}.
         topic: Located<TypeTemplate>,
+    }
+}
+
+section! {
+    /// `[admin]`
+    AdminSection {
+        /// The unix socket, mode 0600, by which `tailwater snapshot` reaches the running daemon: an
+        /// absolute path, or `off`. Unless said, tailwater-<slot>.sock in $XDG_RUNTIME_DIR, else in
+        /// /run/tailwater, else tailwater-<uid>-<slot>.sock in the folder for temporary files: the
+        /// first of them in which the daemon may make it.
+        socket: Option<AdminSocket>,
     }
 }
 

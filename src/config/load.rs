@@ -14,13 +14,13 @@ use super::{
     mistake::{Mistakes, Origin, SettingsError},
     outboxes::{outboxes, retentions},
     quantity::{TransactionInterval, WalSize},
-    scalar::{Count, DeadLetterTopic, Located, OnError, SecretFile, TopicName},
+    scalar::{AdminSocket, Count, DeadLetterTopic, Located, OnError, SecretFile, TopicName},
     section::Read,
     table_topics,
     tables::{Surroundings, tables},
 };
 use crate::{
-    event,
+    admin, event,
     failure::{Code, Failure, Recovery},
     pipeline::{self, LargeTransactions},
     postgres::{self, TableName},
@@ -52,6 +52,8 @@ const NO_BROKERS: &str = "none";
 pub struct Config {
     /// The pipeline's.
     pub pipeline: pipeline::Settings,
+    /// Where commands reach the daemon.
+    pub admin: admin::Socket,
     /// The log's.
     pub log: telemetry::Settings,
 }
@@ -136,6 +138,7 @@ impl Config {
             message,
             table,
             route,
+            admin,
             log,
         } = file;
         let outboxes = outboxes(&outbox, &kafka.checkpoint_topic, mistakes);
@@ -160,7 +163,10 @@ impl Config {
         check_atomicity(&kafka, mistakes);
         check_password(&kafka, mistakes);
         check_tokens(&kafka, mistakes);
+        let of_slot = || admin::Socket::OfSlot(postgres.slot.to_string());
+        let admin = admin.socket.map_or_else(of_slot, |AdminSocket(socket)| socket);
         Self {
+            admin,
             pipeline: pipeline::Settings {
                 source: event.source.clone(),
                 postgres: connection(postgres.url, postgres.password_file),

@@ -9,6 +9,7 @@ use super::{
     section::{Read, required_keys},
 };
 use crate::{
+    admin::{SOCKET_PATH_BYTES_MAX, Socket},
     event::{
         TopicTemplate, TypeGlob, TypeTemplate, check_topic_name,
         table::{Salt, TablePattern, rules},
@@ -272,11 +273,30 @@ parsed! {
             Ok(()) => Ok(Self(text.to_owned())),
             Err(error) => Err(format!("{error}; {{topic}} is the only place to fill: \"{text}\"")),
         };
+    AdminSocket, "an absolute path, or \"off\"", pattern("off|/.*"), admin_socket;
     LogFilter, "a level or directives, as \"info\"", json!({ "type": "string" }),
         |text| match EnvFilter::try_new(text) {
             Ok(_) => Ok(Self(text.to_owned())),
             Err(error) => Err(format!("must be a level or directives, as \"info\": {error}")),
         };
+}
+
+fn admin_socket(text: &str) -> Result<AdminSocket, String> {
+    match text {
+        "off" => Ok(AdminSocket(Socket::Off)),
+        // The daemon and the commands may run in different folders.
+        _ if !text.starts_with('/') => {
+            Err(format!("must be an absolute path, or \"off\", not \"{text}\""))
+        }
+        _ if text.ends_with('/') => Err(format!("must be a file's path, not \"{text}\"")),
+        _ if text.len() > SOCKET_PATH_BYTES_MAX => Err(format!(
+            "must have {SOCKET_PATH_BYTES_MAX} bytes at most, which is what the system takes for a \
+             unix socket: \"{text}\" has {}",
+            text.len()
+        )),
+        _ if text.contains('\0') => Err("must not hold a zero byte".to_owned()),
+        _ => Ok(AdminSocket(Socket::At(text.into()))),
+    }
 }
 
 fn table_name(text: &str) -> Result<TableName, String> {
@@ -344,6 +364,10 @@ pub(super) enum OnError {
     /// It becomes a dead letter.
     DeadLetter,
 }
+
+/// `admin.socket`.
+#[derive(Clone, Debug)]
+pub(super) struct AdminSocket(pub(super) Socket);
 
 /// What is logged, in the words of `tracing_subscriber::EnvFilter`.
 #[derive(Clone, Debug)]

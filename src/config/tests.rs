@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::{Config, Environment, SettingsError, load::Need};
 use crate::{
+    admin,
     event::outbox::{self, PayloadForm},
     postgres::Host,
     sink::kafka::Partitioner,
@@ -38,12 +39,13 @@ fn mistakes(text: &str, variables: &[(&str, &str)]) -> Vec<String> {
 
 #[test]
 fn eight_lines_are_a_pipeline() {
-    let Config { pipeline, log } = read(FIRST_PIPELINE, &[]).expect("settings");
+    let Config { pipeline, admin, log } = read(FIRST_PIPELINE, &[]).expect("settings");
     assert_eq!(pipeline.slot.as_str(), "tailwater");
     assert_eq!(pipeline.kafka.transaction_interval, Duration::from_millis(50));
     assert_eq!(pipeline.kafka.transaction_bytes, 8 << 20);
     assert!(pipeline.failover && pipeline.kafka.create_topics);
     assert_eq!(pipeline.event.outboxes.len(), 1);
+    assert_eq!(admin, admin::Socket::OfSlot("tailwater".to_owned()));
     assert_eq!(log.filter, "info");
 }
 
@@ -428,7 +430,7 @@ fn each_partitioner_is_known_by_its_name() {
 }
 
 /// Sections of a file that has all of them, with what they cannot do without.
-const SECTIONS: [(&str, &[(&str, &str)]); 10] = [
+const SECTIONS: [(&str, &[(&str, &str)]); 11] = [
     ("", &[("source", "\"order-service\"")]),
     ("[postgres]", &[("url", "\"postgres://tailwater@db.internal/shop\"")]),
     ("[kafka]", &[("brokers", "\"kafka-1:9092\"")]),
@@ -438,6 +440,7 @@ const SECTIONS: [(&str, &[(&str, &str)]); 10] = [
     ("[[table]]", &[("name", "\"public.orders\"")]),
     ("[[table.event]]", &[("type", "\"shop.opened\"")]),
     ("[[route]]", &[("type", "\"order.*\""), ("topic", "\"orders\"")]),
+    ("[admin]", &[]),
     ("[log]", &[]),
 ];
 
@@ -526,6 +529,31 @@ fn what_has_no_effect_or_cannot_be_is_told() {
     let checkpoints = "\"dead-letter\"\ndead_letter_topic = \"__tailwater_checkpoints\"";
     let found = mistakes(&file_with("", "on_error", checkpoints), &[]);
     assert!(found[0].contains("must be another topic than kafka.checkpoint_topic"), "{found:?}");
+}
+
+#[test]
+fn the_socket_is_where_the_settings_say() {
+    let socket =
+        |value: &str| read(&file_with("admin", "socket", value), &[]).map(|found| found.admin);
+    assert_eq!(socket("\"off\"").expect("off"), admin::Socket::Off);
+    let at = admin::Socket::At("/run/shop/tailwater.sock".into());
+    assert_eq!(socket("\"/run/shop/tailwater.sock\"").expect("a path"), at);
+    let long = format!("/run/{}", "s".repeat(103));
+    for (value, words) in [
+        ("\"tailwater.sock\"", "must be an absolute path, or \"off\", not \"tailwater.sock\""),
+        ("\"\"", "must be an absolute path, or \"off\", not \"\""),
+        ("\"/run/tailwater/\"", "must be a file's path, not \"/run/tailwater/\""),
+        ("\"/run/a\\u0000b\"", "must not hold a zero byte"),
+        ("false", "must be an absolute path, or \"off\", not true or false"),
+        (&format!("\"{long}\""), "must have 107 bytes at most"),
+    ] {
+        let found = mistakes(&file_with("admin", "socket", value), &[]);
+        let [only] = found.as_slice() else { panic!("{value}: {found:?}") };
+        assert!(only.contains("admin.socket ") && only.contains(words), "{value}: {only}");
+    }
+    let text = file_with("admin", "listen", "\"127.0.0.1:8474\"");
+    assert!(mistakes(&text, &[])[0].contains("admin.listen is not a setting"));
+    assert!(socket(&format!("\"{}\"", &long[..107])).is_ok());
 }
 
 #[test]

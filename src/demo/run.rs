@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     event::{self, TopicTemplate, outbox},
-    pipeline::{self, KafkaSettings, LargeTransactions, Shutdown, ShutdownTrigger},
+    pipeline::{self, KafkaSettings, LargeTransactions, Requests, Shutdown, ShutdownTrigger},
     postgres::{PublicationName, SlotName, TableName},
     sink::kafka::{Delivery, Partitioner, TopicSettings},
 };
@@ -119,7 +119,8 @@ impl Demo {
 
         let pipeline_settings = pipeline_settings(&server, &broker);
         let (stop, shutdown) = ShutdownTrigger::new();
-        let mut publishing = pin!(pipeline::run(&pipeline_settings, shutdown));
+        let requests = Requests::default();
+        let mut publishing = pin!(pipeline::run(&pipeline_settings, &requests, shutdown));
         let outcome = tokio::select! {
             stopped = &mut publishing => {
                 let failure = stopped.expect_err("a pipeline that nobody stops ends on a failure");

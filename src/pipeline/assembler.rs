@@ -556,7 +556,7 @@ impl Assembler {
 
     fn cut(&mut self, end: EndLsn, rest: Batch, urgency: Urgency, tracker: &mut Tracker) {
         let sequence = tracker.hand_over(end);
-        let checkpoints = self.checkpoints(end);
+        let checkpoints = self.checkpoints(end, sequence);
         self.current.set_cut(Cut { sequence, checkpoints, urgency });
         self.ready.push_back(std::mem::replace(&mut self.current, rest));
         self.whole_records = 0;

@@ -6,6 +6,7 @@
 //!   │            └─ assembler (records, cuts), resume (what is published already),
 //!   │               on_error (what becomes of events that cannot be published)
 //!   │            ├─ backfill (the rows that tables had before), beside (what is asked meanwhile)
+//!   │            ├─ requests (back-fills that somebody asks for)
 //!   │            ├─ outage (how long the slot is held while Kafka takes nothing)
 //!   │            ├─ lookup (what the stream does not say of a table)
 //!   ├─ judgement (checkpoint, slot, server), continuity (the publication), refusal (their words)
@@ -46,6 +47,7 @@ mod progress;
 mod publication_watch;
 mod published_tables;
 mod refusal;
+mod requests;
 mod reset;
 mod resume;
 mod retention;
@@ -73,6 +75,7 @@ pub use init::{
     NotConnected, adopt_slot, domain_tables, init, publication_sql, reset, reset_rows, take_over,
 };
 pub use refusal::Refusal;
+pub use requests::{Accepted, Phase, RefusalKind, RequestRefused, Requests, SnapshotProgress};
 pub use reset::Reset;
 pub use resume::HistoryError;
 pub use retention::FilteredTable;

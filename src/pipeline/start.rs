@@ -39,6 +39,7 @@ use super::{
     publication_watch::PublicationWatch,
     published_tables::PublishedTables,
     refusal::Refusal,
+    requests::{Phase, Requests},
     resume::Resume,
     retention::{self, RetentionTask},
     settings::{LargeTransactions, Settings},
@@ -208,6 +209,7 @@ impl<'a> Ground<'a> {
 /// `halt_before` is the transaction that must not be published.
 pub(super) async fn start(
     settings: &Settings,
+    requests: &Requests,
     shutdown: &Shutdown,
     halt_before: Option<CommitLsn>,
 ) -> Result<(StreamLoop<KafkaSink>, Option<RetentionTask>), Failed> {
@@ -247,15 +249,25 @@ pub(super) async fn start(
         record_bytes,
     };
     let on_error = OnError::of(settings.dead_letters.clone());
+    // Before a halt only what the stream has is published.
+    let inbox = match halt_before {
+        None => {
+            let (postgres, publication) = (settings.postgres.clone(), settings.publication.clone());
+            Some(requests.open(postgres, publication, snapshots.written.iter()))
+        }
+        Some(_) => {
+            requests.enter(Phase::Halting);
+            None
+        }
+    };
     let mut backfills = Backfills::of(snapshots.written);
     snapshots.due.into_iter().for_each(|record| backfills.add_due(record));
-    // Before a halt only what the stream has is published.
     let reading = halt_before.is_none().then(|| Reading::new(settings, checkpoint.timeline));
     let beginning = Beginning { checkpoint, resume, backfills };
     let assembler = Assembler::new(mapping, beginning, bounds, on_error);
     let limits = Limits { halt_before, outage_grace: settings.kafka.outage_grace };
     let lookup = Lookup::new(settings.postgres.clone(), Some(settings.publication.clone()));
-    let beside = Beside { watch, lookup, reading };
+    let beside = Beside { watch, lookup, reading, inbox };
     let stream_loop = StreamLoop::new(stream, assembler, tracker, sink, beside, limits);
     Ok((stream_loop, retention))
 }

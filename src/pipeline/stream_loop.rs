@@ -1,5 +1,6 @@
 //! The loop: reads what there is room for, hands over what is whole, acknowledges what is durable.
 
+mod requests;
 mod rows;
 
 use std::{convert::Infallible, time::Duration};
@@ -387,6 +388,8 @@ impl<S: Sink> StreamLoop<S> {
         match report {
             Report::Delivered(sequence) => {
                 self.tracker.delivered(sequence);
+                let told = self.assembler.backfills_mut().take_delivered(sequence);
+                self.tell_delivered(told);
                 self.is_status_due = true;
                 self.has_delivered = true;
                 self.patience.observe_progress();

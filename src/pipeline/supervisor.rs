@@ -10,6 +10,7 @@ use tracing::{error, info, warn};
 
 use super::{
     former_primary::has_next_host,
+    requests::{Phase, Requests},
     settings::Settings,
     shutdown::Shutdown,
     slow_transaction::TransactionTooSlow,
@@ -61,16 +62,20 @@ enum Verdict {
     GiveUp(Box<dyn Failure>),
 }
 
-/// Publishes until `shutdown` is requested.
+/// Publishes until `shutdown` is requested. Meanwhile back-fills can be asked for by `requests`.
 ///
 /// # Errors
 /// The failure that retrying cannot mend. Everything before it is published, nothing is lost.
-pub async fn run(settings: &Settings, mut shutdown: Shutdown) -> Result<(), Box<dyn Failure>> {
+pub async fn run(
+    settings: &Settings,
+    requests: &Requests,
+    mut shutdown: Shutdown,
+) -> Result<(), Box<dyn Failure>> {
     let mut carried = Carried::default();
     let mut settings = settings.clone();
     loop {
         let began = Instant::now();
-        let verdict = attempt(&settings, &mut shutdown, &mut carried).await;
+        let verdict = attempt(&settings, requests, &mut shutdown, &mut carried).await;
         if began.elapsed() >= GOOD_ATTEMPT {
             carried.backoff = None;
         }
@@ -81,22 +86,26 @@ pub async fn run(settings: &Settings, mut shutdown: Shutdown) -> Result<(), Box<
             }
             Verdict::GiveUp(failure) => return Err(failure),
             Verdict::TryAgain | Verdict::TryNextHost if shutdown.is_requested() => return Ok(()),
-            Verdict::TryAgain => carried.pause(&mut shutdown).await,
-            Verdict::TryNextHost => {
-                settings.postgres.rotate_hosts();
-                carried.pause(&mut shutdown).await;
-            }
+            Verdict::TryAgain => {}
+            Verdict::TryNextHost => settings.postgres.rotate_hosts(),
         }
+        requests.enter(Phase::Retrying);
+        carried.pause(&mut shutdown).await;
     }
 }
 
-async fn attempt(settings: &Settings, shutdown: &mut Shutdown, carried: &mut Carried) -> Verdict {
+async fn attempt(
+    settings: &Settings,
+    requests: &Requests,
+    shutdown: &mut Shutdown,
+    carried: &mut Carried,
+) -> Verdict {
     let halt_before = carried.halt.as_ref().map(|halt| halt.before);
     let waiting = shutdown.clone();
     let started = tokio::select! {
         biased;
         () = shutdown.requested() => return Verdict::Stopped,
-        started = start::start(settings, &waiting, halt_before) => started,
+        started = start::start(settings, requests, &waiting, halt_before) => started,
     };
     let (stream_loop, retention) = match started {
         Ok(started) => {
@@ -104,6 +113,7 @@ async fn attempt(settings: &Settings, shutdown: &mut Shutdown, carried: &mut Car
             started
         }
         Err(failure) if standby::is_due(&*failure) => {
+            requests.enter(Phase::Standby);
             return stand_by(settings, shutdown, carried).await;
         }
         Err(failure) if has_next_host(settings, &*failure) => {

@@ -108,8 +108,8 @@ async fn start(
     let assembler = Assembler::new(mapping, beginning, BOUNDS, OnError::Tell);
     let sink = StdoutSink::start(stdout(), style)?;
     // Of what is there nothing is shown: only what happens.
-    let beside =
-        Beside { watch, lookup: Lookup::new(settings.postgres.clone(), None), reading: None };
+    let lookup = Lookup::new(settings.postgres.clone(), None);
+    let beside = Beside { watch, lookup, reading: None, inbox: None };
     Ok(StreamLoop::new(stream, assembler, tracker, sink, beside, LIMITS))
 }
 

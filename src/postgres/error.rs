@@ -2,6 +2,8 @@
 
 use std::io;
 
+use tokio_postgres::error::ErrorPosition;
+
 use crate::failure::{Code, Failure, Recovery};
 
 /// What the server said in an ErrorResponse.
@@ -18,6 +20,8 @@ pub struct ServerMessage {
     pub detail: Option<String>,
     /// HINT.
     pub hint: Option<String>,
+    /// Where in the statement, in characters from 1 on.
+    pub position: Option<u32>,
 }
 
 fn detail_suffix(detail: &Option<String>) -> String {
@@ -186,6 +190,11 @@ impl PostgresError {
                     message: database.message().to_owned(),
                     detail: database.detail().map(str::to_owned),
                     hint: database.hint().map(str::to_owned),
+                    position: match database.position() {
+                        Some(ErrorPosition::Original(position)) => Some(*position),
+                        // Within a function that the statement calls.
+                        Some(ErrorPosition::Internal { .. }) | None => None,
+                    },
                 }),
             },
             None => Self::Lost { action, source: Some(io::Error::other(error)) },

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// Who uses whom. An edge that nobody uses is as wrong as one that is not here.
-const EDGES: [(&str, &[&str]); 16] = [
+const EDGES: [(&str, &[&str]); 17] = [
     ("lsn", &[]),
     ("failure", &[]),
     ("change", &["lsn"]),
@@ -34,9 +34,13 @@ const EDGES: [(&str, &[&str]); 16] = [
     ),
     ("demo", &["event", "failure", "pipeline", "postgres", "sink"]),
     ("telemetry", &[]),
-    ("config", &["event", "failure", "pipeline", "postgres", "sink", "telemetry", "value"]),
+    ("admin", &["pipeline", "telemetry"]),
+    (
+        "config",
+        &["admin", "event", "failure", "pipeline", "postgres", "sink", "telemetry", "value"],
+    ),
     ("contract", &["event", "sink"]),
-    ("cli", &["config", "contract", "demo", "failure", "pipeline", "telemetry"]),
+    ("cli", &["admin", "config", "contract", "demo", "failure", "pipeline", "telemetry"]),
     ("main", &["cli"]),
 ];
 

@@ -46,6 +46,9 @@ fn every_link_of_the_documents_leads_to_a_file() {
     assert!(lost.is_empty(), "{lost:#?}");
 }
 
+/// The word that commands alone end with.
+const OF_COMMANDS: &str = "snapshot_refused";
+
 /// Each word that a daemon stops with is sorted there, and no other: an operator looks it up. One
 /// with which no daemon ever stops would be left out here.
 #[test]
@@ -56,7 +59,7 @@ fn operations_md_sorts_every_word_that_a_daemon_stops_with() {
     let first_cells = table.lines().skip(2).filter_map(|row| row.split('|').nth(1));
     let named: BTreeSet<&str> =
         first_cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
-    let words: BTreeSet<&str> =
-        tailwater::failure::Code::ALL.iter().map(|code| code.word()).collect();
+    let words = tailwater::failure::Code::ALL.iter().map(|code| code.word());
+    let words: BTreeSet<&str> = words.filter(|word| *word != OF_COMMANDS).collect();
     assert_eq!(named, words);
 }

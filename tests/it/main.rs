@@ -39,6 +39,7 @@ mod rules;
 mod schema;
 mod secrets;
 mod snapshot_chunks;
+mod snapshot_command;
 mod snapshots;
 mod stalls;
 mod standby;

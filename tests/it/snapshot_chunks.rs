@@ -482,3 +482,44 @@ fn a_condition_is_checked_before_a_row_is_read() {
         assert_eq!(found.as_deref(), state, "{role} {condition:?}");
     }
 }
+
+#[test]
+fn what_is_wrong_with_a_condition_is_told_with_its_place() {
+    let (server, _) = shop(17, "CREATE TABLE t (id int PRIMARY KEY, v text)");
+    let mut reading = Reading::of(&server, "public", "t");
+    let moment = reading.begin();
+    let shape = reading.shape();
+    reading.end(&moment);
+    let sql = reading.runtime.block_on(Sql::connect(&settings(&server))).expect("connected");
+    let (nothing, syntax, missing) = (None, Some("42601"), Some("42703"));
+    for (condition, state, position) in [
+        ("v = 'x' -- only", nothing, None),
+        ("v IN (SELECT 'x') OR id > 3", nothing, None),
+        ("v = 'ä' AND nothing = 1", missing, Some(13)),
+        ("v === 'x'", Some("42883"), Some(3)),
+        ("v = = 'x'", Some("42601"), Some(5)),
+        ("id >  ", syntax, Some(5)),
+        // Among the other conditions it would let rows through that these leave out.
+        ("true) OR (true", syntax, Some(5)),
+        ("true LIMIT 5 --", syntax, Some(16)),
+        // In brackets alone it is none.
+        ("true ORDER BY id", syntax, None),
+        ("true; DROP TABLE t", syntax, Some(19)),
+        ("count(*) > 1", Some("42803"), Some(1)),
+        ("id", Some("42804"), Some(1)),
+        ("1 / 0 > 0", Some("22012"), None),
+    ] {
+        let query = ChunkQuery {
+            table: &reading.table,
+            shape: &shape,
+            condition: Some(condition),
+            part: Part::Behind { bound: Bound::Nothing, rows_max: 1 },
+            bytes_max: 1,
+        };
+        let found = reading.runtime.block_on(query.check_condition(&sql)).err();
+        let (found, at) = found.map_or((None, None), |error| {
+            (error.source.sqlstate().map(str::to_owned), error.position)
+        });
+        assert_eq!((found.as_deref(), at), (state, position), "{condition}");
+    }
+}

@@ -19,13 +19,13 @@ use crate::support::{
     wait_until,
 };
 
-const ORDERS: &str = "CREATE TABLE orders (id int PRIMARY KEY, status text NOT NULL, note text); \
+pub const ORDERS: &str = "CREATE TABLE orders (id int PRIMARY KEY, status text NOT NULL, note text); \
     ALTER TABLE orders ALTER note SET STORAGE EXTERNAL";
 
-const SECTION: &str = "[[table]]\nname = \"public.orders\"\ntopic = \"{source}.{table}\"\n";
+pub const SECTION: &str = "[[table]]\nname = \"public.orders\"\ntopic = \"{source}.{table}\"\n";
 
 /// Rows of about ten kilobytes, so that a chunk has some hundred of them.
-const ROWS: u32 = 2_500;
+pub const ROWS: u32 = 2_500;
 
 fn shop(rows: &str) -> TableShop {
     shop_on(Server::start(), rows)
@@ -35,7 +35,7 @@ fn shop_on(server: Server, rows: &str) -> TableShop {
     TableShop::open_with_rows(server, &format!("{ORDERS}; {rows}"), SECTION)
 }
 
-fn many_rows() -> String {
+pub fn many_rows() -> String {
     format!(
         "INSERT INTO orders SELECT n, 'placed', repeat(md5(n::text), 300) \
          FROM generate_series(1, {ROWS}) n"
@@ -44,7 +44,7 @@ fn many_rows() -> String {
 
 /// A daemon that was stopped as a debugger does while some rows were out and others were not, and the
 /// last key that is out.
-fn stopped_in_the_middle(shop: &TableShop) -> (Daemon, u32) {
+pub fn stopped_in_the_middle(shop: &TableShop) -> (Daemon, u32) {
     init(&shop.settings);
     let daemon = publishing(&shop.settings);
     let mut records = shop.row_records("public.orders");
@@ -72,16 +72,16 @@ fn go_on(shop: &TableShop, mut daemon: Daemon) -> Vec<Record> {
     shop.records()
 }
 
-fn event_type(record: &Record) -> &str {
+pub fn event_type(record: &Record) -> &str {
     record.header("event-type").expect("a type")
 }
 
-fn key(record: &Record) -> String {
+pub fn key(record: &Record) -> String {
     String::from_utf8(record.key.clone().expect("a key")).expect("text")
 }
 
 /// How often each key came as a row that was there.
-fn snapshots(records: &[Record]) -> BTreeMap<String, Vec<Value>> {
+pub fn snapshots(records: &[Record]) -> BTreeMap<String, Vec<Value>> {
     let mut found: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     for record in records.iter().filter(|record| event_type(record) == "orders.snapshot") {
         found.entry(key(record)).or_default().push(record.json()["data"].clone());
@@ -124,7 +124,7 @@ fn table(session: &Session) -> BTreeMap<i32, Value> {
 }
 
 #[track_caller]
-fn assert_copied(shop: &TableShop, records: &[Record]) {
+pub fn assert_copied(shop: &TableShop, records: &[Record]) {
     let (expected, found) = (table(&shop.session), copy(records));
     for (id, row) in &expected {
         assert_eq!(found.get(id), Some(row), "row {id}");

@@ -22,7 +22,7 @@ use crate::{
     },
     failure::Failure,
     lsn::{CommitLsn, EndLsn, Lsn},
-    sink::{Batch, Checkpoints},
+    sink::{Batch, Checkpoints, CutSequence},
     value,
 };
 
@@ -160,14 +160,14 @@ impl Assembler {
     }
 
     /// What is written with a cut: the pipeline's own checkpoint, and how far rows are.
-    pub(super) fn checkpoints(&mut self, end: EndLsn) -> Checkpoints {
+    pub(super) fn checkpoints(&mut self, end: EndLsn, sequence: CutSequence) -> Checkpoints {
         self.backfills.pass(end);
         if let Some(tables) = self.backfills.take_names() {
             self.checkpoint.set_snapshots(tables);
         }
         let checkpoint = self.checkpoint.encode(end, self.last, self.in_progress);
         let mut checkpoints = Checkpoints::from(checkpoint);
-        for record in self.backfills.take_changed() {
+        for record in self.backfills.take_changed_for(sequence) {
             checkpoints.push(self.checkpoint.encode_snapshot(&record));
         }
         checkpoints

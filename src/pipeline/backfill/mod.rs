@@ -63,6 +63,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod touches;
+mod written;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -74,25 +75,31 @@ use tokio::time::Instant;
 pub(super) use self::{
     job::{Chunk, Job, Outcome},
     meter::Meter,
-    reading::{ReadError, Reading},
+    reading::{ReadError, Reading, is_of_condition},
     table::Selected,
 };
 use self::{
     table::{Bounds, CHUNK_BYTES_MAX, Release, Table},
     touches::KeyHasher,
+    written::Written,
 };
+use super::requests::SnapshotProgress;
 use crate::{
     change::{Relation, RelationId, RowChange, Transaction},
     checkpoint::SnapshotRecord,
     event::table::PrimaryKey,
     lsn::{CommitLsn, EndLsn, Lsn},
     postgres::TableName,
+    sink::CutSequence,
 };
 
 /// Another name for each request.
 pub(super) fn new_request() -> String {
     uuid::Builder::from_random_bytes(fastrand::u128(..).to_be_bytes()).into_uuid().to_string()
 }
+
+/// Of no table.
+const ORPHANED: u64 = u64::MAX;
 
 /// So long at most the stream is held for a read.
 const HELD_MAX: Duration = Duration::from_secs(2);
@@ -170,6 +177,7 @@ pub(super) struct Backfills {
     /// A table without a key, whose rows must come before anything else of it.
     rows_first: Option<String>,
     given_up: Vec<Given>,
+    written: Written,
     /// Tables came or went since their names were asked for.
     is_set_changed: bool,
     is_stopped: bool,
@@ -259,6 +267,18 @@ impl Backfills {
         self.over.drain(..).chain(changed).collect()
     }
 
+    /// The same, which go out with that cut.
+    pub(super) fn take_changed_for(&mut self, sequence: CutSequence) -> Vec<SnapshotRecord> {
+        let changed = self.take_changed();
+        self.written.push(sequence, &changed);
+        changed
+    }
+
+    /// How far rows are that are durable by the report of that cut, or of one before it.
+    pub(super) fn take_delivered(&mut self, sequence: CutSequence) -> Vec<SnapshotProgress> {
+        self.written.take_delivered(sequence)
+    }
+
     /// What was given up since this was asked last.
     pub(super) fn take_given_up(&mut self) -> Vec<Given> {
         std::mem::take(&mut self.given_up)
@@ -269,6 +289,7 @@ impl Backfills {
         let is_meant = |table: &Table| table.record().table == name;
         let Some(index) = self.tables.iter().position(is_meant) else { return };
         let Some(table) = self.tables.remove(index) else { return };
+        self.orphan(&table.name);
         let record = table.failed_for(&reason);
         self.over.push(record.clone());
         if reason != Unfit::Gone {
@@ -311,6 +332,13 @@ impl Backfills {
     /// A table without a key, once it is known to be one.
     pub(super) fn take_rows_first(&mut self) -> Option<String> {
         self.rows_first.take()
+    }
+
+    /// What is being read for a table is nobody's, not even where its rows are asked for again.
+    fn orphan(&mut self, table: &TableName) {
+        if let Some((job, _)) = self.under_way.as_mut().filter(|(job, _)| job.table == *table) {
+            job.generation = ORPHANED;
+        }
     }
 
     fn of_relation(&mut self, relation: RelationId) -> impl Iterator<Item = &mut Table> {
@@ -381,9 +409,15 @@ impl Backfills {
         self.under_way.as_ref().is_some_and(holds)
     }
 
+    /// What is being read, unless it is nobody's.
+    fn take_under_way(&mut self) -> Option<Job> {
+        let (job, _) = self.under_way.take()?;
+        (job.generation != ORPHANED).then_some(job)
+    }
+
     /// What was to be done is done.
     pub(super) fn done(&mut self, outcome: Outcome) {
-        let Some((job, _)) = self.under_way.take() else { return };
+        let Some(job) = self.take_under_way() else { return };
         let Some(table) = self.tables.iter_mut().find(|table| table.name == job.table) else {
             return;
         };
@@ -397,14 +431,14 @@ impl Backfills {
 
     /// It never can be done.
     pub(super) fn refused(&mut self, reason: Unfit) {
-        if let Some((job, _)) = self.under_way.take() {
+        if let Some(job) = self.take_under_way() {
             self.give_up(&job.table.to_string(), reason);
         }
     }
 
     /// It could not be done, and may be later. Of which table it was.
     pub(super) fn failed(&mut self, now: Instant) -> Option<String> {
-        let (job, _) = self.under_way.take()?;
+        let job = self.take_under_way()?;
         let table = self.tables.iter_mut().find(|table| table.name == job.table)?;
         if table.failed(&job, now) >= FAILURES_MAX && self.tables.len() > 1 {
             // Another one may be easier to read.
@@ -446,6 +480,7 @@ impl Backfills {
         if table.release(due.release, now)
             && let Some(table) = self.tables.pop_front()
         {
+            self.orphan(&table.name);
             let record = table.into_record();
             self.keep_contained(&record);
             self.over.push(record);

@@ -225,14 +225,18 @@ impl WhereFrom {
 
 /// By what was asked for, or by what the server is.
 fn refused(condition: Option<&str>, error: PostgresError) -> ReadError {
-    let is_of_condition = |state: &str| {
-        // The table itself can be gone or closed to us.
-        (state.starts_with("22") || state.starts_with("42")) && !["42501", "42P01"].contains(&state)
-    };
     match (condition, error.sqlstate()) {
         (Some(_), Some(state)) if is_of_condition(state) => ReadError::Condition(error),
         _ => error.into(),
     }
+}
+
+/// Whether the server says by that SQLSTATE that a condition cannot be carried out: its values, its
+/// words, a subquery's rows, or what a function raises.
+pub(in crate::pipeline) fn is_of_condition(state: &str) -> bool {
+    // The table itself can be gone or closed to us.
+    ["0A", "21", "22", "42", "P0"].iter().any(|class| state.starts_with(class))
+        && !["42501", "42P01"].contains(&state)
 }
 
 /// Waits until every transaction that is open by now has ended, and says for whom.

@@ -15,7 +15,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    Backfills, Chunk, Job, Outcome,
+    Backfills, Chunk, Job, Outcome, Unfit,
     job::{RangeEnd, Work},
     table::{Bounds, Table},
     touches::Memory,
@@ -947,4 +947,18 @@ fn what_rows_contain_is_left_out_of_a_later_request_too() {
     assert!(left_out(&backfills, 499).is_empty());
     assert!(backfills.take_changed().iter().all(|record| record.contained.is_none()));
     assert_eq!(backfills.take_names(), None);
+}
+
+#[test]
+fn what_is_read_for_a_table_that_is_over_means_nothing_to_its_next_request() {
+    let now = Instant::now();
+    let mut backfills = Backfills::default();
+    backfills.add_due(due_record());
+    assert!(backfills.next_job(now).is_some());
+    backfills.keep(|_| false);
+    backfills.add_due(due_record());
+    assert!(backfills.next_job(now).is_none(), "one job at a time");
+    backfills.refused(Unfit::Condition("of the former request".to_owned()));
+    assert_eq!(backfills.records().count(), 1);
+    assert!(backfills.next_job(now).is_some());
 }

@@ -32,6 +32,7 @@ impl<S: Sink> StreamLoop<S> {
                 Ok(())
             }
             News::Rows(outcome) => self.on_rows(outcome),
+            News::Request(asked) => self.on_request(asked),
         }
     }
 
@@ -74,10 +75,16 @@ impl<S: Sink> StreamLoop<S> {
                 }
             }
         }
+        self.hand_over_rows()?;
+        self.tell_given_up();
+        Ok(())
+    }
+
+    /// Lets go out what may, with what changed of records.
+    pub(super) fn hand_over_rows(&mut self) -> Result<(), End> {
         self.assembler.release_rows(&mut self.tracker)?;
         self.assembler.hand_over_gathered(&mut self.tracker);
         self.send_ready();
-        self.tell_given_up();
         Ok(())
     }
 

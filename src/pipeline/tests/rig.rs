@@ -78,7 +78,7 @@ impl Rig {
         let (stream, socket) = scripted::stream().await;
         let lookup = Lookup::new(unreachable_server(), None);
         let watch = PublicationWatch::unchanging();
-        let beside = Beside { watch, lookup, reading: None };
+        let beside = Beside { watch, lookup, reading: None, inbox: None };
         let stream_loop = StreamLoop::new(stream, assembler, tracker, sink, beside, LIMITS);
         let walsender = Walsender::new(self.server.clone(), self.topic.clone());
         Ok((stream_loop, walsender, socket))

@@ -78,6 +78,7 @@ fn server(sqlstate: &str, message: &str, detail: &str) -> PostgresError {
         message: message.to_owned(),
         detail: (!detail.is_empty()).then(|| detail.to_owned()),
         hint: Some("the server's own hint".to_owned()),
+        position: None,
     };
     PostgresError::Server { action: "do it".to_owned(), source: Box::new(source) }
 }

@@ -134,7 +134,7 @@ impl ChunkQuery<'_> {
     }
 
     /// The rows in one statement.
-    fn sql(&self) -> String {
+    pub(super) fn sql(&self) -> String {
         let key = Comparison { key: &self.shape.key };
         let columns = self.shape.table.columns.iter().map(|column| quote_identifier(&column.name));
         let mut columns = columns.collect::<Vec<_>>().join(", ");
@@ -167,10 +167,14 @@ impl ChunkQuery<'_> {
             [] => String::new(),
             conditions => format!(" WHERE {}", conditions.join(" AND ")),
         };
+        format!("SELECT {columns} FROM {}{conditions}{order}", self.from())
+    }
+
+    /// The table as a statement reads it.
+    pub(super) fn from(&self) -> String {
         // A child table's rows are published under its own name; a partition's under the root's.
         let only = if self.shape.is_partitioned { "" } else { "ONLY " };
-        let table = self.table.quoted();
-        format!("SELECT {columns} FROM {only}{table}{conditions}{order}")
+        format!("{only}{}", self.table.quoted())
     }
 
     /// Asks the server whether it can read these rows, without reading any.

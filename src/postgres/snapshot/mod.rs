@@ -4,6 +4,7 @@
 //! ```text
 //! waiting ─► rows that waited for a poller, in one transaction, one by one
 //! chunk ───► some rows of a table with a key, in a transaction of their own
+//!            condition (of who asked for them, before any is read)
 //! whole ───► all rows of a table without a key, in one transaction, one by one
 //! ```
 //!
@@ -11,6 +12,7 @@
 //! there: to a snapshot that was taken before it the table is empty (manual page mvcc-caveats).
 
 mod chunk;
+mod condition;
 mod copy_text;
 mod moment;
 mod open_transactions;
@@ -19,6 +21,7 @@ mod waiting;
 mod whole;
 
 pub use chunk::{Bound, ChunkQuery, ChunkReader, Part, RowBlock};
+pub use condition::ConditionError;
 pub use moment::{Moment, Snapshot};
 pub use open_transactions::{OpenTransactions, mark};
 pub use shape::{KeyColumn, Shape};

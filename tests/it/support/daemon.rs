@@ -42,6 +42,8 @@ impl Ended {
 fn command(arguments: &[&str], settings: &SettingsFile) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tailwater"));
     command.args(arguments).arg("-c").arg(settings.path());
+    // Its socket is no other test's.
+    command.env("XDG_RUNTIME_DIR", settings.folder());
     command
 }
 
@@ -61,6 +63,21 @@ pub fn run_on_terminal(arguments: &[&str], settings: &SettingsFile, typed: &str)
     let output = command.output().expect("tailwater starts");
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+/// Runs a command to its end, whose standard error is a terminal, and returns what that showed.
+pub fn run_on_screen(arguments: &[&str], settings: &SettingsFile) -> (Ended, String) {
+    let (screen, terminal) = terminal();
+    let mut command = command(arguments, settings);
+    command.env("TERM", "xterm").stdout(Stdio::piped()).stderr(Stdio::from(terminal));
+    let child = command.spawn().expect("tailwater starts");
+    // Its end of the terminal must be the only one, or the screen never ends.
+    drop(command);
+    let mut shown = Words::of(screen);
+    let output = child.wait_with_output().expect("a child can be waited for");
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    let ended = Ended { code: output.status.code(), stdout, stderr: String::new() };
+    (ended, shown.until_end())
 }
 
 /// A terminal: the side that somebody types into, and the side that a program reads.
