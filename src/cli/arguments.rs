@@ -126,7 +126,7 @@ pub(super) enum Command {
     /// Ctrl-C ends the showing; the back-fill goes on. What is asked for again while it goes on, for
     /// the same rows, is followed.
     Snapshot {
-        /// A table of a [[table]] section, as public.orders.
+        /// A domain table of the settings, as public.orders.
         #[arg(value_name = "TABLE")]
         table: String,
         /// Which rows, as an SQL condition: --where "status = 'open'". Unless said, all.

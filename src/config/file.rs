@@ -315,8 +315,8 @@ section! {
     /// `[admin]`
     AdminSection {
         /// The unix socket, mode 0600, by which `tailwater snapshot` reaches the running daemon: an
-        /// absolute path, or `off`. Unless said, tailwater-<slot>.sock in $XDG_RUNTIME_DIR, else in
-        /// /run/tailwater, else tailwater-<uid>-<slot>.sock in the folder for temporary files: the
+        /// absolute path, or `off`. Unless said, `tailwater-<slot>.sock` in $XDG_RUNTIME_DIR, else in
+        /// /run/tailwater, else `tailwater-<uid>-<slot>.sock` in the folder for temporary files: the
         /// first of them in which the daemon may make it.
         socket: Option<AdminSocket>,
     }
