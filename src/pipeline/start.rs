@@ -12,11 +12,7 @@
 //! From step 1 on status updates say flush 0/0, which the server takes for no news; in step 5 too,
 //! until the stream has passed the checkpoint, because what it repeats is the rest of step 4.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    future::Future,
-    time::Duration,
-};
+use std::{collections::BTreeSet, future::Future, time::Duration};
 
 use tokio::{
     task::spawn_blocking,
@@ -26,7 +22,10 @@ use tracing::{debug, info};
 
 use super::{
     assembler::{Assembler, Beginning, Bounds, PART_BYTES_AT_LEAST_ONCE},
-    backfill::{Backfills, Reading, due},
+    backfill::{
+        Backfills, Reading,
+        due::{self, Snapshots},
+    },
     beside::Beside,
     continuity, descendants, first_start,
     judgement::{
@@ -94,47 +93,6 @@ pub(super) struct TakenOver {
     pub(super) resume: Resume,
     pub(super) snapshots: Snapshots,
     pub(super) mapping: Mapping,
-}
-
-/// The tables whose rows are still to come.
-#[derive(Default)]
-pub(super) struct Snapshots {
-    /// Their records as they were written, and those of tables that the stream has still to be told
-    /// from.
-    pub(super) written: Vec<SnapshotRecord>,
-    /// Those of tables that were taken on just now: written with the next checkpoint.
-    pub(super) due: Vec<SnapshotRecord>,
-}
-
-impl Snapshots {
-    /// Of a checkpoint that names them, and of a publication that may hold more tables by now. A table
-    /// that is not configured any more is nobody's.
-    fn go_on(
-        settings: &Settings,
-        written: BTreeMap<String, SnapshotRecord>,
-        before: &Fingerprint,
-        now: &Fingerprint,
-    ) -> Self {
-        let mut due = due::of_new_tables(&settings.event, before, now);
-        let mut kept = Vec::new();
-        for record in written.into_values() {
-            match now.tables.get(&record.table) {
-                Some(table) if table.oid == record.oid => {
-                    // Rows of one that was taken on can be out before the checkpoint says so.
-                    due.retain(|new| new.table != record.table);
-                    kept.push(record);
-                }
-                // Dropped and made anew it has other rows.
-                Some(table) if record.state.is_unfinished() => {
-                    due.retain(|new| new.table != record.table);
-                    let SnapshotRecord { source, table: name, condition, .. } = record;
-                    due.push(due::record(&source, &name, table.oid, condition));
-                }
-                Some(_) | None => {}
-            }
-        }
-        Self { written: kept, due }
-    }
 }
 
 /// What the server is.
@@ -316,7 +274,7 @@ pub(super) async fn take_over(
             let before = &on_file.publication;
             continuity::judge(settings, sql, before, &fingerprint).await??;
             continuity::warn_if_altered(before, &fingerprint);
-            let snapshots = Snapshots::go_on(settings, look.snapshots, before, &fingerprint);
+            let snapshots = Snapshots::go_on(&settings.event, look.snapshots, before, &fingerprint);
             let fingerprint = continuity::date(sql, before, fingerprint).await?;
             let (mut checkpoint, resume) = go_on(&ground, checkpoint, confirmed_flush, fingerprint);
             if checkpoint.begun_at.is_none() {

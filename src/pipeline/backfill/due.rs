@@ -1,6 +1,8 @@
 //! Which tables' rows are due without anybody's asking: those of domain tables that are taken on. A
 //! checkpoint's publication tells which were there before.
 
+use std::collections::BTreeMap;
+
 use super::new_request;
 use crate::{
     change::RelationId,
@@ -8,6 +10,46 @@ use crate::{
     event::{self, table::SnapshotMode},
     postgres::TableName,
 };
+
+/// The tables whose rows are still to come.
+pub(in crate::pipeline) struct Snapshots {
+    /// Their records as they were written, and those of tables that the stream has still to be told
+    /// from.
+    pub(in crate::pipeline) written: Vec<SnapshotRecord>,
+    /// Those of tables that were taken on just now: written with the next checkpoint.
+    pub(in crate::pipeline) due: Vec<SnapshotRecord>,
+}
+
+impl Snapshots {
+    /// Of a checkpoint that names them, and of a publication that may hold more tables by now. A table
+    /// that is not configured any more is nobody's.
+    pub(in crate::pipeline) fn go_on(
+        settings: &event::Settings,
+        written: BTreeMap<String, SnapshotRecord>,
+        before: &Fingerprint,
+        now: &Fingerprint,
+    ) -> Self {
+        let mut due = of_new_tables(settings, before, now);
+        let mut kept = Vec::new();
+        for known in written.into_values() {
+            match now.tables.get(&known.table) {
+                Some(table) if table.oid == known.oid => {
+                    // Rows of one that was taken on can be out before the checkpoint says so.
+                    due.retain(|new| new.table != known.table);
+                    kept.push(known);
+                }
+                // Dropped and made anew it has other rows.
+                Some(table) if known.state.is_unfinished() => {
+                    due.retain(|new| new.table != known.table);
+                    let SnapshotRecord { source, table: name, condition, .. } = known;
+                    due.push(record(&source, &name, table.oid, condition));
+                }
+                Some(_) | None => {}
+            }
+        }
+        Self { written: kept, due }
+    }
+}
 
 /// The records of tables that a publication holds and the former one did not, where their rows are to
 /// come first.
@@ -63,5 +105,53 @@ pub(in crate::pipeline) fn record(
         estimate: None,
         requested_at: now.clone(),
         written_at: now,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        change::Oid,
+        checkpoint::TableFingerprint,
+        event::{fixture::domain_table::DomainTable, table::TablePattern},
+    };
+
+    fn fingerprint(tables: &[(&str, u32)]) -> Fingerprint {
+        let table = |oid| TableFingerprint {
+            oid: RelationId(oid),
+            member: None,
+            schema_member: None,
+            since: None,
+        };
+        Fingerprint {
+            name: "tailwater".to_owned(),
+            oid: Oid(9),
+            options: String::new(),
+            altered_by: None,
+            tables: tables.iter().map(|(name, oid)| ((*name).to_owned(), table(*oid))).collect(),
+        }
+    }
+
+    #[test]
+    fn what_has_a_record_is_not_due_again_and_what_was_made_anew_is() {
+        let mut orders = DomainTable::orders();
+        orders.settings.name = TablePattern::parse("public.*").expect("a pattern");
+        let settings = orders.mapping().settings().clone();
+        let running = |table: &str, oid| SnapshotRecord {
+            state: SnapshotState::Running,
+            ..record("orders", table, RelationId(oid), None)
+        };
+        let written = [running("public.a", 1), running("public.b", 2), running("public.gone", 3)];
+        let written = written.map(|record| (record.table.clone(), record)).into();
+        let before = fingerprint(&[("public.b", 2)]);
+        let now = fingerprint(&[("public.a", 1), ("public.b", 7), ("public.c", 8)]);
+        let Snapshots { written, due } = Snapshots::go_on(&settings, written, &before, &now);
+        let names = |records: &[SnapshotRecord]| -> Vec<(String, u32)> {
+            records.iter().map(|record| (record.table.clone(), record.oid.0)).collect()
+        };
+        assert_eq!(names(&written), [("public.a".to_owned(), 1)]);
+        assert_eq!(names(&due), [("public.c".to_owned(), 8), ("public.b".to_owned(), 7)]);
+        assert!(due.iter().all(|record| record.state == SnapshotState::Due && record.rows == 0));
     }
 }

@@ -40,11 +40,11 @@ use tracing::info;
 
 use self::publisher::{Publisher, Source, Target};
 use super::{
-    backfill::new_request,
+    backfill::{due::Snapshots, new_request},
     published_tables,
     settings::Settings,
     slot_creation::await_slot,
-    start::{Failed, Snapshots, stay_alive},
+    start::{Failed, stay_alive},
 };
 use crate::{
     checkpoint::{CheckpointRecord, Contained, SnapshotRecord, SnapshotState},
