@@ -224,12 +224,13 @@ impl Mapping {
 
     /// What must be asked of the catalog before that table's rows can be mapped.
     pub fn questions(&self, relation: &Relation) -> Questions {
-        let Some(settings) = self.settings.table(&relation.schema, &relation.name) else {
+        if self.settings.table(&relation.schema, &relation.name).is_none() {
             return Questions::default();
-        };
+        }
         Questions {
             types: self.types.missing(relation.columns.iter().map(|column| column.type_oid)),
-            primary_key: settings.key.is_none() && Questions::needs_primary_key(relation),
+            // Also where events have another key: their rows are read in the order of this one.
+            primary_key: Questions::needs_primary_key(relation),
         }
     }
 

@@ -14,6 +14,7 @@
 
 use super::{
     amendment::{Act, Amendment},
+    backfill::due,
     continuity, first_start,
     held_slot::HeldSlot,
     judgement::{judge_checkpoint, judge_source, judge_take_over},
@@ -70,6 +71,7 @@ pub(super) async fn adopt(
         Some(checkpoint) => (Act::RenameSource, renamed(&held, checkpoint, fingerprint).await?),
         None => {
             judge_publication(&held.ground, &fingerprint).await?;
+            let fingerprint = due::without_new_tables(&settings.event, None, fingerprint);
             let identity = &held.ground.server.identity;
             let position = held.confirmed_flush;
             let now = catalog::now(&held.ground.sql).await?;

@@ -27,6 +27,7 @@ use tracing::{info, warn};
 
 use super::{
     amendment::{Act, Amendment},
+    backfill::due,
     continuity,
     held_slot::HeldSlot,
     judgement::{judge_checkpoint, judge_source, judge_take_over},
@@ -137,6 +138,9 @@ async fn moved(
     let (ground, settings) = (&held.ground, held.ground.settings);
     let publication = continuity::describe(settings, &ground.sql).await??;
     let publication = publication.continuing(&before.publication);
+    // The rows of one that joined meanwhile are due.
+    let publication =
+        due::without_new_tables(&settings.event, Some(&before.publication), publication);
     let is_there = before.commit_end_lsn.lsn() == position;
     Ok(CheckpointRecord {
         timeline: ground.server.identity.timeline,

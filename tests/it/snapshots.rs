@@ -10,11 +10,12 @@ use serde_json::{Value, json};
 
 use crate::support::{
     PATIENCE,
-    daemon::Daemon,
+    daemon::{self, Daemon},
     kafka::Record,
     let_pass,
     postgres::{Server, Session},
     scene::{init, publishing},
+    settings::SettingsFile,
     table_shop::{TableShop, event, told},
     wait_until,
 };
@@ -310,4 +311,83 @@ fn nothing_of_a_table_that_is_truncated_in_the_middle_comes_behind_that() {
     let is_old = |row: &Value| row["status"] == "placed";
     assert!(!snapshots(behind).values().flatten().any(is_old), "an old row came behind it");
     assert_copied(&shop, &records);
+}
+
+/// What was read in one order cannot be gone on with in another.
+#[test]
+fn all_rows_come_again_where_the_key_gets_another_column() {
+    let shop = shop(&many_rows());
+    let (daemon, _) = stopped_in_the_middle(&shop);
+    let altering = shop.server.session("shop");
+    // It may wait for the chunk that is being read.
+    let writer = thread::spawn(move || {
+        altering
+            .run("ALTER TABLE orders DROP CONSTRAINT orders_pkey, ADD PRIMARY KEY (status, id)");
+    });
+    let records = go_on(&shop, daemon);
+    writer.join().expect("altered");
+    let mut by_request: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for record in &records {
+        let request = record.header("correlation-id").expect("a request").to_owned();
+        let id = record.json()["data"]["id"].to_string();
+        assert!(by_request.entry(request).or_default().insert(id), "doubled");
+    }
+    assert_eq!(by_request.len(), 2);
+    assert!(by_request.values().any(|ids| ids.len() == ROWS as usize));
+}
+
+/// Another table of that name has other rows, whatever was read of the former one.
+#[test]
+fn all_rows_of_a_table_that_was_dropped_and_made_anew_come() {
+    let section = SECTION.replace("public.orders", "public.*");
+    let shop =
+        TableShop::open_with_rows(Server::start(), &format!("{ORDERS}; {}", many_rows()), &section);
+    shop.session.run("CREATE PUBLICATION tailwater FOR ALL TABLES");
+    let (mut daemon, _) = stopped_in_the_middle(&shop);
+    let replacing = shop.server.session("shop");
+    let writer = thread::spawn(move || {
+        replacing.run(&format!(
+            "BEGIN; DROP TABLE orders; {ORDERS}; \
+             INSERT INTO orders SELECT -n, 'new', 'n' FROM generate_series(1, 50) n; COMMIT"
+        ));
+    });
+    daemon.signal(libc::SIGCONT);
+    writer.join().expect("replaced");
+    let ended = daemon.wait(PATIENCE);
+    assert!(ended.is_code("publication_gap"), "{}", ended.stderr);
+    let reset = daemon::run(&["reset", "--to-slot", "--yes"], &shop.settings);
+    assert_eq!(reset.code, Some(0), "{}", reset.stderr);
+    daemon = publishing(&shop.settings);
+    shop.await_rows(&mut daemon, "public.orders");
+    shop.finish(daemon);
+    let rows = snapshots(&shop.records());
+    for id in 1..=50 {
+        assert_eq!(rows.get(&format!("-{id}")).map(Vec::len), Some(1), "row -{id}");
+    }
+}
+
+/// A checkpoint that is written by hand does not make a table an old one.
+#[test]
+fn rows_of_a_table_that_joined_are_due_behind_a_reset() {
+    let sql = format!(
+        "{ORDERS}; CREATE TABLE items (id int PRIMARY KEY); INSERT INTO items VALUES (1), (2)"
+    );
+    let shop = TableShop::open_with_rows(Server::start(), &sql, SECTION);
+    init(&shop.settings);
+    shop.finish(publishing(&shop.settings));
+    let items = SECTION.replace("orders", "items").replace("{source}", &shop.source);
+    let settings = std::fs::read_to_string(shop.settings.path()).expect("settings");
+    let shop = shop.with_settings(|_| SettingsFile::of_text(format!("{settings}\n{items}")));
+    shop.session.run(
+        "ALTER PUBLICATION tailwater DROP TABLE orders; ALTER PUBLICATION tailwater ADD TABLE orders, items",
+    );
+    let ended = daemon::run(&["run"], &shop.settings);
+    assert!(ended.is_code("publication_gap"), "{}", ended.stderr);
+    let reset = daemon::run(&["reset", "--to-now", "--yes"], &shop.settings);
+    assert_eq!(reset.code, Some(0), "{}", reset.stderr);
+    let mut daemon = publishing(&shop.settings);
+    shop.await_rows(&mut daemon, "public.items");
+    shop.finish(daemon);
+    let is_row = |record: &&Record| event_type(record) == "items.snapshot";
+    assert_eq!(shop.records().iter().filter(is_row).count(), 2);
 }

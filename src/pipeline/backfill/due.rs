@@ -51,14 +51,32 @@ impl Snapshots {
     }
 }
 
+/// A publication without the tables whose rows the next start has to find due: a checkpoint that is
+/// written by hand writes no records of theirs.
+pub(in crate::pipeline) fn without_new_tables(
+    settings: &event::Settings,
+    before: Option<&Fingerprint>,
+    mut now: Fingerprint,
+) -> Fingerprint {
+    let new = match before {
+        Some(before) => of_new_tables(settings, before, &now),
+        None => of_all_tables(settings, &now),
+    };
+    for record in new {
+        now.tables.remove(&record.table);
+    }
+    now
+}
+
 /// The records of tables that a publication holds and the former one did not, where their rows are to
-/// come first.
+/// come first. One that was dropped and made anew has other rows.
 pub(in crate::pipeline) fn of_new_tables(
     settings: &event::Settings,
     before: &Fingerprint,
     now: &Fingerprint,
 ) -> Vec<SnapshotRecord> {
-    let new = now.tables.iter().filter(|(name, _)| !before.tables.contains_key(*name));
+    let is_known = |name: &String, oid| before.tables.get(name).is_some_and(|it| it.oid == oid);
+    let new = now.tables.iter().filter(|(name, table)| !is_known(name, table.oid));
     let is_due = |name: &str| {
         let table = TableName::try_from(name.to_owned()).ok();
         let section = table.as_ref().and_then(|table| settings.table(&table.schema, &table.name));

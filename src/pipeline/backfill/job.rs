@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use super::row_key::RowKey;
 use crate::{
-    change::PgTimestamp,
+    change::{PgTimestamp, RelationId},
+    checkpoint::SnapshotKeyColumn,
     event::table::Description,
     postgres::{
         TableName,
-        snapshot::{Bound, Moment, RowBlock, Shape},
+        snapshot::{Bound, KeyColumn, Moment, RowBlock, Shape},
     },
 };
 
@@ -19,12 +20,41 @@ pub(in crate::pipeline) struct Job {
     /// Which rows, as an SQL condition.
     pub(in crate::pipeline) condition: Option<String>,
     pub(in crate::pipeline) work: Work,
+    /// What it is known to be; no key where it was not looked up.
+    pub(in crate::pipeline) expected: Expected,
     /// What the table was looked up as does not count.
     pub(super) is_anew: bool,
     /// Nothing of the stream is taken until it is done.
     pub(in crate::pipeline) is_held: bool,
     /// Of the table, at the time of the job.
     pub(super) generation: u64,
+}
+
+/// What a table is by its record.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(in crate::pipeline) struct Expected {
+    pub(in crate::pipeline) oid: RelationId,
+    pub(in crate::pipeline) key: Vec<SnapshotKeyColumn>,
+}
+
+impl Expected {
+    /// Whether a cursor of then means the same rows, whatever columns are called.
+    pub(in crate::pipeline) fn is_met_by(&self, shape: &Shape) -> bool {
+        let order = |column: &SnapshotKeyColumn| (column.number, column.type_oid, column.collation);
+        let key = key_columns(shape);
+        self.oid == shape.oid && self.key.iter().map(order).eq(key.iter().map(order))
+    }
+}
+
+/// The columns of a table's key, as a record has them.
+pub(super) fn key_columns(shape: &Shape) -> Vec<SnapshotKeyColumn> {
+    let column = |column: &KeyColumn| SnapshotKeyColumn {
+        name: column.name.clone(),
+        number: column.number,
+        type_oid: column.type_oid,
+        collation: column.collation,
+    };
+    shape.key.iter().map(column).collect()
 }
 
 /// What is to be done.
@@ -46,6 +76,8 @@ pub(in crate::pipeline) enum Outcome {
     Described(Arc<Shape>),
     Settled,
     Read(Chunk),
+    /// The table has another key than was known, or is another one: nothing was read.
+    Altered(Arc<Shape>),
 }
 
 /// Rows under one snapshot.

@@ -233,13 +233,13 @@ impl Backfills {
         self.is_stopped = true;
     }
 
-    /// Gives up those that are not published any more.
-    pub(super) fn keep(&mut self, is_published: impl Fn(&str) -> bool) {
-        let gone = self.records().filter(|record| !is_published(&record.table));
+    /// Gives up those that are not published any more, or not the same tables.
+    pub(super) fn keep(&mut self, is_published: impl Fn(&str, RelationId) -> bool) {
+        let gone = self.records().filter(|record| !is_published(&record.table, record.oid));
         let gone: Vec<String> = gone.map(|record| record.table.clone()).collect();
         gone.iter().for_each(|table| self.give_up(table, Unfit::Gone));
         let count = self.kept.len();
-        self.kept.retain(|record| is_published(&record.table));
+        self.kept.retain(|record| is_published(&record.table, record.oid));
         self.is_set_changed |= self.kept.len() < count;
     }
 

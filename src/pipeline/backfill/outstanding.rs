@@ -2,7 +2,7 @@
 //! out of their chunk because somebody changed them, and rows that a change of their key moved to
 //! where the cursor has been, or may have been.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use super::{
     row_key::RowKey,
@@ -22,7 +22,8 @@ struct Entry {
 #[derive(Debug, Default)]
 pub(super) struct Outstanding {
     entries: BTreeMap<RowKey, Entry>,
-    hashes: HashSet<KeyHash>,
+    /// How many keys have each.
+    hashes: HashMap<KeyHash, usize>,
     bytes: usize,
 }
 
@@ -47,17 +48,17 @@ impl Outstanding {
 
     /// Adds a key. Where it is there already its row is not out, and comes only once.
     pub(super) fn insert(&mut self, key: RowKey, moved_at: Option<CommitLsn>, hasher: &KeyHasher) {
-        let hash = key.hash(hasher);
-        let bytes = key.bytes();
-        if self.hashes.insert(hash) | !self.entries.contains_key(&key) {
-            self.bytes += bytes;
-            self.entries.insert(key, Entry { moved_at, tries: 0 });
+        if self.entries.contains_key(&key) {
+            return;
         }
+        *self.hashes.entry(key.hash(hasher)).or_default() += 1;
+        self.bytes += key.bytes();
+        self.entries.insert(key, Entry { moved_at, tries: 0 });
     }
 
     /// Whether there is such a key; most often decided without looking at its texts.
     pub(super) fn contains(&self, hash: KeyHash, key: impl FnOnce() -> RowKey) -> bool {
-        self.hashes.contains(&hash) && self.entries.contains_key(&key())
+        self.hashes.contains_key(&hash) && self.entries.contains_key(&key())
     }
 
     /// Where its row was moved, where it is one of these keys.
@@ -66,12 +67,15 @@ impl Outstanding {
     }
 
     /// Its row is out, or gone, or ahead.
-    pub(super) fn remove(&mut self, key: &RowKey) {
-        if self.entries.remove(key).is_some() {
-            self.bytes -= key.bytes();
-            if self.entries.is_empty() {
-                self.hashes.clear();
-            }
+    pub(super) fn remove(&mut self, key: &RowKey, hasher: &KeyHasher) {
+        if self.entries.remove(key).is_none() {
+            return;
+        }
+        self.bytes -= key.bytes();
+        let hash = key.hash(hasher);
+        match self.hashes.get_mut(&hash) {
+            Some(count) if *count > 1 => *count -= 1,
+            Some(_) | None => _ = self.hashes.remove(&hash),
         }
     }
 
@@ -133,9 +137,10 @@ mod tests {
         let again = Outstanding::of(&outstanding.to_record(), &hasher);
         assert_eq!(again.to_record(), outstanding.to_record());
         assert_eq!((again.len(), again.bytes()), (2, outstanding.bytes()));
-        outstanding.remove(&key("a"));
-        outstanding.remove(&key("a"));
-        outstanding.remove(&key("b"));
+        outstanding.remove(&key("a"), &hasher);
+        outstanding.remove(&key("a"), &hasher);
+        outstanding.remove(&key("b"), &hasher);
+        assert!(outstanding.hashes.is_empty());
         assert!(outstanding.is_empty() && outstanding.bytes() == 0);
         outstanding.insert(key("a"), lsn(7), &hasher);
         assert_eq!(outstanding.get(&key("a")), Some(lsn(7)));

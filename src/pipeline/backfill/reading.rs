@@ -131,7 +131,9 @@ impl WhereFrom {
         let mut open = match session.take() {
             Some(open) if !open.reader.sql().is_closed() => open,
             Some(_) | None => {
-                Session { reader: ChunkReader::connect(&self.postgres).await?, known: None }
+                let reader = ChunkReader::connect(&self.postgres).await?;
+                self.judge_timeline(reader.timeline().await?)?;
+                Session { reader, known: None }
             }
         };
         if job.is_anew {
@@ -164,12 +166,14 @@ impl WhereFrom {
 
     async fn begin(&self, open: &mut Session, table: &TableName) -> Result<Moment, ReadError> {
         let moment = open.reader.begin(table, &self.publication).await?;
-        // Of several hosts another one may have become the primary, while the stream has not ended.
-        if moment.timeline != self.timeline {
-            let (found, expected) = (moment.timeline, self.timeline);
-            return Err(ReadError::OtherTimeline { found, expected });
-        }
+        self.judge_timeline(moment.timeline)?;
         Ok(moment)
+    }
+
+    /// Of several hosts another one may have become the primary, while the stream has not ended.
+    fn judge_timeline(&self, found: u32) -> Result<(), ReadError> {
+        let expected = self.timeline;
+        if found == expected { Ok(()) } else { Err(ReadError::OtherTimeline { found, expected }) }
     }
 
     /// What the table is in the transaction that is open.
@@ -206,6 +210,10 @@ impl WhereFrom {
         let moment = self.begin(open, &job.table).await?;
         let known = self.look_up(open, &job.table, &moment).await?;
         let (shape, description) = (Arc::clone(&known.shape), Arc::clone(&known.description));
+        if !job.expected.is_met_by(&shape) {
+            open.reader.end(moment.position).await?;
+            return Ok(Outcome::Altered(shape));
+        }
         let condition = job.condition.as_deref();
         let query = ChunkQuery {
             table: &job.table,

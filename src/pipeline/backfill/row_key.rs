@@ -99,7 +99,16 @@ impl KeyPlaces {
             OldTuple::Key(row) | OldTuple::Full(row) => row,
         };
         let (from, to) = match change {
-            RowChange::Insert { new } => (None, texts(new, None)),
+            RowChange::Insert { new } => {
+                let key = texts(new, None);
+                // An update that brought the row behind a row filter: it lacks what is large.
+                let is_partial = new.iter().any(|value| value == TupleValue::UnchangedToast);
+                return match key {
+                    Some(key) if is_partial => Changed::Moved { from: key, to: key },
+                    Some(key) => Changed::Key(key),
+                    None => Changed::Unknown,
+                };
+            }
             RowChange::Delete { old } => (None, texts(of_old(old), None)),
             RowChange::Update { old: None, new } => (None, texts(new, None)),
             RowChange::Update { old: Some(old), new } => {

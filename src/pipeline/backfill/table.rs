@@ -10,7 +10,7 @@ use tracing::warn;
 
 use super::{
     Unfit,
-    job::{Chunk, Job, Outcome, RangeEnd, Work},
+    job::{Chunk, Expected, Job, Outcome, RangeEnd, Work, key_columns},
     outstanding::Outstanding,
     row_key::{Changed, KeyPlaces, RowKey},
     touches::{Hidden, KeyHasher, Memory, Touches},
@@ -152,6 +152,8 @@ pub(super) struct Table {
     moved_bytes: usize,
     /// More than can be kept.
     is_moved_overflown: bool,
+    /// It moved rows, perhaps, that it does not name by the key.
+    is_moved_unknown: bool,
     /// Rows went out for another request.
     has_started_over: bool,
     /// In the order in which they were read.
@@ -186,6 +188,7 @@ impl Table {
             moved: Vec::new(),
             moved_bytes: 0,
             is_moved_overflown: false,
+            is_moved_unknown: false,
             has_started_over: false,
             waiting: VecDeque::new(),
             rows_max: bounds.rows_first,
@@ -293,7 +296,14 @@ impl Table {
         let xid = transaction.xid;
         let changed = self.places.as_ref().map_or(Changed::Unknown, |at| at.of_change(change));
         let (keys, moved) = match changed {
-            Changed::Unknown => return self.touch_all(transaction),
+            Changed::Unknown => {
+                let may_move = matches!(change, RowChange::Update { old: Some(_), .. });
+                if may_move && self.has_begun() {
+                    // To where the cursor has been, perhaps, and nobody knows which row.
+                    self.is_moved_unknown = true;
+                }
+                return self.touch_all(transaction);
+            }
             Changed::Key(key) => ([Some(key.hash(&self.hasher)), None], None),
             Changed::Moved { from, to } => {
                 let hashes = [from, to].map(|key| Some(key.hash(&self.hasher)));
@@ -331,6 +341,9 @@ impl Table {
         self.moved_bytes = 0;
         if std::mem::take(&mut self.is_moved_overflown) {
             self.start_over("more keys were changed than can be looked for one by one");
+        }
+        if std::mem::take(&mut self.is_moved_unknown) && self.has_begun() {
+            self.start_over("rows were changed while their key had other columns than is known");
         }
         if self.touches.take_overflow() {
             self.settle_anew();
@@ -418,6 +431,7 @@ impl Table {
         Some(Job {
             table: self.name.clone(),
             condition: self.record.condition.clone(),
+            expected: Expected { oid: self.record.oid, key: self.record.key.clone() },
             work,
             is_anew: std::mem::take(&mut self.is_outdated),
             is_held: is_held && self.stage == Stage::Settled,
@@ -455,6 +469,7 @@ impl Table {
                 Ok(())
             }
             Outcome::Read(chunk) => self.take_chunk(job.work, chunk),
+            Outcome::Altered(shape) => self.alter(&shape),
         }
     }
 
@@ -467,6 +482,9 @@ impl Table {
     }
 
     fn describe(&mut self, shape: &Shape) -> Result<(), Unfit> {
+        if shape.oid != self.record.oid {
+            return Err(Unfit::Gone);
+        }
         if shape.key.is_empty() {
             return Err(Unfit::NoKey);
         }
@@ -476,17 +494,30 @@ impl Table {
         Ok(())
     }
 
+    /// The table is not what it was looked up as: what is out was read in another order.
+    fn alter(&mut self, shape: &Shape) -> Result<(), Unfit> {
+        if shape.oid != self.record.oid {
+            return Err(Unfit::Gone);
+        }
+        if shape.key.is_empty() {
+            return Err(Unfit::NoKey);
+        }
+        if self.has_begun() {
+            self.start_over("the key was altered while rows were read in the order of it");
+        }
+        self.forget_moved();
+        self.record.key = Vec::new();
+        self.put_off();
+        Ok(())
+    }
+
+    /// Keys of the open transaction are those of a key that is no more.
+    fn forget_moved(&mut self) {
+        (self.moved, self.moved_bytes, self.is_moved_overflown) = (Vec::new(), 0, false);
+    }
+
     fn take_chunk(&mut self, work: Work, chunk: Chunk) -> Result<(), Unfit> {
         let key = key_columns(&chunk.shape);
-        if !is_same_key(&key, &self.record.key) {
-            // What is out was read in another order.
-            if self.has_begun() {
-                self.start_over("the key was altered while rows were read in the order of it");
-            }
-            self.record.key = Vec::new();
-            self.put_off();
-            return Ok(());
-        }
         if key != self.record.key {
             self.record.key = key;
             self.find_places();
@@ -637,7 +668,7 @@ impl Table {
     pub(super) fn release(&mut self, release: Release, now: Instant) -> bool {
         let Release { chunk, rows, asked, left_out, settled, vain } = release;
         let is_in_vain = rows.is_empty() && settled.is_empty() && !vain.is_empty();
-        settled.iter().for_each(|key| self.outstanding.remove(key));
+        settled.iter().for_each(|key| self.outstanding.remove(key, &self.hasher));
         vain.iter().for_each(|key| self.outstanding.try_again(key));
         for key in left_out {
             self.outstanding.insert(key, None, &self.hasher);
@@ -685,20 +716,4 @@ impl Table {
 
 fn key_of(places: &KeyPlaces, row: Tuple<'_>) -> Option<RowKey> {
     places.of_row(row)?.to_key()
-}
-
-fn key_columns(shape: &Shape) -> Vec<SnapshotKeyColumn> {
-    let column = |column: &crate::postgres::snapshot::KeyColumn| SnapshotKeyColumn {
-        name: column.name.clone(),
-        number: column.number,
-        type_oid: column.type_oid,
-        collation: column.collation,
-    };
-    shape.key.iter().map(column).collect()
-}
-
-/// Whether rows have the same order, whatever the columns are called.
-fn is_same_key(one: &[SnapshotKeyColumn], other: &[SnapshotKeyColumn]) -> bool {
-    let order = |column: &SnapshotKeyColumn| (column.number, column.type_oid, column.collation);
-    one.iter().map(order).eq(other.iter().map(order))
 }

@@ -955,7 +955,7 @@ fn what_is_read_for_a_table_that_is_over_means_nothing_to_its_next_request() {
     let mut backfills = Backfills::default();
     backfills.add_due(due_record());
     assert!(backfills.next_job(now).is_some());
-    backfills.keep(|_| false);
+    backfills.keep(|_, _| false);
     backfills.add_due(due_record());
     assert!(backfills.next_job(now).is_none(), "one job at a time");
     backfills.refused(Unfit::Condition("of the former request".to_owned()));

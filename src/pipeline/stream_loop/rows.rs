@@ -42,8 +42,11 @@ impl<S: Sink> StreamLoop<S> {
         let before = self.assembler.checkpoint_mut().publication();
         let new = due::of_new_tables(&self.settings, before, &fingerprint);
         let backfills = self.assembler.backfills_mut();
+        let is_there = |table: &str, oid| {
+            fingerprint.tables.get(table).is_some_and(|published| published.oid == oid)
+        };
+        backfills.keep(is_there);
         new.into_iter().for_each(|record| backfills.add_due(record));
-        backfills.keep(|table| fingerprint.tables.contains_key(table));
         self.assembler.checkpoint_mut().set_publication(fingerprint);
         self.tell_given_up();
         Ok(())

@@ -275,6 +275,17 @@ impl ChunkReader {
         &self.sql
     }
 
+    /// The timeline of the server.
+    ///
+    /// # Errors
+    /// Where the connection breaks.
+    pub async fn timeline(&self) -> Result<u32, PostgresError> {
+        const SQL: &str = "SELECT substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)";
+        let rows = self.sql.rows("ask for the timeline", SQL, &[]).await?;
+        let text: &str = rows.first().map_or("", |row| row.get(0));
+        u32::from_str_radix(text, 16).map_err(|_| unreadable("no timeline"))
+    }
+
     /// Begins a transaction: locks the table against rewrites, then takes the snapshot, then looks
     /// where the log is.
     ///
