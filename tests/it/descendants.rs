@@ -267,6 +267,7 @@ fn a_table_that_inherits_is_refused_where_no_section_has_it() {
     shop.session.run("DROP PUBLICATION tailwater");
 
     let other = NAMED.replace("orders", "old_orders").replace("{source}", &shop.source);
+    let other = format!("{other}snapshot = \"never\"\n");
     let shop = shop
         .with_settings(|settings| settings.replaced("[[table]]", &format!("{other}\n[[table]]")));
     let records = shop.events(&[

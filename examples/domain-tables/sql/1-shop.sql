@@ -13,8 +13,9 @@ CREATE TABLE orders (
 -- Updates and deletes carry the whole old row: the rules ask what the status was before.
 ALTER TABLE orders REPLICA IDENTITY FULL;
 
--- Tailwater's role may replicate, and may not read a single table: rows come by the publication,
--- which the owner of the table makes. `tailwater init --print-sql` prints this statement.
+-- Tailwater's role may replicate, which brings what happens, and read the orders that are there
+-- already. The owner of the table makes the publication: `tailwater init --print-sql` prints it.
 CREATE ROLE tailwater LOGIN REPLICATION PASSWORD 'change-me';
+GRANT SELECT ON orders TO tailwater;
 CREATE PUBLICATION tailwater FOR TABLE orders
     WITH (publish = 'insert, update, delete, truncate', publish_via_partition_root = true);
