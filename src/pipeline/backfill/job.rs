@@ -8,7 +8,7 @@ use crate::{
     event::table::Description,
     postgres::{
         TableName,
-        snapshot::{Bound, Moment, RowBlock, Shape},
+        snapshot::{Bound, Moment, OpenTransactions, RowBlock, Shape, Snapshot},
     },
 };
 
@@ -32,19 +32,30 @@ pub(in crate::pipeline) struct Job {
 pub(in crate::pipeline) enum Work {
     /// Look what the table is.
     Describe,
-    /// Wait until every transaction has ended that is open by now.
-    Settle,
+    /// Wait until every transaction has ended that is open by now, or was when the waiting began.
+    Settle { since: Option<Settling> },
     /// Read the next rows.
     Range { behind: RangeEnd, rows_max: usize },
     /// Read single rows. Of each one it is told whether the ranges have come to it.
     Keys { keys: Vec<Vec<String>>, end: RangeEnd },
 }
 
+/// Transactions that are waited for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(in crate::pipeline) struct Settling {
+    pub(super) open: OpenTransactions,
+    /// How often it was looked whether they have ended.
+    pub(super) looks: u32,
+}
+
 /// What came of it.
 #[derive(Debug)]
 pub(in crate::pipeline) enum Outcome {
     Described(Arc<Shape>),
-    Settled,
+    /// Some of them are still open. What the snapshot shows every later one shows.
+    Unsettled(Settling, Snapshot),
+    /// All have ended. What the snapshot shows every later one shows.
+    Settled(Snapshot),
     Read(Chunk),
 }
 

@@ -22,6 +22,9 @@
 //! - What the stream touches is remembered from before S (`touches`). What it told before that, S
 //!   must show: so before the first chunk every transaction is waited for that was open when
 //!   remembering began.
+//! - What the oldest snapshot shows that anything may still be judged by, every later one shows, and
+//!   it need not be remembered: of a slot that lags most of what the stream tells. While open
+//!   transactions are waited for, that is the snapshot of the last look.
 //! - TRUNCATE touches every key, and so does a transaction with very many keys, or one whose keys the
 //!   stream does not say. A chunk from which it is hidden is read again.
 //! - A row that was left out is outstanding: what the stream said of it may lack something (a large

@@ -10,7 +10,7 @@ use tracing::warn;
 
 use super::{
     Unfit,
-    job::{Chunk, Job, Outcome, RangeEnd, Work},
+    job::{Chunk, Job, Outcome, RangeEnd, Settling, Work},
     outstanding::Outstanding,
     row_key::{Changed, KeyPlaces, RowKey},
     touches::{Hidden, KeyHasher, Memory, Touches},
@@ -142,6 +142,8 @@ pub(super) struct Table {
     /// Where the key is in the stream's rows; none where the stream does not name rows by it.
     places: Option<KeyPlaces>,
     stage: Stage,
+    /// Who is waited for since what was forgotten last.
+    settling: Option<Settling>,
     /// Grows when what is being read has become useless.
     generation: u64,
     hasher: KeyHasher,
@@ -180,6 +182,7 @@ impl Table {
             described: None,
             places: None,
             stage: Stage::Unknown,
+            settling: None,
             generation: 0,
             hasher,
             touches: Touches::new(bounds.memory),
@@ -333,6 +336,12 @@ impl Table {
             self.start_over("more keys were changed than can be looked for one by one");
         }
         if self.touches.take_overflow() {
+            warn!(
+                table = %self.name,
+                "more changes of the table came than can be remembered before a snapshot showed \
+                 them: what was read and is not out is read again, once the transactions have ended \
+                 that are open now"
+            );
             self.settle_anew();
         }
     }
@@ -359,6 +368,7 @@ impl Table {
         if self.is_remembering() {
             self.stage = Stage::Unsettled;
         }
+        self.settling = None;
         self.discard();
     }
 
@@ -366,6 +376,7 @@ impl Table {
     pub(super) fn put_off(&mut self) {
         self.discard();
         self.stage = Stage::Unknown;
+        self.settling = None;
         self.touches = Touches::new(self.bounds.memory);
         self.tries = 0;
     }
@@ -390,9 +401,9 @@ impl Table {
             Stage::Unknown => {
                 // From here on: what is open when the job begins is waited for.
                 self.stage = Stage::Unsettled;
-                Work::Settle
+                Work::Settle { since: None }
             }
-            Stage::Unsettled => Work::Settle,
+            Stage::Unsettled => Work::Settle { since: self.settling.take() },
             Stage::Settled => {
                 let held: usize = self.waiting.iter().map(|one| one.chunk.rows.bytes()).sum();
                 if held + CHUNK_BYTES_MAX > HELD_BYTES_MAX {
@@ -448,8 +459,15 @@ impl Table {
         }
         match outcome {
             Outcome::Described(shape) => self.describe(&shape),
-            Outcome::Settled => {
+            Outcome::Unsettled(settling, snapshot) => {
+                // Nothing is read by now.
+                self.touches.forget_shown_by(&snapshot);
+                self.settling = Some(settling);
+                Ok(())
+            }
+            Outcome::Settled(snapshot) => {
                 if self.stage == Stage::Unsettled {
+                    self.touches.forget_shown_by(&snapshot);
                     self.stage = Stage::Settled;
                 }
                 Ok(())
@@ -463,6 +481,7 @@ impl Table {
         if job.generation == self.generation {
             self.pause(now);
         }
+        self.touches.remember_all();
         self.tries
     }
 
@@ -507,8 +526,12 @@ impl Table {
                 }
             }
             Work::Keys { keys, .. } => Asked::Keys(keys.into_iter().map(RowKey).collect()),
-            Work::Describe | Work::Settle => return Ok(()),
+            Work::Describe | Work::Settle { .. } => return Ok(()),
         };
+        if self.waiting.is_empty() {
+            // Nothing is under way, and what is read next has a later snapshot.
+            self.touches.forget_shown_by(&chunk.moment.snapshot);
+        }
         self.waiting.push_back(Waiting { chunk, asked });
         Ok(())
     }
@@ -652,8 +675,9 @@ impl Table {
         let is_done = record.is_at_end && self.outstanding.is_empty();
         record.state = if is_done { SnapshotState::Done } else { SnapshotState::Running };
         self.is_changed = true;
-        // Chunks that were read later have later snapshots.
-        self.touches.forget_shown_by(&chunk.moment.snapshot);
+        // Chunks that were read later have later snapshots, and so has what is under way.
+        let oldest = self.waiting.front().map_or(&chunk, |waiting| &waiting.chunk);
+        self.touches.forget_shown_by(&oldest.moment.snapshot);
         if is_in_vain {
             self.pause(now);
         } else {
