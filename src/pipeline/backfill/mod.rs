@@ -38,7 +38,8 @@
 //! - What is touched faster than it can be read (a row that somebody updates all the time) is read
 //!   while nothing of the stream is taken: then only what is committed within a moment is hidden.
 //!
-//! Nothing grows without bound. Where more was touched than can be remembered, remembering begins
+//! A read ends soon, also where row filter and condition let few rows through: it looks at so many rows
+//! and no more, and says how far it came. Nothing grows without bound. Where more was touched than can be remembered, remembering begins
 //! anew, what was read and did not go out is read again, and open transactions are waited for again.
 //! Where more rows were moved than can be looked for one by one, all rows come again from the first
 //! one on, under another request, and so under other ids; so they do where the key is altered by which

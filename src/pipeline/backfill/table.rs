@@ -35,7 +35,7 @@ pub(in crate::pipeline) const CHUNK_BYTES_MAX: usize = 1 << 20;
 /// Rows that are read and wait take no more than this, but for one chunk of a single huge row.
 const HELD_BYTES_MAX: usize = 5 << 19;
 
-/// The first chunk's rows, and the most that any has.
+/// The first chunk's rows, and the most that any has, with those that are looked at and left out.
 const ROWS_FIRST: usize = 256;
 const ROWS_MAX: usize = 1 << 16;
 
@@ -512,10 +512,10 @@ impl Table {
         }
         let asked = match work {
             Work::Range { rows_max, .. } => {
-                let count = chunk.rows.len();
+                let count = chunk.rows.scanned();
                 self.adapt(&chunk.rows);
                 let places = KeyPlaces(chunk.shape.key.iter().map(|column| column.index).collect());
-                let last = chunk.rows.rows().last();
+                let last = chunk.rows.last_scanned();
                 let is_last = count < rows_max && !chunk.rows.is_cut_off();
                 match (is_last, last) {
                     (true, _) | (false, None) => Asked::Range(RangeEnd::OfTable),
@@ -538,7 +538,7 @@ impl Table {
 
     /// Has the next chunk take as many bytes as one should.
     fn adapt(&mut self, rows: &RowBlock) {
-        let (count, bytes) = (rows.len().max(1), rows.bytes().max(1));
+        let (count, bytes) = (rows.scanned().max(1), rows.bytes().max(1));
         let fitting = count.saturating_mul(CHUNK_BYTES) / bytes;
         self.rows_max = fitting.clamp(1, self.rows_max.saturating_mul(8)).min(self.bounds.rows_max);
     }
