@@ -245,6 +245,70 @@ fn a_key_is_compared_by_the_operators_of_its_own_type() {
     reading.end(&moment);
 }
 
+/// The index of a replica identity may tell keys apart that are equal for the column.
+#[test]
+fn a_key_is_ordered_and_compared_as_its_index_does() {
+    for version in VERSIONS {
+        let (server, session) = shop(
+            version,
+            r#"CREATE SCHEMA "my ones";
+               CREATE COLLATION "my ones".ci
+                   (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+               CREATE TABLE names (name text COLLATE "my ones".ci NOT NULL, n int NOT NULL);
+               CREATE UNIQUE INDEX names_key ON names (name COLLATE "C", n);
+               ALTER TABLE names REPLICA IDENTITY USING INDEX names_key;
+               INSERT INTO names SELECT (ARRAY['a', 'A', 'b', 'B'])[n % 4 + 1], n / 20
+                   FROM generate_series(0, 99) n GROUP BY 1, 2;
+               CREATE TABLE ci_names (name text COLLATE "my ones".ci PRIMARY KEY);
+               INSERT INTO ci_names SELECT (ARRAY['x', 'Y'])[n % 2 + 1] || n
+                   FROM generate_series(0, 30) n;
+               CREATE TYPE "my ones"."Pair" AS (a int, b text);
+               CREATE DOMAIN even AS "my ones"."Pair" CHECK ((VALUE).a % 2 = 0);
+               CREATE TABLE pairs (pair "my ones"."Pair", even even, n int,
+                   PRIMARY KEY (pair, even, n));
+               INSERT INTO pairs SELECT ROW(n % 7, 'it''s ' || n)::"my ones"."Pair",
+                   ROW(n * 2, 'x')::"my ones"."Pair", n FROM generate_series(0, 30) n;
+               CREATE TABLE varying (name varchar(9) PRIMARY KEY, other varchar(9) NOT NULL);
+               CREATE UNIQUE INDEX varying_key ON varying (other varchar_ops);
+               ALTER TABLE varying REPLICA IDENTITY USING INDEX varying_key;
+               INSERT INTO varying SELECT n, n * 7 FROM generate_series(0, 30) n;
+               CREATE TABLE patterns (name text NOT NULL);
+               CREATE UNIQUE INDEX patterns_key ON patterns (name text_pattern_ops);
+               ALTER TABLE patterns REPLICA IDENTITY USING INDEX patterns_key"#,
+        );
+        for (name, order) in [
+            ("names", "name COLLATE \"C\", n"),
+            ("ci_names", "name"),
+            ("pairs", "pair, even, n"),
+            ("varying", "other"),
+        ] {
+            let mut reading = Reading::of(&server, "public", name);
+            let expected = server_rows(&session, name, order);
+            assert!(expected.len() >= 20, "{name}");
+            for rows_max in [1, 3, 1_000] {
+                let (_, rows) = reading.all(rows_max);
+                assert_eq!(rows, expected, "{name} by {rows_max} on {version}");
+            }
+            let moment = reading.begin();
+            let shape = reading.shape();
+            let one = &expected[5];
+            let key = shape.key.iter().map(|column| one[column.index].clone().expect("no NULL"));
+            let key: Vec<String> = key.collect();
+            let part = Part::Of { keys: std::slice::from_ref(&key), bound: Bound::UpTo(&key) };
+            let block = reading.read(&shape, part);
+            let found: Vec<(Row, bool)> =
+                block.rows().map(|one| (row(one), RowBlock::is_within_bound(one))).collect();
+            let with_bound: Row = one.iter().cloned().chain([Some("t".to_owned())]).collect();
+            assert_eq!(found, [(with_bound, true)], "{name} on {version}");
+            reading.end(&moment);
+        }
+        let mut reading = Reading::of(&server, "public", "patterns");
+        let moment = reading.begin();
+        assert!(reading.shape().key.is_empty(), "{version}");
+        reading.end(&moment);
+    }
+}
+
 #[test]
 fn rows_and_columns_are_those_that_the_publication_delivers() {
     for version in VERSIONS {

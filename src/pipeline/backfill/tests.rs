@@ -417,6 +417,8 @@ fn shape(identity: ReplicaIdentity) -> Shape {
             collation: Oid(100),
             index: 1,
             operator_schema: None,
+            collate: None,
+            cast: None,
         }],
         estimate: None,
     }

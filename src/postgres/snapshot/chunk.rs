@@ -260,7 +260,7 @@ fn numbered(columns: usize, rows: &str) -> String {
 }
 
 /// Compares the key of rows with texts. These are written without a type: beside a column they are of
-/// its type, and are compared in its collation.
+/// its type, but for composite types, and are compared in the collation that is written there.
 #[derive(Clone, Copy)]
 struct Comparison<'a> {
     key: &'a [KeyColumn],
@@ -268,8 +268,7 @@ struct Comparison<'a> {
 
 impl Comparison<'_> {
     fn columns(self) -> String {
-        let columns = self.key.iter().map(|column| quote_identifier(&column.name));
-        columns.collect::<Vec<_>>().join(", ")
+        self.key.iter().map(ordered).collect::<Vec<_>>().join(", ")
     }
 
     fn is(self, texts: &[String]) -> String {
@@ -282,7 +281,8 @@ impl Comparison<'_> {
     fn is_behind(self, texts: &[String]) -> String {
         let [first, rest @ ..] = self.key else { return "false".to_owned() };
         if rest.iter().all(|column| column.operator_schema == first.operator_schema) {
-            let texts: Vec<String> = texts.iter().map(|text| quote_literal(text)).collect();
+            let values = self.key.iter().zip(texts);
+            let texts: Vec<String> = values.map(|(column, text)| literal(column, text)).collect();
             let operator = operator(first, ">");
             return format!("({}) {operator} ({})", self.columns(), texts.join(", "));
         }
@@ -296,8 +296,18 @@ impl Comparison<'_> {
 }
 
 fn compare(column: &KeyColumn, symbol: &str, text: &str) -> String {
-    let (name, operator) = (quote_identifier(&column.name), operator(column, symbol));
-    format!("{name} {operator} {}", quote_literal(text))
+    format!("{} {} {}", ordered(column), operator(column, symbol), literal(column, text))
+}
+
+/// The column as the key's index orders it.
+fn ordered(column: &KeyColumn) -> String {
+    let name = quote_identifier(&column.name);
+    column.collate.as_ref().map_or(name.clone(), |collation| format!("{name} COLLATE {collation}"))
+}
+
+fn literal(column: &KeyColumn, text: &str) -> String {
+    let literal = quote_literal(text);
+    column.cast.as_ref().map_or(literal.clone(), |type_name| format!("{literal}::{type_name}"))
 }
 
 /// An extension's operators need not be on the search path, and that is not ours to change: the text
@@ -499,6 +509,8 @@ mod tests {
             collation: Oid(0),
             index: 0,
             operator_schema: schema.map(str::to_owned),
+            collate: None,
+            cast: None,
         };
         Shape {
             oid: RelationId(1),
@@ -581,6 +593,24 @@ mod tests {
         );
         let all = sql(&shape, None, Part::Of { keys, bound: Bound::Everything });
         assert!(all.starts_with("SELECT \"id\", \"b\"\"c\", true FROM"), "{all}");
+    }
+
+    #[test]
+    fn a_column_is_compared_as_its_index_orders_it_and_a_text_as_its_type_reads_it() {
+        let mut key = shape(&[("a", None), ("b", None)], None).key;
+        key[0].collate = Some("\"s\".\"C\"".to_owned());
+        key[1].cast = Some("\"s\".pair".to_owned());
+        let texts = ["x".to_owned(), "(1,2)".to_owned()];
+        let key = Comparison { key: &key };
+        assert_eq!(key.columns(), "\"a\" COLLATE \"s\".\"C\", \"b\"");
+        assert_eq!(
+            key.is_behind(&texts),
+            "(\"a\" COLLATE \"s\".\"C\", \"b\") > ('x', '(1,2)'::\"s\".pair)"
+        );
+        assert_eq!(
+            key.is(&texts),
+            "(\"a\" COLLATE \"s\".\"C\" = 'x' AND \"b\" = '(1,2)'::\"s\".pair)"
+        );
     }
 
     #[test]
