@@ -137,10 +137,10 @@ pub(super) async fn reset(
         repeated_rows: former.as_ref().map_or(0, |record| record.rows),
     };
     held.keep(confirm(&reset)).await?;
-    let condition = former.as_ref().and_then(|record| record.condition.clone());
+    // All of its rows, whatever somebody asked for last.
     let due = SnapshotRecord {
         contained: former.and_then(|record| record.contained),
-        ..due::record(&settings.source, table, published.oid, condition)
+        ..due::record(&settings.source, table, published.oid, None)
     };
     let written_at = jiff::Timestamp::now().to_string();
     let mut record = CheckpointRecord { written_at, ..before };

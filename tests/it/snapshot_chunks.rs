@@ -39,6 +39,7 @@ struct Reading {
     reader: ChunkReader,
     table: TableName,
     publication: PublicationName,
+    condition: Option<&'static str>,
 }
 
 impl Reading {
@@ -50,6 +51,7 @@ impl Reading {
             reader: reader.expect("connected"),
             table: TableName { schema: schema.to_owned(), name: name.to_owned() },
             publication: PublicationName::try_from("tailwater".to_owned()).expect("a name"),
+            condition: None,
         }
     }
 
@@ -65,7 +67,8 @@ impl Reading {
 
     fn read(&self, shape: &Shape, part: Part<'_>) -> RowBlock {
         let bytes_max = 1 << 20;
-        let query = ChunkQuery { table: &self.table, shape, condition: None, part, bytes_max };
+        let (table, condition) = (&self.table, self.condition);
+        let query = ChunkQuery { table, shape, condition, part, bytes_max };
         self.runtime.block_on(self.reader.read(&query)).expect("read")
     }
 
@@ -89,11 +92,16 @@ impl Reading {
             let part = Part::Behind { bound: bound(&cursor), rows_max };
             let block = self.read(&shape, part);
             self.end(&moment);
-            all.extend(block.rows().map(row));
-            if block.len() < rows_max {
+            let of_table = |tuple| {
+                let mut values = row(tuple);
+                values.truncate(shape.table.columns.len());
+                values
+            };
+            all.extend(block.rows().map(of_table));
+            if block.scanned() < rows_max {
                 return (shape, all);
             }
-            let last = all.last().expect("a row");
+            let last = row(block.last_scanned().expect("a row"));
             let key = shape.key.iter().map(|column| last[column.index].clone().expect("no NULL"));
             cursor = Some(key.collect());
         }
@@ -237,6 +245,70 @@ fn a_key_is_compared_by_the_operators_of_its_own_type() {
     reading.end(&moment);
 }
 
+/// The index of a replica identity may tell keys apart that are equal for the column.
+#[test]
+fn a_key_is_ordered_and_compared_as_its_index_does() {
+    for version in VERSIONS {
+        let (server, session) = shop(
+            version,
+            r#"CREATE SCHEMA "my ones";
+               CREATE COLLATION "my ones".ci
+                   (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+               CREATE TABLE names (name text COLLATE "my ones".ci NOT NULL, n int NOT NULL);
+               CREATE UNIQUE INDEX names_key ON names (name COLLATE "C", n);
+               ALTER TABLE names REPLICA IDENTITY USING INDEX names_key;
+               INSERT INTO names SELECT (ARRAY['a', 'A', 'b', 'B'])[n % 4 + 1], n / 20
+                   FROM generate_series(0, 99) n GROUP BY 1, 2;
+               CREATE TABLE ci_names (name text COLLATE "my ones".ci PRIMARY KEY);
+               INSERT INTO ci_names SELECT (ARRAY['x', 'Y'])[n % 2 + 1] || n
+                   FROM generate_series(0, 30) n;
+               CREATE TYPE "my ones"."Pair" AS (a int, b text);
+               CREATE DOMAIN even AS "my ones"."Pair" CHECK ((VALUE).a % 2 = 0);
+               CREATE TABLE pairs (pair "my ones"."Pair", even even, n int,
+                   PRIMARY KEY (pair, even, n));
+               INSERT INTO pairs SELECT ROW(n % 7, 'it''s ' || n)::"my ones"."Pair",
+                   ROW(n * 2, 'x')::"my ones"."Pair", n FROM generate_series(0, 30) n;
+               CREATE TABLE varying (name varchar(9) PRIMARY KEY, other varchar(9) NOT NULL);
+               CREATE UNIQUE INDEX varying_key ON varying (other varchar_ops);
+               ALTER TABLE varying REPLICA IDENTITY USING INDEX varying_key;
+               INSERT INTO varying SELECT n, n * 7 FROM generate_series(0, 30) n;
+               CREATE TABLE patterns (name text NOT NULL);
+               CREATE UNIQUE INDEX patterns_key ON patterns (name text_pattern_ops);
+               ALTER TABLE patterns REPLICA IDENTITY USING INDEX patterns_key"#,
+        );
+        for (name, order) in [
+            ("names", "name COLLATE \"C\", n"),
+            ("ci_names", "name"),
+            ("pairs", "pair, even, n"),
+            ("varying", "other"),
+        ] {
+            let mut reading = Reading::of(&server, "public", name);
+            let expected = server_rows(&session, name, order);
+            assert!(expected.len() >= 20, "{name}");
+            for rows_max in [1, 3, 1_000] {
+                let (_, rows) = reading.all(rows_max);
+                assert_eq!(rows, expected, "{name} by {rows_max} on {version}");
+            }
+            let moment = reading.begin();
+            let shape = reading.shape();
+            let one = &expected[5];
+            let key = shape.key.iter().map(|column| one[column.index].clone().expect("no NULL"));
+            let key: Vec<String> = key.collect();
+            let part = Part::Of { keys: std::slice::from_ref(&key), bound: Bound::UpTo(&key) };
+            let block = reading.read(&shape, part);
+            let found: Vec<(Row, bool)> =
+                block.rows().map(|one| (row(one), RowBlock::is_within_bound(one))).collect();
+            let with_bound: Row = one.iter().cloned().chain([Some("t".to_owned())]).collect();
+            assert_eq!(found, [(with_bound, true)], "{name} on {version}");
+            reading.end(&moment);
+        }
+        let mut reading = Reading::of(&server, "public", "patterns");
+        let moment = reading.begin();
+        assert!(reading.shape().key.is_empty(), "{version}");
+        reading.end(&moment);
+    }
+}
+
 #[test]
 fn rows_and_columns_are_those_that_the_publication_delivers() {
     for version in VERSIONS {
@@ -266,6 +338,55 @@ fn rows_and_columns_are_those_that_the_publication_delivers() {
         let last = rows.last().expect("a row");
         let expected = if version == 18 { "180" } else { "90" };
         assert_eq!(last.last().expect("a column").as_deref(), Some(expected), "{version}");
+    }
+}
+
+/// However few of them match, a read looks at so many rows and no more, in the order of the index.
+#[test]
+fn rows_that_a_condition_leaves_out_are_looked_at_and_count() {
+    for version in VERSIONS {
+        let (server, session) = shop(
+            version,
+            r#"CREATE SCHEMA "my shop"; CREATE TABLE "my shop".orders
+                   (b int, a int, "is_meant" text, number int, PRIMARY KEY (a, b));
+               INSERT INTO "my shop".orders SELECT n % 10, n / 10, 'v' || n, n
+                   FROM generate_series(0, 19999) n;
+               CREATE TABLE wanted (n int); INSERT INTO wanted VALUES (3), (12345), (12346);
+               ANALYZE"#,
+        );
+        let mut reading = Reading::of(&server, "my shop", "orders");
+        for condition in [
+            "number IN (3, 12345, 12346) -- these",
+            "orders.number IN (SELECT n FROM public.wanted)",
+            r#"EXISTS (SELECT FROM public.wanted number WHERE number.n = "my shop".orders.number)"#,
+            "CASE WHEN number IN (3, 12345, 12346) THEN true END",
+        ] {
+            reading.condition = Some(condition);
+            for rows_max in [4_000, 3_999, 30_000] {
+                let (_, rows) = reading.all(rows_max);
+                let numbers: Vec<_> = rows.iter().map(|row| row[3].as_deref()).collect();
+                assert_eq!(numbers, ["3", "12345", "12346"].map(Some), "{condition} on {version}");
+            }
+            let moment = reading.begin();
+            let shape = reading.shape();
+            let cursor = ["40", "7"].map(str::to_owned);
+            let part = Part::Behind { bound: Bound::UpTo(&cursor), rows_max: 500 };
+            let block = reading.read(&shape, part);
+            assert_eq!((block.len(), block.scanned()), (0, 500), "{condition} on {version}");
+            let last = row(block.last_scanned().expect("a row"));
+            assert_eq!(last[3].as_deref(), Some("907"), "{condition} on {version}");
+            // What the reader asked last.
+            let asked = "SELECT query FROM pg_stat_activity WHERE query LIKE 'COPY (%'";
+            let asked = session.value(asked).expect("a query");
+            let asked =
+                asked.strip_prefix("COPY (").and_then(|rest| rest.strip_suffix(") TO STDOUT"));
+            let plan = session.rows(&format!("EXPLAIN {}", asked.expect("all of it")));
+            let plan: Vec<String> = plan.into_iter().flatten().flatten().collect();
+            let plan = plan.join("\n");
+            assert!(plan.contains("Index Scan using orders_pkey"), "{plan}");
+            assert!(!plan.contains("Sort"), "{plan}");
+            reading.end(&moment);
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
     event::table::Description,
     postgres::{
         TableName,
-        snapshot::{Bound, KeyColumn, Moment, RowBlock, Shape},
+        snapshot::{Bound, KeyColumn, Moment, OpenTransactions, RowBlock, Shape, Snapshot},
     },
 };
 
@@ -62,19 +62,30 @@ pub(super) fn key_columns(shape: &Shape) -> Vec<SnapshotKeyColumn> {
 pub(in crate::pipeline) enum Work {
     /// Look what the table is.
     Describe,
-    /// Wait until every transaction has ended that is open by now.
-    Settle,
+    /// Wait until every transaction has ended that is open by now, or was when the waiting began.
+    Settle { since: Option<Settling> },
     /// Read the next rows.
     Range { behind: RangeEnd, rows_max: usize },
     /// Read single rows. Of each one it is told whether the ranges have come to it.
     Keys { keys: Vec<Vec<String>>, end: RangeEnd },
 }
 
+/// Transactions that are waited for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(in crate::pipeline) struct Settling {
+    pub(super) open: OpenTransactions,
+    /// How often it was looked whether they have ended.
+    pub(super) looks: u32,
+}
+
 /// What came of it.
 #[derive(Debug)]
 pub(in crate::pipeline) enum Outcome {
     Described(Arc<Shape>),
-    Settled,
+    /// Some of them are still open. What the snapshot shows every later one shows.
+    Unsettled(Settling, Snapshot),
+    /// All have ended. What the snapshot shows every later one shows.
+    Settled(Snapshot),
     Read(Chunk),
     /// The table has another key than was known, or is another one: nothing was read.
     Altered(Arc<Shape>),

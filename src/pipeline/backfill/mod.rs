@@ -22,6 +22,9 @@
 //! - What the stream touches is remembered from before S (`touches`). What it told before that, S
 //!   must show: so before the first chunk every transaction is waited for that was open when
 //!   remembering began.
+//! - What the oldest snapshot shows that anything may still be judged by, every later one shows, and
+//!   it need not be remembered: of a slot that lags most of what the stream tells. While open
+//!   transactions are waited for, that is the snapshot of the last look.
 //! - TRUNCATE touches every key, and so does a transaction with very many keys, or one whose keys the
 //!   stream does not say. A chunk from which it is hidden is read again.
 //! - A row that was left out is outstanding: what the stream said of it may lack something (a large
@@ -35,8 +38,10 @@
 //! - What is touched faster than it can be read (a row that somebody updates all the time) is read
 //!   while nothing of the stream is taken: then only what is committed within a moment is hidden.
 //!
-//! Nothing grows without bound. Where more was touched than can be remembered, remembering begins
-//! anew, what was read and did not go out is read again, and open transactions are waited for again.
+//! A read ends soon, also where row filter and condition let few rows through: it looks at so many rows
+//! and no more, and says how far it came.
+//!
+//! Nothing grows without bound. Where more was touched than can be remembered, remembering begins anew, what was read and did not go out is read again, and open transactions are waited for again.
 //! Where more rows were moved than can be looked for one by one, all rows come again from the first
 //! one on, under another request, and so under other ids; so they do where the key is altered by which
 //! they are ordered.

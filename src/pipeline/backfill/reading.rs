@@ -8,7 +8,7 @@ use tracing::info;
 
 use super::{
     CHUNK_BYTES_MAX,
-    job::{Chunk, Job, Outcome, Work},
+    job::{Chunk, Job, Outcome, Settling, Work},
 };
 use crate::{
     change::PgTimestamp,
@@ -147,10 +147,7 @@ impl WhereFrom {
                 open.reader.end(moment.position).await?;
                 Outcome::Described(shape)
             }
-            Work::Settle => {
-                settle(open.reader.sql(), &job.table).await?;
-                Outcome::Settled
-            }
+            Work::Settle { since } => settle(open.reader.sql(), &job.table, since.clone()).await?,
             Work::Range { behind, rows_max } => {
                 let part = Part::Behind { bound: behind.bound(), rows_max: *rows_max };
                 self.read(&mut open, job, part).await?
@@ -247,18 +244,30 @@ pub(in crate::pipeline) fn is_of_condition(state: &str) -> bool {
         && !["42501", "42P01"].contains(&state)
 }
 
-/// Waits until every transaction that is open by now has ended, and says for whom.
-async fn settle(sql: &Sql, table: &TableName) -> Result<(), PostgresError> {
-    let open = OpenTransactions::of_now(sql).await?;
-    let mut looks = 0;
-    while !open.have_ended(sql).await? {
-        looks += 1;
-        if looks % LOOKS_PER_WORD == 0 {
-            for blocker in slot::creation_blockers(sql).await? {
-                info!(%table, "reading the table's rows waits for the end of {blocker}");
-            }
+/// Looks whether every transaction has ended that was open when the waiting began, and says now and
+/// then for whom it waits. One look at a time: what the snapshot of each shows need not be remembered,
+/// however long it takes.
+async fn settle(
+    sql: &Sql,
+    table: &TableName,
+    since: Option<Settling>,
+) -> Result<Outcome, ReadError> {
+    let Settling { open, looks } = match since {
+        Some(settling) => {
+            sleep(LOOK_INTERVAL).await;
+            settling
         }
-        sleep(LOOK_INTERVAL).await;
+        None => Settling { open: OpenTransactions::of_now(sql).await?, looks: 0 },
+    };
+    let look = open.look(sql).await?;
+    if look.have_ended {
+        return Ok(Outcome::Settled(look.snapshot));
     }
-    Ok(())
+    let looks = looks.wrapping_add(1);
+    if looks % LOOKS_PER_WORD == 0 {
+        for blocker in slot::creation_blockers(sql).await? {
+            info!(%table, "reading the table's rows waits for the end of {blocker}");
+        }
+    }
+    Ok(Outcome::Unsettled(Settling { open, looks }, look.snapshot))
 }

@@ -10,7 +10,7 @@ use tracing::warn;
 
 use super::{
     Unfit,
-    job::{Chunk, Expected, Job, Outcome, RangeEnd, Work, key_columns},
+    job::{Chunk, Expected, Job, Outcome, RangeEnd, Settling, Work, key_columns},
     outstanding::Outstanding,
     row_key::{Changed, KeyPlaces, RowKey},
     touches::{Hidden, KeyHasher, Memory, Touches},
@@ -35,7 +35,7 @@ pub(in crate::pipeline) const CHUNK_BYTES_MAX: usize = 1 << 20;
 /// Rows that are read and wait take no more than this, but for one chunk of a single huge row.
 const HELD_BYTES_MAX: usize = 5 << 19;
 
-/// The first chunk's rows, and the most that any has.
+/// The first chunk's rows, and the most that any has, with those that are looked at and left out.
 const ROWS_FIRST: usize = 256;
 const ROWS_MAX: usize = 1 << 16;
 
@@ -142,6 +142,8 @@ pub(super) struct Table {
     /// Where the key is in the stream's rows; none where the stream does not name rows by it.
     places: Option<KeyPlaces>,
     stage: Stage,
+    /// Who is waited for since what was forgotten last.
+    settling: Option<Settling>,
     /// Grows when what is being read has become useless.
     generation: u64,
     hasher: KeyHasher,
@@ -182,6 +184,7 @@ impl Table {
             described: None,
             places: None,
             stage: Stage::Unknown,
+            settling: None,
             generation: 0,
             hasher,
             touches: Touches::new(bounds.memory),
@@ -346,6 +349,12 @@ impl Table {
             self.start_over("rows were changed while their key had other columns than is known");
         }
         if self.touches.take_overflow() {
+            warn!(
+                table = %self.name,
+                "more changes of the table came than can be remembered before a snapshot showed \
+                 them: what was read and is not out is read again, once the transactions have ended \
+                 that are open now"
+            );
             self.settle_anew();
         }
     }
@@ -372,6 +381,7 @@ impl Table {
         if self.is_remembering() {
             self.stage = Stage::Unsettled;
         }
+        self.settling = None;
         self.discard();
     }
 
@@ -379,6 +389,7 @@ impl Table {
     pub(super) fn put_off(&mut self) {
         self.discard();
         self.stage = Stage::Unknown;
+        self.settling = None;
         self.touches = Touches::new(self.bounds.memory);
         self.tries = 0;
     }
@@ -403,9 +414,9 @@ impl Table {
             Stage::Unknown => {
                 // From here on: what is open when the job begins is waited for.
                 self.stage = Stage::Unsettled;
-                Work::Settle
+                Work::Settle { since: None }
             }
-            Stage::Unsettled => Work::Settle,
+            Stage::Unsettled => Work::Settle { since: self.settling.take() },
             Stage::Settled => {
                 let held: usize = self.waiting.iter().map(|one| one.chunk.rows.bytes()).sum();
                 if held + CHUNK_BYTES_MAX > HELD_BYTES_MAX {
@@ -462,8 +473,15 @@ impl Table {
         }
         match outcome {
             Outcome::Described(shape) => self.describe(&shape),
-            Outcome::Settled => {
+            Outcome::Unsettled(settling, snapshot) => {
+                // Nothing is read by now.
+                self.touches.forget_shown_by(&snapshot);
+                self.settling = Some(settling);
+                Ok(())
+            }
+            Outcome::Settled(snapshot) => {
                 if self.stage == Stage::Unsettled {
+                    self.touches.forget_shown_by(&snapshot);
                     self.stage = Stage::Settled;
                 }
                 Ok(())
@@ -478,6 +496,7 @@ impl Table {
         if job.generation == self.generation {
             self.pause(now);
         }
+        self.touches.remember_all();
         self.tries
     }
 
@@ -513,7 +532,8 @@ impl Table {
 
     /// Keys of the open transaction are those of a key that is no more.
     fn forget_moved(&mut self) {
-        (self.moved, self.moved_bytes, self.is_moved_overflown) = (Vec::new(), 0, false);
+        (self.moved, self.moved_bytes) = (Vec::new(), 0);
+        (self.is_moved_overflown, self.is_moved_unknown) = (false, false);
     }
 
     fn take_chunk(&mut self, work: Work, chunk: Chunk) -> Result<(), Unfit> {
@@ -524,10 +544,10 @@ impl Table {
         }
         let asked = match work {
             Work::Range { rows_max, .. } => {
-                let count = chunk.rows.len();
+                let count = chunk.rows.scanned();
                 self.adapt(&chunk.rows);
                 let places = KeyPlaces(chunk.shape.key.iter().map(|column| column.index).collect());
-                let last = chunk.rows.rows().last();
+                let last = chunk.rows.last_scanned();
                 let is_last = count < rows_max && !chunk.rows.is_cut_off();
                 match (is_last, last) {
                     (true, _) | (false, None) => Asked::Range(RangeEnd::OfTable),
@@ -538,15 +558,19 @@ impl Table {
                 }
             }
             Work::Keys { keys, .. } => Asked::Keys(keys.into_iter().map(RowKey).collect()),
-            Work::Describe | Work::Settle => return Ok(()),
+            Work::Describe | Work::Settle { .. } => return Ok(()),
         };
+        if self.waiting.is_empty() {
+            // Nothing is under way, and what is read next has a later snapshot.
+            self.touches.forget_shown_by(&chunk.moment.snapshot);
+        }
         self.waiting.push_back(Waiting { chunk, asked });
         Ok(())
     }
 
     /// Has the next chunk take as many bytes as one should.
     fn adapt(&mut self, rows: &RowBlock) {
-        let (count, bytes) = (rows.len().max(1), rows.bytes().max(1));
+        let (count, bytes) = (rows.scanned().max(1), rows.bytes().max(1));
         let fitting = count.saturating_mul(CHUNK_BYTES) / bytes;
         self.rows_max = fitting.clamp(1, self.rows_max.saturating_mul(8)).min(self.bounds.rows_max);
     }
@@ -683,8 +707,9 @@ impl Table {
         let is_done = record.is_at_end && self.outstanding.is_empty();
         record.state = if is_done { SnapshotState::Done } else { SnapshotState::Running };
         self.is_changed = true;
-        // Chunks that were read later have later snapshots.
-        self.touches.forget_shown_by(&chunk.moment.snapshot);
+        // Chunks that were read later have later snapshots, and so has what is under way.
+        let oldest = self.waiting.front().map_or(&chunk, |waiting| &waiting.chunk);
+        self.touches.forget_shown_by(&oldest.moment.snapshot);
         if is_in_vain {
             self.pause(now);
         } else {

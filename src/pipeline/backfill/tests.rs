@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::{
     Backfills, Chunk, Job, Outcome, Unfit,
-    job::{RangeEnd, Work},
+    job::{RangeEnd, Settling, Work},
     table::{Bounds, Table},
     touches::Memory,
 };
@@ -31,7 +31,7 @@ use crate::{
     postgres::{
         catalog::{Table as CatalogTable, TableColumn},
         identity::RowIdentity,
-        snapshot::{Bound, KeyColumn, Moment, RowBlock, Shape, Snapshot},
+        snapshot::{Bound, KeyColumn, Moment, OpenTransactions, RowBlock, Shape, Snapshot},
     },
 };
 
@@ -331,8 +331,12 @@ struct Simulation {
     server: Server,
     topic: Topic,
     identity: ReplicaIdentity,
+    /// A condition leaves some rows out.
+    is_filtered: bool,
     backfills: Backfills,
     reading: Option<Reading>,
+    /// For whom the last look was.
+    waited_for: HashSet<u32>,
     /// Told and not yet visible.
     told: Vec<Told>,
     /// Transactions of the log that came by.
@@ -413,6 +417,8 @@ fn shape(identity: ReplicaIdentity) -> Shape {
             collation: Oid(100),
             index: 1,
             operator_schema: None,
+            collate: None,
+            cast: None,
         }],
         estimate: None,
     }
@@ -475,6 +481,7 @@ impl Simulation {
         let identity = if is_full { ReplicaIdentity::Full } else { ReplicaIdentity::Default };
         let checkpoint = server.log_end;
         let topic = Topic { told: Vec::new(), checkpoint, record: due_record() };
+        let is_filtered = random.bool();
         let way = [1, 5, 30][random.usize(..3)];
         let mut simulation = Self {
             random,
@@ -483,8 +490,10 @@ impl Simulation {
             server,
             topic,
             identity,
+            is_filtered,
             backfills: Backfills::default(),
             reading: None,
+            waited_for: HashSet::new(),
             told: Vec::new(),
             received: 0,
             ops_received: 0,
@@ -648,8 +657,14 @@ impl Simulation {
             Some(Reading::Asked(job)) => Some(self.begin_job(job)),
             Some(Reading::Settling(mut waited_for)) => {
                 waited_for.retain(|xid| self.server.open.iter().any(|one| one.xid == *xid));
+                let snapshot = self.server.snapshot();
                 if waited_for.is_empty() {
-                    self.backfills.done(Outcome::Settled);
+                    self.backfills.done(Outcome::Settled(snapshot));
+                    None
+                } else if self.random.bool() {
+                    let settling = Settling { open: OpenTransactions::below(0), looks: 1 };
+                    self.backfills.done(Outcome::Unsettled(settling, snapshot));
+                    self.waited_for = waited_for;
                     None
                 } else {
                     Some(Reading::Settling(waited_for))
@@ -685,25 +700,43 @@ impl Simulation {
                 // What comes of it is the next step's.
                 Reading::Settling(HashSet::new())
             }
-            Work::Settle => Reading::Settling(self.server.open.iter().map(|one| one.xid).collect()),
+            Work::Settle { since: None } => {
+                Reading::Settling(self.server.open.iter().map(|one| one.xid).collect())
+            }
+            Work::Settle { since: Some(_) } => Reading::Settling(self.waited_for.clone()),
             Work::Range { .. } | Work::Keys { .. } if self.server.truncating.is_some() => {
                 Reading::Asked(job)
             }
             Work::Range { behind, rows_max } => {
                 let rows = self.visible_rows();
-                let lines: Vec<String> = rows
+                let rows: Vec<(bool, Key, &RowValue)> = rows
                     .iter()
                     .filter(|(key, _)| !is_within(behind, **key))
                     .take(*rows_max)
-                    .map(|(key, row)| format!("{}\t{}\t{}\n", row.small, text(*key), row.large))
+                    .map(|(key, row)| (self.is_meant(*key), *key, row))
                     .collect();
-                Reading::Read(self.chunk(shape, RowBlock::of_lines(3, &lines)))
+                let block = if self.is_filtered {
+                    let last = rows.len();
+                    let numbered = rows.into_iter().zip(1..);
+                    let rows = numbered.filter(|((is_meant, ..), at)| *is_meant || *at == last);
+                    let line = |((is_meant, key, row), at): ((bool, Key, &RowValue), usize)| {
+                        let (sign, key) = (if is_meant { "" } else { "-" }, text(key));
+                        format!("{}\t{key}\t{}\t{sign}{at}\n", row.small, row.large)
+                    };
+                    RowBlock::of_numbered_lines(3, &rows.map(line).collect::<Vec<_>>())
+                } else {
+                    let line = |(_, key, row): (bool, Key, &RowValue)| {
+                        format!("{}\t{}\t{}\n", row.small, text(key), row.large)
+                    };
+                    RowBlock::of_lines(3, &rows.into_iter().map(line).collect::<Vec<_>>())
+                };
+                Reading::Read(self.chunk(shape, block))
             }
             Work::Keys { keys, end } => {
                 let rows = self.visible_rows();
                 let lines: Vec<String> = rows
                     .iter()
-                    .filter(|(key, _)| keys.contains(&vec![text(**key)]))
+                    .filter(|(key, _)| keys.contains(&vec![text(**key)]) && self.is_meant(**key))
                     .map(|(key, row)| {
                         let is_within = if is_within(end, *key) { "t" } else { "f" };
                         let key = text(*key);
@@ -713,6 +746,11 @@ impl Simulation {
                 Reading::Read(self.chunk(shape, RowBlock::of_lines(4, &lines)))
             }
         }
+    }
+
+    /// Whether the condition lets that row through.
+    fn is_meant(&self, key: Key) -> bool {
+        !self.is_filtered || !key.is_multiple_of(3)
     }
 
     fn visible_rows(&self) -> Rows {
@@ -835,6 +873,7 @@ impl Simulation {
             match told {
                 Told::Done => is_done = true,
                 Told::Row { request, key, row, moved_at } => {
+                    assert!(self.is_meant(*key), "row {key} was left out, seed {seed}");
                     assert!(ids.insert((request, key, moved_at)), "row {key} twice, seed {seed}");
                     assert!(as_read.insert((request, *key)), "row {key} again, seed {seed}");
                     copy.insert(*key, (row.small, Some(row.large)));
@@ -862,7 +901,7 @@ impl Simulation {
                 }
             }
         }
-        for (key, row) in &table {
+        for (key, row) in table.iter().filter(|(key, _)| self.is_meant(**key)) {
             let (small, large) = copy.get(key).unwrap_or_else(|| panic!("no {key}, seed {seed}"));
             assert_eq!(*small, row.small, "row {key}, seed {seed}");
             match large {
@@ -870,7 +909,7 @@ impl Simulation {
                 None => assert!(unknown_for_good.contains(key), "row {key} lacks, seed {seed}"),
             }
         }
-        assert_eq!(copy.len(), table.len(), "seed {seed}");
+        assert!(copy.keys().all(|key| table.contains_key(key)), "seed {seed}");
     }
 }
 
@@ -894,6 +933,105 @@ fn whoever_applies_all_events_has_the_table_and_each_row_comes_once() {
     if std::env::var("TAILWATER_SEED").is_err() {
         assert!(chunks > 1_500 && moved > 50, "{chunks} chunks, {moved} moved rows");
     }
+}
+
+/// A table of which so much can be remembered, described, and the work that comes first.
+fn begun(remembered_max: usize) -> (Backfills, Work) {
+    let memory = Memory { remembered_max, ..Memory::default() };
+    let bounds = Bounds { memory, ..Bounds::default() };
+    let mut backfills = Backfills { bounds, ..Backfills::default() };
+    backfills.add_due(due_record());
+    let identity = ReplicaIdentity::Default;
+    let primary_key = PrimaryKey::Columns(vec!["key".to_owned()]);
+    backfills.observe_relation(&relation(identity), &primary_key);
+    assert_eq!(next_work(&mut backfills), Some(Work::Describe));
+    backfills.done(Outcome::Described(Arc::new(shape(identity))));
+    let work = next_work(&mut backfills).expect("something to do");
+    (backfills, work)
+}
+
+fn next_work(backfills: &mut Backfills) -> Option<Work> {
+    backfills.next_job(Instant::now()).map(|job| job.work)
+}
+
+/// The stream tells a transaction that touches a key of its own.
+fn tell(backfills: &mut Backfills, xid: u32) {
+    let commit_lsn = CommitLsn(lsn(1_000 + u64::from(xid)));
+    backfills.begin(Transaction { commit_lsn, xid: Xid(xid), committed_at: PgTimestamp(0) });
+    let new = Sent::new(Some(1), xid, Some(1));
+    backfills.change(TABLE, RowChange::Insert { new: new.tuple() });
+    backfills.commit();
+}
+
+fn snapshot(text: &str) -> Snapshot {
+    Snapshot::parse(text).expect("a snapshot")
+}
+
+/// A batch is open for long, and others write meanwhile.
+#[test]
+fn waiting_for_a_transaction_ends_however_much_is_written_meanwhile() {
+    let (mut backfills, work) = begun(10);
+    assert_eq!(work, Work::Settle { since: None });
+    for look in 1..50 {
+        let xid = 10 * look;
+        // Half of them are told before a snapshot shows them, and half of them later.
+        (xid..xid + 5).for_each(|xid| tell(&mut backfills, xid));
+        let settling = Settling { open: OpenTransactions::below(5), looks: look };
+        let shown = snapshot(&format!("4:{}:4", xid + 10));
+        backfills.done(Outcome::Unsettled(settling.clone(), shown));
+        (xid + 5..xid + 10).for_each(|xid| tell(&mut backfills, xid));
+        assert_eq!(next_work(&mut backfills), Some(Work::Settle { since: Some(settling) }));
+    }
+    backfills.done(Outcome::Settled(snapshot("500:500:")));
+    assert!(matches!(next_work(&mut backfills), Some(Work::Range { .. })));
+}
+
+/// More than can be remembered, and no snapshot shows it: who is waited for must be asked anew.
+#[test]
+fn waiting_begins_anew_where_something_was_forgotten() {
+    let (mut backfills, _) = begun(10);
+    let settling = Settling { open: OpenTransactions::below(5), looks: 1 };
+    let shown = snapshot("4:10:4");
+    backfills.done(Outcome::Unsettled(settling.clone(), shown.clone()));
+    (10..30).for_each(|xid| tell(&mut backfills, xid));
+    assert_eq!(next_work(&mut backfills), Some(Work::Settle { since: None }));
+    // What is under way then began too early.
+    (30..50).for_each(|xid| tell(&mut backfills, xid));
+    backfills.done(Outcome::Settled(shown));
+    assert_eq!(next_work(&mut backfills), Some(Work::Settle { since: None }));
+}
+
+/// The slot lags: the stream tells much that the snapshot of every chunk shows.
+#[test]
+fn what_a_chunk_shows_does_not_make_it_useless_however_much_it_is() {
+    let (mut backfills, _) = begun(10);
+    backfills.done(Outcome::Settled(snapshot("5:5:")));
+    assert!(matches!(next_work(&mut backfills), Some(Work::Range { .. })));
+    let row = format!("1\t{}\t1\n", text(3));
+    let chunk = Chunk {
+        moment: Moment {
+            snapshot: snapshot("1000:1000:"),
+            position: lsn(2_000),
+            timeline: 1,
+            stamp: String::new(),
+        },
+        shape: Arc::new(shape(ReplicaIdentity::Default)),
+        description: Arc::new(Description {
+            schema: "public".to_owned(),
+            name: "t".to_owned(),
+            replica_identity: ReplicaIdentity::Default,
+            columns: Vec::new(),
+            primary_key: PrimaryKey::Columns(Vec::new()),
+        }),
+        rows: RowBlock::of_lines(3, &[row]),
+        read_at: PgTimestamp(0),
+    };
+    backfills.done(Outcome::Read(chunk));
+    (10..900).for_each(|xid| tell(&mut backfills, xid));
+    tell(&mut backfills, 1_001);
+    backfills.observe_passed(lsn(2_001));
+    let due = backfills.next_due(Instant::now()).expect("rows");
+    assert_eq!(due.rows().len(), 1);
 }
 
 /// Rows that were read at once at 500, all of them out.

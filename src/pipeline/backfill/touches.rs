@@ -1,8 +1,9 @@
 //! What the stream did to the keys of a table since remembering began.
 //!
 //! Of each transaction the keys that it touched are kept, as hashes, until a snapshot shows it: then
-//! every later one does. A false hit only has a row read again; a key that is missed would have a row
-//! published that is older than what the stream said of it.
+//! every later one does. One that such a snapshot shows before the stream tells it, because the stream
+//! lags, is not remembered at all. A false hit only has a row read again; a key that is missed would
+//! have a row published that is older than what the stream said of it.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -60,6 +61,8 @@ pub(super) struct Touches {
     memory: Memory,
     transactions: VecDeque<Touched>,
     keys: VecDeque<KeyHash>,
+    /// What it shows, every snapshot shows that is asked about from here on.
+    shown: Option<Snapshot>,
     is_overflown: bool,
 }
 
@@ -70,6 +73,9 @@ impl Touches {
 
     /// The transaction touched that key.
     pub(super) fn touch(&mut self, xid: Xid, key: KeyHash) {
+        if self.is_shown(xid) {
+            return;
+        }
         let keys_of_one_max = self.memory.keys_of_one_max;
         let touched = self.of(xid);
         match touched.keys {
@@ -83,9 +89,16 @@ impl Touches {
 
     /// The transaction touched every key.
     pub(super) fn touch_all(&mut self, xid: Xid) {
+        if self.is_shown(xid) {
+            return;
+        }
         let keys = self.of(xid).keys.take();
         self.keys.truncate(self.keys.len() - keys.unwrap_or(0));
         self.check_room();
+    }
+
+    fn is_shown(&self, xid: Xid) -> bool {
+        self.shown.as_ref().is_some_and(|snapshot| snapshot.shows(xid))
     }
 
     /// That transaction's: the last one, or a new one behind it.
@@ -131,9 +144,17 @@ impl Touches {
         Hidden { keys, is_all }
     }
 
-    /// Forgets what every later snapshot shows.
+    /// What is still to come is remembered, whoever shows it: no snapshot came for long, and
+    /// identifiers are told apart only while they are near those of one.
+    pub(super) fn remember_all(&mut self) {
+        self.shown = None;
+    }
+
+    /// Forgets what the snapshot shows, and remembers nothing of it that is still to come: every one
+    /// that is asked about from here on is the same or a later one.
     pub(super) fn forget_shown_by(&mut self, snapshot: &Snapshot) {
         let mut kept = Self { is_overflown: self.is_overflown, ..Self::new(self.memory) };
+        kept.shown = Some(snapshot.clone());
         for Touched { xid, keys: count } in self.transactions.drain(..) {
             let keys = self.keys.drain(..count.unwrap_or(0));
             if !snapshot.shows(xid) {
@@ -234,6 +255,25 @@ mod tests {
             touches.touch_all(Xid(xid));
         }
         assert!(touches.take_overflow());
+    }
+
+    #[test]
+    fn what_every_snapshot_shows_is_not_remembered() {
+        let memory = Memory { remembered_max: 3, ..Memory::default() };
+        let mut touches = Touches::new(memory);
+        touches.forget_shown_by(&snapshot("5:20:5"));
+        for xid in 6..20 {
+            touches.touch(Xid(xid), hash("a"));
+            touches.touch_all(Xid(xid));
+        }
+        touches.touch(Xid(5), hash("b"));
+        touches.touch(Xid(20), hash("c"));
+        assert!(!touches.take_overflow());
+        assert_eq!(hidden(&touches, "5:20:5", ["a", "b", "c"]), [false, true, true]);
+        assert!(!touches.hidden_from(&snapshot("5:20:5")).is_all());
+        touches.remember_all();
+        touches.touch_all(Xid(6));
+        assert!(touches.hidden_from(&snapshot("5:6:5")).is_all());
     }
 
     #[test]

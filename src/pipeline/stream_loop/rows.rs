@@ -69,7 +69,11 @@ impl<S: Sink> StreamLoop<S> {
                 let table = backfills.failed(Instant::now());
                 if let Some(unsaid) = self.rows_said.is_due() {
                     let hint = forbidden(&error).then(|| {
-                        format!("GRANT SELECT on table {} to the role", table.unwrap_or_default())
+                        format!(
+                            "GRANT SELECT on table {} to the role, or BYPASSRLS where a policy hides \
+                             rows of it; tailwater check prints the SQL",
+                            table.unwrap_or_default()
+                        )
                     });
                     warn!(
                         error = chain(&error),

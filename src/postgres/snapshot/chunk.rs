@@ -41,7 +41,8 @@ pub enum Part<'a> {
     Behind {
         /// The keys before theirs.
         bound: Bound<'a>,
-        /// How many at most.
+        /// How many are looked at, at most: those that row filter and condition leave out count too.
+        /// Few matching rows in a large table would otherwise be looked for until its end.
         rows_max: usize,
     },
     /// Those with these keys.
@@ -72,21 +73,57 @@ pub struct RowBlock {
     /// Values of a row.
     width: usize,
     is_cut_off: bool,
+    /// How many rows were looked at.
+    scanned: usize,
+    /// The last row is none of those that were asked for. It only says how far it was looked.
+    is_last_left_out: bool,
 }
 
 impl RowBlock {
     fn new(width: usize) -> Self {
-        Self { frame: Vec::new(), slots: Vec::new(), width, is_cut_off: false }
+        Self { width, ..Self::default() }
     }
 
     /// How many rows there are.
     pub fn len(&self) -> usize {
-        self.slots.len() / self.width.max(1)
+        self.scanned_rows().len() - usize::from(self.is_last_left_out)
     }
 
     /// True where there is none.
     pub fn is_empty(&self) -> bool {
-        self.slots.is_empty()
+        self.len() == 0
+    }
+
+    /// How many rows were looked at to find these.
+    pub fn scanned(&self) -> usize {
+        self.scanned
+    }
+
+    /// The last row that was looked at, whether it is one of these or not.
+    pub fn last_scanned(&self) -> Option<Tuple<'_>> {
+        self.scanned_rows().last()
+    }
+
+    fn scanned_rows(&self) -> impl ExactSizeIterator<Item = Tuple<'_>> {
+        self.slots.chunks_exact(self.width.max(1)).map(|slots| Tuple::new(&self.frame, slots))
+    }
+
+    /// All are read. Where some may have been left out the place of each among those that were looked
+    /// at is its last value, below zero where it is left out itself.
+    fn finish(&mut self, are_numbered: bool) -> Result<(), PostgresError> {
+        let count = self.scanned_rows().len();
+        self.scanned = count;
+        let Some(last) = self.last_scanned().filter(|_| are_numbered) else { return Ok(()) };
+        let number = match last.iter().last() {
+            Some(TupleValue::Text(text)) => std::str::from_utf8(text).ok(),
+            Some(TupleValue::Null | TupleValue::UnchangedToast) | None => None,
+        };
+        let number: i64 = number
+            .and_then(|number| number.parse().ok())
+            .ok_or_else(|| PostgresError::Protocol { what: "a row came without number".into() })?;
+        self.scanned = usize::try_from(number.unsigned_abs()).unwrap_or(usize::MAX);
+        self.is_last_left_out = number < 0;
+        Ok(())
     }
 
     /// The memory that they take.
@@ -99,9 +136,10 @@ impl RowBlock {
         self.is_cut_off
     }
 
-    /// The rows, in their order: a value for each column that is delivered; of [`Part::Of`] one more.
+    /// The rows, in their order: a value for each column that is delivered, perhaps with one more
+    /// behind them; always of [`Part::Of`].
     pub fn rows(&self) -> impl ExactSizeIterator<Item = Tuple<'_>> {
-        self.slots.chunks_exact(self.width.max(1)).map(|slots| Tuple::new(&self.frame, slots))
+        self.scanned_rows().take(self.len())
     }
 
     /// Of a row of [`Part::Of`], whether its key is at or before the bound.
@@ -119,6 +157,14 @@ impl RowBlock {
             let read = read_line(line.as_bytes(), width, &mut block.frame, &mut block.slots);
             read.expect("a line");
         }
+        block.finish(false).expect("no numbers");
+        block
+    }
+
+    /// The same, with their numbers behind them.
+    pub(crate) fn of_numbered_lines(width: usize, lines: &[String]) -> Self {
+        let mut block = Self::of_lines(width + 1, lines);
+        block.finish(true).expect("numbers");
         block
     }
 }
@@ -128,9 +174,15 @@ impl ChunkQuery<'_> {
     fn width(&self) -> usize {
         let columns = self.shape.table.columns.len();
         match self.part {
-            Part::Behind { .. } => columns,
+            Part::Behind { .. } => columns + usize::from(self.are_rows_numbered()),
             Part::Of { .. } => columns + 1,
         }
+    }
+
+    /// Of the rows that are looked at some may be left out.
+    fn are_rows_numbered(&self) -> bool {
+        matches!(self.part, Part::Behind { .. })
+            && (self.shape.table.row_filter.is_some() || self.condition.is_some())
     }
 
     /// The rows in one statement.
@@ -142,15 +194,22 @@ impl ChunkQuery<'_> {
         // On lines of their own: a condition may end with a comment.
         conditions.extend(self.shape.table.row_filter.as_ref().map(|filter| format!("({filter})")));
         conditions.extend(self.condition.map(|condition| format!("(\n{condition}\n)")));
-        let mut order = String::new();
         match self.part {
             Part::Behind { bound, rows_max } => {
-                conditions.extend(match bound {
-                    Bound::Nothing => None,
-                    Bound::UpTo(last) => Some(format!("({})", key.is_behind(last))),
-                    Bound::Everything => Some("false".to_owned()),
-                });
-                order = format!(" ORDER BY {} LIMIT {rows_max}", key.columns());
+                let behind = match bound {
+                    Bound::Nothing => String::new(),
+                    Bound::UpTo(last) => format!(" WHERE ({})", key.is_behind(last)),
+                    Bound::Everything => " WHERE false".to_owned(),
+                };
+                let (from, order) = (self.from(), key.columns());
+                let rest = format!("FROM {from}{behind} ORDER BY {order} LIMIT {rows_max}");
+                return match conditions.as_slice() {
+                    [] => format!("SELECT {columns} {rest}"),
+                    conditions => {
+                        let is_meant = format!("({}) IS TRUE", conditions.join(" AND "));
+                        numbered(self.width() - 1, &format!("SELECT {columns}, {is_meant} {rest}"))
+                    }
+                };
             }
             Part::Of { keys, bound } => {
                 let keys: Vec<String> = keys.iter().map(|texts| key.is(texts)).collect();
@@ -163,11 +222,7 @@ impl ChunkQuery<'_> {
                 columns.push_str(&format!(", {is_within}"));
             }
         }
-        let conditions = match conditions.as_slice() {
-            [] => String::new(),
-            conditions => format!(" WHERE {}", conditions.join(" AND ")),
-        };
-        format!("SELECT {columns} FROM {}{conditions}{order}", self.from())
+        format!("SELECT {columns} FROM {} WHERE {}", self.from(), conditions.join(" AND "))
     }
 
     /// The table as a statement reads it.
@@ -192,8 +247,20 @@ impl ChunkQuery<'_> {
     }
 }
 
+/// Of rows with so many columns, and behind them whether they are meant, those that are and the last
+/// one, each with its number; below zero where it is not meant.
+fn numbered(columns: usize, rows: &str) -> String {
+    let names = (0..columns).map(|index| format!("c{index}")).collect::<Vec<_>>().join(", ");
+    format!(
+        "SELECT {names}, CASE WHEN is_meant THEN number ELSE -number END FROM ( \
+            SELECT *, row_number() OVER () AS number, lead(true) OVER () IS NULL AS is_last \
+            FROM ({rows}) scanned ({names}, is_meant) \
+         ) numbered WHERE is_meant OR is_last"
+    )
+}
+
 /// Compares the key of rows with texts. These are written without a type: beside a column they are of
-/// its type, and are compared in its collation.
+/// its type, but for composite types, and are compared in the collation that is written there.
 #[derive(Clone, Copy)]
 struct Comparison<'a> {
     key: &'a [KeyColumn],
@@ -201,8 +268,7 @@ struct Comparison<'a> {
 
 impl Comparison<'_> {
     fn columns(self) -> String {
-        let columns = self.key.iter().map(|column| quote_identifier(&column.name));
-        columns.collect::<Vec<_>>().join(", ")
+        self.key.iter().map(ordered).collect::<Vec<_>>().join(", ")
     }
 
     fn is(self, texts: &[String]) -> String {
@@ -215,7 +281,8 @@ impl Comparison<'_> {
     fn is_behind(self, texts: &[String]) -> String {
         let [first, rest @ ..] = self.key else { return "false".to_owned() };
         if rest.iter().all(|column| column.operator_schema == first.operator_schema) {
-            let texts: Vec<String> = texts.iter().map(|text| quote_literal(text)).collect();
+            let values = self.key.iter().zip(texts);
+            let texts: Vec<String> = values.map(|(column, text)| literal(column, text)).collect();
             let operator = operator(first, ">");
             return format!("({}) {operator} ({})", self.columns(), texts.join(", "));
         }
@@ -229,8 +296,18 @@ impl Comparison<'_> {
 }
 
 fn compare(column: &KeyColumn, symbol: &str, text: &str) -> String {
-    let (name, operator) = (quote_identifier(&column.name), operator(column, symbol));
-    format!("{name} {operator} {}", quote_literal(text))
+    format!("{} {} {}", ordered(column), operator(column, symbol), literal(column, text))
+}
+
+/// The column as the key's index orders it.
+fn ordered(column: &KeyColumn) -> String {
+    let name = quote_identifier(&column.name);
+    column.collate.as_ref().map_or(name.clone(), |collation| format!("{name} COLLATE {collation}"))
+}
+
+fn literal(column: &KeyColumn, text: &str) -> String {
+    let literal = quote_literal(text);
+    column.cast.as_ref().map_or(literal.clone(), |type_name| format!("{literal}::{type_name}"))
 }
 
 /// An extension's operators need not be on the search path, and that is not ours to change: the text
@@ -367,6 +444,7 @@ impl ChunkReader {
             }
             read_line(&line, block.width, &mut block.frame, &mut block.slots)?;
         }
+        block.finish(query.are_rows_numbered())?;
         Ok(block)
     }
 
@@ -442,6 +520,8 @@ mod tests {
             collation: Oid(0),
             index: 0,
             operator_schema: schema.map(str::to_owned),
+            collate: None,
+            cast: None,
         };
         Shape {
             oid: RelationId(1),
@@ -481,9 +561,35 @@ mod tests {
                 Some("status = 'x' -- only"),
                 next
             ),
-            "SELECT \"id\", \"b\"\"c\" FROM ONLY \"public\".\"t\" WHERE (id > 3) AND (\nstatus = 'x' \
-             -- only\n) AND ((\"b\"\"c\", \"id\") > ('o''1', '2')) ORDER BY \"b\"\"c\", \"id\" LIMIT 7"
+            "SELECT c0, c1, CASE WHEN is_meant THEN number ELSE -number END FROM ( SELECT *, \
+             row_number() OVER () AS number, lead(true) OVER () IS NULL AS is_last FROM (SELECT \
+             \"id\", \"b\"\"c\", ((id > 3) AND (\nstatus = 'x' -- only\n)) IS TRUE FROM ONLY \
+             \"public\".\"t\" WHERE ((\"b\"\"c\", \"id\") > ('o''1', '2')) ORDER BY \"b\"\"c\", \
+             \"id\" LIMIT 7) scanned (c0, c1, is_meant) ) numbered WHERE is_meant OR is_last"
         );
+    }
+
+    #[test]
+    fn the_last_row_says_how_far_it_was_looked_also_where_it_is_left_out() {
+        let lines = ["1\ta\t2\n", "2\tb\t7\n", "3\tc\t-9\n"].map(str::to_owned);
+        let ids = |block: &RowBlock| -> Vec<Vec<u8>> {
+            let id = |row: Tuple<'_>| match row.get(0) {
+                Some(TupleValue::Text(text)) => text.to_vec(),
+                _ => panic!("no id"),
+            };
+            block.rows().chain(block.last_scanned()).map(id).collect()
+        };
+        let all = RowBlock::of_numbered_lines(2, &lines);
+        assert_eq!(ids(&all), [b"1", b"2", b"3"]);
+        assert_eq!((all.len(), all.scanned()), (2, 9));
+        let meant = RowBlock::of_numbered_lines(2, &lines[..2]);
+        assert_eq!(ids(&meant), [b"1", b"2", b"2"]);
+        assert_eq!((meant.len(), meant.scanned()), (2, 7));
+        let none = RowBlock::of_numbered_lines(2, &lines[2..]);
+        assert_eq!((none.is_empty(), none.scanned(), ids(&none).len()), (true, 9, 1));
+        let nothing = RowBlock::of_numbered_lines(2, &[]);
+        assert_eq!((nothing.is_empty(), nothing.scanned()), (true, 0));
+        assert!(nothing.last_scanned().is_none());
     }
 
     #[test]
@@ -498,6 +604,24 @@ mod tests {
         );
         let all = sql(&shape, None, Part::Of { keys, bound: Bound::Everything });
         assert!(all.starts_with("SELECT \"id\", \"b\"\"c\", true FROM"), "{all}");
+    }
+
+    #[test]
+    fn a_column_is_compared_as_its_index_orders_it_and_a_text_as_its_type_reads_it() {
+        let mut key = shape(&[("a", None), ("b", None)], None).key;
+        key[0].collate = Some("\"s\".\"C\"".to_owned());
+        key[1].cast = Some("\"s\".pair".to_owned());
+        let texts = ["x".to_owned(), "(1,2)".to_owned()];
+        let key = Comparison { key: &key };
+        assert_eq!(key.columns(), "\"a\" COLLATE \"s\".\"C\", \"b\"");
+        assert_eq!(
+            key.is_behind(&texts),
+            "(\"a\" COLLATE \"s\".\"C\", \"b\") > ('x', '(1,2)'::\"s\".pair)"
+        );
+        assert_eq!(
+            key.is(&texts),
+            "(\"a\" COLLATE \"s\".\"C\" = 'x' AND \"b\" = '(1,2)'::\"s\".pair)"
+        );
     }
 
     #[test]

@@ -23,7 +23,7 @@ mod whole;
 pub use chunk::{Bound, ChunkQuery, ChunkReader, Part, RowBlock};
 pub use condition::ConditionError;
 pub use moment::{Moment, Snapshot};
-pub use open_transactions::{OpenTransactions, mark};
+pub use open_transactions::{Look, OpenTransactions, mark};
 pub use shape::{KeyColumn, Shape};
 pub use waiting::{After, Row, Rows, RowsQuery, SnapshotReader, is_partitioned};
 pub use whole::WholeTable;

@@ -1,6 +1,7 @@
 //! Who must have ended before a snapshot is to be relied on, and where the log has everything that a
 //! snapshot shows.
 
+use super::Snapshot;
 use crate::{
     lsn::Lsn,
     postgres::{PostgresError, sql::Sql},
@@ -57,8 +58,37 @@ impl OpenTransactions {
     /// # Errors
     /// Where the connection breaks.
     pub async fn have_ended(&self, sql: &Sql) -> Result<bool, PostgresError> {
-        const SQL: &str = "SELECT pg_snapshot_xmin(pg_current_snapshot()) > $1::text::xid8";
+        self.look(sql).await.map(|look| look.have_ended)
+    }
+
+    /// The same, with what a snapshot of now shows.
+    ///
+    /// # Errors
+    /// Where the connection breaks.
+    pub async fn look(&self, sql: &Sql) -> Result<Look, PostgresError> {
+        const SQL: &str = "SELECT pg_snapshot_xmin(now) > $1::text::xid8, now::text \
+            FROM pg_current_snapshot() now";
         let rows = sql.rows("ask for the open transactions", SQL, &[&self.bound]).await?;
-        Ok(rows.first().is_some_and(|row| row.get(0)))
+        let look = rows.first().and_then(|row| {
+            Some(Look { have_ended: row.get(0), snapshot: Snapshot::parse(row.get(1))? })
+        });
+        look.ok_or_else(|| PostgresError::Protocol { what: "no snapshot came".to_owned() })
+    }
+}
+
+/// How open transactions are found at a later moment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Look {
+    /// Whether every one of them has ended.
+    pub have_ended: bool,
+    /// What every later snapshot shows too.
+    pub snapshot: Snapshot,
+}
+
+#[cfg(test)]
+impl OpenTransactions {
+    /// Those of a test.
+    pub(crate) fn below(bound: u64) -> Self {
+        Self { bound: bound.to_string() }
     }
 }
