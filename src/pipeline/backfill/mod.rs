@@ -41,7 +41,8 @@
 //! A read ends soon, also where row filter and condition let few rows through: it looks at so many rows
 //! and no more, and says how far it came.
 //!
-//! Nothing grows without bound. Where more was touched than can be remembered, remembering begins anew, what was read and did not go out is read again, and open transactions are waited for again.
+//! Nothing grows without bound. Where more was touched than can be remembered, remembering begins
+//! anew, what was read and did not go out is read again, and open transactions are waited for again.
 //! Where more rows were moved than can be looked for one by one, all rows come again from the first
 //! one on, under another request, and so under other ids; so they do where the key is altered by which
 //! they are ordered.
