@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     checkpoint::{CheckpointKey, CheckpointRecord, Contained, Intent, SnapshotRecord, store::Look},
-    lsn::Lsn,
+    lsn::{EndLsn, Lsn},
     postgres::{
         SlotName, TableName, catalog,
         replication::TimelineHistory,
@@ -197,6 +197,21 @@ pub(super) async fn judge_rows(
     };
     let judge = |record: &&SnapshotRecord| judge_row_record(record, server_timeline, end_of);
     Ok(records.iter().try_for_each(judge)?)
+}
+
+/// As much of what rows contain as the server's own history has: all that it can send of it.
+pub(super) async fn within_history(
+    ground: &Ground<'_>,
+    contained: Contained,
+) -> Result<Option<Contained>, Failed> {
+    let end = match contained.timeline == ground.server.identity.timeline {
+        true => Some(catalog::wal_end(&ground.sql).await?),
+        false => {
+            let history = ground.server.history.as_ref();
+            history.and_then(|history| history.switch_point(contained.timeline))
+        }
+    };
+    Ok(end.map(|end| Contained { below: contained.below.min(EndLsn(end)), ..contained }))
 }
 
 /// `end_of` tells how much the server has of a timeline.

@@ -11,7 +11,7 @@ use super::{
     backfill::due,
     continuity,
     held_slot::HeldSlot,
-    judgement::{judge_checkpoint, judge_source, judge_take_over},
+    judgement::{judge_checkpoint, judge_source, judge_take_over, within_history},
     reset::no_checkpoint,
     settings::Settings,
     shutdown::Shutdown,
@@ -137,11 +137,13 @@ pub(super) async fn reset(
         repeated_rows: former.as_ref().map_or(0, |record| record.rows),
     };
     held.keep(confirm(&reset)).await?;
-    // All of its rows, whatever somebody asked for last.
-    let due = SnapshotRecord {
-        contained: former.and_then(|record| record.contained),
-        ..due::record(&settings.source, table, published.oid, None)
+    let contained = match former.and_then(|record| record.contained) {
+        Some(contained) => within_history(&held.ground, contained).await?,
+        None => None,
     };
+    // All of its rows, whatever somebody asked for last.
+    let due =
+        SnapshotRecord { contained, ..due::record(&settings.source, table, published.oid, None) };
     let written_at = jiff::Timestamp::now().to_string();
     let mut record = CheckpointRecord { written_at, ..before };
     if !record.snapshots.contains(&due.table) {

@@ -18,7 +18,7 @@ use tokio::{
     task::spawn_blocking,
     time::{interval, sleep},
 };
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::{
     assembler::{Assembler, Beginning, Bounds, PART_BYTES_AT_LEAST_ONCE},
@@ -220,6 +220,14 @@ pub(super) async fn start(
     };
     let mut backfills = Backfills::of(snapshots.written);
     snapshots.due.into_iter().for_each(|record| backfills.add_due(record));
+    for record in snapshots.gone {
+        warn!(
+            table = record.table,
+            rows = record.rows,
+            "the table is not published any more: the rest of its rows will not come"
+        );
+        backfills.add_gone(record);
+    }
     let reading = halt_before.is_none().then(|| Reading::new(settings, checkpoint.timeline));
     let beginning = Beginning { checkpoint, resume, backfills };
     let assembler = Assembler::new(mapping, beginning, bounds, on_error);
@@ -269,7 +277,9 @@ pub(super) async fn take_over(
     let (kafka, checkpoint, on_file, resume, snapshots) = match (look.checkpoint, confirmed_flush) {
         (Some(checkpoint), _) => {
             judge_checkpoint(&ground, confirmed_flush, &checkpoint).await?;
-            judge_rows(&ground, look.snapshots.values()).await?;
+            let records = look.snapshots.values();
+            let there = records.filter(|record| due::is_there(&fingerprint, record));
+            judge_rows(&ground, there).await?;
             let (on_file, sql) = (checkpoint.clone(), &ground.sql);
             let before = &on_file.publication;
             continuity::judge(settings, sql, before, &fingerprint).await??;
@@ -291,7 +301,13 @@ pub(super) async fn take_over(
             let writing = write_checkpoint(kafka, &ground.key, &first, &written);
             let kafka = await_kafka(&mut stream, settings.kafka.outage_grace, writing).await?;
             let resume = Resume::new(&first, confirmed_flush, &first.publication);
-            (kafka, first.clone(), first, resume, Snapshots { written, due: Vec::new() })
+            (
+                kafka,
+                first.clone(),
+                first,
+                resume,
+                Snapshots { written, due: Vec::new(), gone: Vec::new() },
+            )
         }
         (None, _) => {
             return Err(Refusal::CheckpointMissing { slot: settings.slot.clone() }.into());

@@ -20,6 +20,7 @@ use crate::support::{
     let_pass,
     postgres::{Server, Session},
     scene::{init, publishing},
+    settings::SettingsFile,
     table_shop::{TableShop, position},
     wait_until,
 };
@@ -308,6 +309,26 @@ fn rows_that_are_out_in_part_are_refused_until_a_reset() {
     shop.await_rows(&mut daemon, "public.log");
     shop.finish(daemon);
     assert_copied(&shop, 2);
+}
+
+/// Nobody can reset what is not there any more.
+#[test]
+fn rows_that_are_out_in_part_are_nobodys_where_the_table_is_gone() {
+    let shop = shop(&many_rows());
+    let (daemon, _) = started_in_the_middle(&shop);
+    daemon.kill();
+    shop.session.run("ALTER PUBLICATION tailwater DROP TABLE log; DROP TABLE log");
+    let settings = std::fs::read_to_string(shop.settings.path()).expect("settings");
+    let orders = settings.split("[[table]]").filter(|section| !section.contains("public.log"));
+    let orders = orders.collect::<Vec<_>>().join("[[table]]");
+    let shop = shop.with_settings(|_| SettingsFile::of_text(orders));
+    assert!(!checked(&shop).contains("snapshot_interrupted"));
+    let mut daemon = publishing(&shop.settings);
+    daemon.wait_for("the rest of its rows will not come");
+    shop.await_row_record(&mut daemon, "public.log", "an end of", |record| {
+        record["state"] == "failed"
+    });
+    shop.finish(daemon);
 }
 
 #[test]

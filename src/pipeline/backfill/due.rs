@@ -18,11 +18,13 @@ pub(in crate::pipeline) struct Snapshots {
     pub(in crate::pipeline) written: Vec<SnapshotRecord>,
     /// Those of tables that were taken on just now: written with the next checkpoint.
     pub(in crate::pipeline) due: Vec<SnapshotRecord>,
+    /// Those of tables that are not published any more, and of which rows were still to come.
+    pub(in crate::pipeline) gone: Vec<SnapshotRecord>,
 }
 
 impl Snapshots {
-    /// Of a checkpoint that names them, and of a publication that may hold more tables by now. A table
-    /// that is not configured any more is nobody's.
+    /// Of a checkpoint that names them, and of a publication that may hold more tables by now, or has
+    /// lost some.
     pub(in crate::pipeline) fn go_on(
         settings: &event::Settings,
         written: BTreeMap<String, SnapshotRecord>,
@@ -30,7 +32,7 @@ impl Snapshots {
         now: &Fingerprint,
     ) -> Self {
         let mut due = of_new_tables(settings, before, now);
-        let mut kept = Vec::new();
+        let (mut kept, mut gone) = (Vec::new(), Vec::new());
         for known in written.into_values() {
             match now.tables.get(&known.table) {
                 Some(table) if table.oid == known.oid => {
@@ -44,11 +46,21 @@ impl Snapshots {
                     let SnapshotRecord { source, table: name, condition, .. } = known;
                     due.push(record(&source, &name, table.oid, condition));
                 }
+                // What was committed before it went still comes, and is out already.
+                Some(_) | None if !known.state.is_unfinished() && known.contained.is_some() => {
+                    kept.push(known);
+                }
+                None if known.state.is_unfinished() => gone.push(known),
                 Some(_) | None => {}
             }
         }
-        Self { written: kept, due }
+        Self { written: kept, due, gone }
     }
+}
+
+/// Whether a publication holds the very table that a record is of.
+pub(in crate::pipeline) fn is_there(publication: &Fingerprint, record: &SnapshotRecord) -> bool {
+    publication.tables.get(&record.table).is_some_and(|table| table.oid == record.oid)
 }
 
 /// A publication without the tables whose rows the next start has to find due: a checkpoint that is
@@ -131,8 +143,9 @@ mod tests {
     use super::*;
     use crate::{
         change::Oid,
-        checkpoint::TableFingerprint,
+        checkpoint::{Contained, TableFingerprint},
         event::{fixture::domain_table::DomainTable, table::TablePattern},
+        lsn::{EndLsn, Lsn},
     };
 
     fn fingerprint(tables: &[(&str, u32)]) -> Fingerprint {
@@ -160,15 +173,29 @@ mod tests {
             state: SnapshotState::Running,
             ..record("orders", table, RelationId(oid), None)
         };
-        let written = [running("public.a", 1), running("public.b", 2), running("public.gone", 3)];
+        let position = EndLsn(Lsn::from_wire(500).expect("a position"));
+        let out = |table: &str, oid| SnapshotRecord {
+            state: SnapshotState::Done,
+            contained: Some(Contained { below: position, timeline: 1 }),
+            ..running(table, oid)
+        };
+        let written = [
+            running("public.a", 1),
+            running("public.b", 2),
+            running("public.gone", 3),
+            out("public.dropped", 4),
+        ];
         let written = written.map(|record| (record.table.clone(), record)).into();
         let before = fingerprint(&[("public.b", 2)]);
         let now = fingerprint(&[("public.a", 1), ("public.b", 7), ("public.c", 8)]);
-        let Snapshots { written, due } = Snapshots::go_on(&settings, written, &before, &now);
+        let Snapshots { written, due, gone } = Snapshots::go_on(&settings, written, &before, &now);
         let names = |records: &[SnapshotRecord]| -> Vec<(String, u32)> {
             records.iter().map(|record| (record.table.clone(), record.oid.0)).collect()
         };
-        assert_eq!(names(&written), [("public.a".to_owned(), 1)]);
+        // The stream still brings what the rows of the dropped one contain.
+        let kept = [("public.a".to_owned(), 1), ("public.dropped".to_owned(), 4)];
+        assert_eq!(names(&written), kept);
+        assert_eq!(names(&gone), [("public.gone".to_owned(), 3)]);
         assert_eq!(names(&due), [("public.c".to_owned(), 8), ("public.b".to_owned(), 7)]);
         assert!(due.iter().all(|record| record.state == SnapshotState::Due && record.rows == 0));
     }

@@ -92,7 +92,7 @@ use self::{
 use super::requests::SnapshotProgress;
 use crate::{
     change::{Relation, RelationId, RowChange, Transaction},
-    checkpoint::SnapshotRecord,
+    checkpoint::{SnapshotRecord, SnapshotState},
     event::table::PrimaryKey,
     lsn::{CommitLsn, EndLsn, Lsn},
     postgres::TableName,
@@ -244,9 +244,18 @@ impl Backfills {
         let gone = self.records().filter(|record| !is_published(&record.table, record.oid));
         let gone: Vec<String> = gone.map(|record| record.table.clone()).collect();
         gone.iter().for_each(|table| self.give_up(table, Unfit::Gone));
-        let count = self.kept.len();
-        self.kept.retain(|record| is_published(&record.table, record.oid));
-        self.is_set_changed |= self.kept.len() < count;
+    }
+
+    /// Rows of it were to come, and it is nobody's table by now.
+    pub(super) fn add_gone(&mut self, record: SnapshotRecord) {
+        let record = SnapshotRecord {
+            state: SnapshotState::Failed,
+            failure: Some(Unfit::Gone.to_string()),
+            written_at: jiff::Timestamp::now().to_string(),
+            ..record
+        };
+        self.keep_contained(&record);
+        self.over.push(record);
     }
 
     /// The names of those whose records the next start must know, where they are others than when this
@@ -298,9 +307,8 @@ impl Backfills {
         self.orphan(&table.name);
         let record = table.failed_for(&reason);
         self.over.push(record.clone());
-        if reason != Unfit::Gone {
-            self.keep_contained(&record);
-        }
+        // What was committed before the table went still comes.
+        self.keep_contained(&record);
         self.given_up.push(Given { record, reason });
         self.is_set_changed = true;
     }

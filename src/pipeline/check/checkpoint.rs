@@ -5,6 +5,8 @@ use super::{finding::Finding, slot};
 use crate::{
     checkpoint::store::Look,
     pipeline::{
+        backfill::due,
+        continuity,
         former_primary::has_next_host,
         judgement::{judge_look, judge_rows},
         refusal::Refusal,
@@ -41,10 +43,15 @@ async fn judge_rows_at_rest(
     slot: Option<&Slot>,
     look: &Look,
 ) -> Result<(), Failed> {
-    match slot.and_then(|slot| slot.active_pid) {
-        Some(_) => Ok(()),
-        None => judge_rows(ground, look.snapshots.values()).await,
+    if look.snapshots.is_empty() || slot.is_some_and(|slot| slot.active_pid.is_some()) {
+        return Ok(());
     }
+    // What is wrong with the publication is another finding's.
+    let Ok(publication) = continuity::describe(ground.settings, &ground.sql).await? else {
+        return Ok(());
+    };
+    let records = look.snapshots.values();
+    judge_rows(ground, records.filter(|record| due::is_there(&publication, record))).await
 }
 
 /// What `run` would stop with; its fix is what can be pasted.
