@@ -303,7 +303,7 @@ fn a_patterns_table_that_leaves_the_publication_is_refused() {
 
 /// The publication of outboxes lets the updates of other tables out.
 fn with_a_table(settings: SettingsFile, shop_source: &str) -> SettingsFile {
-    let section = NAMED.replace("{source}", shop_source);
+    let section = format!("{}snapshot = \"never\"\n", NAMED.replace("{source}", shop_source));
     settings.replaced("[[outbox]]", &format!("{section}\n[[outbox]]"))
 }
 
