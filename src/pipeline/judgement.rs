@@ -188,15 +188,19 @@ pub(super) async fn judge_rows(
     if records.is_empty() {
         return Ok(());
     }
-    let (server_timeline, history) =
-        (ground.server.identity.timeline, ground.server.history.as_ref());
-    let wal_end = catalog::wal_end(&ground.sql).await?;
-    let end_of = |timeline| match timeline == server_timeline {
-        true => Some(wal_end),
-        false => history.and_then(|history| history.switch_point(timeline)),
-    };
-    let judge = |record: &&SnapshotRecord| judge_row_record(record, server_timeline, end_of);
+    let (server_timeline, end_of) = (ground.server.identity.timeline, log_ends(ground).await?);
+    let judge = |record: &&SnapshotRecord| judge_row_record(record, server_timeline, &end_of);
     Ok(records.iter().try_for_each(judge)?)
+}
+
+/// How much the server has of each timeline; none of one that is not in its history.
+async fn log_ends(ground: &Ground<'_>) -> Result<impl Fn(u32) -> Option<Lsn>, Failed> {
+    let server = &ground.server;
+    let wal_end = catalog::wal_end(&ground.sql).await?;
+    Ok(move |timeline| match timeline == server.identity.timeline {
+        true => Some(wal_end),
+        false => server.history.as_ref()?.switch_point(timeline),
+    })
 }
 
 /// As much of what rows contain as the server's own history has: all that it can send of it.
@@ -204,13 +208,7 @@ pub(super) async fn within_history(
     ground: &Ground<'_>,
     contained: Contained,
 ) -> Result<Option<Contained>, Failed> {
-    let end = match contained.timeline == ground.server.identity.timeline {
-        true => Some(catalog::wal_end(&ground.sql).await?),
-        false => {
-            let history = ground.server.history.as_ref();
-            history.and_then(|history| history.switch_point(contained.timeline))
-        }
-    };
+    let end = log_ends(ground).await?(contained.timeline);
     Ok(end.map(|end| Contained { below: contained.below.min(EndLsn(end)), ..contained }))
 }
 

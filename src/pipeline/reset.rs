@@ -78,14 +78,7 @@ pub(super) async fn reset(
     writing: &WritingByHand,
     confirm: impl AsyncFn(&Amendment) -> Result<(), Failed>,
 ) -> Result<Amendment, Failed> {
-    let judge = |look: &_| {
-        judge_source(settings, look)?;
-        judge_take_over(settings, look)
-    };
-    let mut held = HeldSlot::take(settings, shutdown, judge).await?;
-    let Some(before) = held.look.checkpoint.clone() else {
-        return Err(no_checkpoint(settings, &held).into());
-    };
+    let (mut held, before) = take_checkpoint(settings, shutdown).await?;
     let (act, record) = match how {
         Reset::ToSlot => (Act::ToSlot, moved(&held, &before, held.confirmed_flush, None).await?),
         Reset::ToNow => {
@@ -162,7 +155,26 @@ fn is_settled(held: &HeldSlot<'_>, before: &CheckpointRecord) -> bool {
     is_below && before.timeline == held.ground.server.identity.timeline
 }
 
-pub(super) fn no_checkpoint(settings: &Settings, held: &HeldSlot<'_>) -> Refusal {
+/// Takes the slot, with a checkpoint that is ours.
+///
+/// # Errors
+/// Where there is no slot, no checkpoint or somebody else's, or where somebody holds the slot.
+pub(super) async fn take_checkpoint<'a>(
+    settings: &'a Settings,
+    shutdown: &'a Shutdown,
+) -> Result<(HeldSlot<'a>, CheckpointRecord), Failed> {
+    let judge = |look: &_| {
+        judge_source(settings, look)?;
+        judge_take_over(settings, look)
+    };
+    let held = HeldSlot::take(settings, shutdown, judge).await?;
+    match held.look.checkpoint.clone() {
+        Some(checkpoint) => Ok((held, checkpoint)),
+        None => Err(no_checkpoint(settings, &held).into()),
+    }
+}
+
+fn no_checkpoint(settings: &Settings, held: &HeldSlot<'_>) -> Refusal {
     let slot = settings.slot.clone();
     match &held.look.intent {
         Some(_) => Refusal::FirstStartUnfinished { slot },

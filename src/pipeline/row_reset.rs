@@ -10,9 +10,8 @@ use serde::Serialize;
 use super::{
     backfill::due,
     continuity,
-    held_slot::HeldSlot,
-    judgement::{judge_checkpoint, judge_source, judge_take_over, within_history},
-    reset::no_checkpoint,
+    judgement::{judge_checkpoint, within_history},
+    reset::take_checkpoint,
     settings::Settings,
     shutdown::Shutdown,
     start::{Failed, blocking},
@@ -109,14 +108,7 @@ pub(super) async fn reset(
     confirm: impl AsyncFn(&RowReset) -> Result<(), Failed>,
 ) -> Result<RowReset, Failed> {
     judge_table(settings, table)?;
-    let judge = |look: &_| {
-        judge_source(settings, look)?;
-        judge_take_over(settings, look)
-    };
-    let mut held = HeldSlot::take(settings, shutdown, judge).await?;
-    let Some(before) = held.look.checkpoint.clone() else {
-        return Err(no_checkpoint(settings, &held).into());
-    };
+    let (mut held, before) = take_checkpoint(settings, shutdown).await?;
     judge_checkpoint(&held.ground, Some(held.confirmed_flush), &before).await?;
     let publication = continuity::describe(settings, &held.ground.sql).await??;
     let Some(published) = publication.tables.get(table) else {

@@ -12,7 +12,7 @@ use crate::{
             INT8, NUMERIC, TEXT,
             domain_table::{
                 Cell::{self, Null, Text, Unchanged},
-                DomainTable, Happens, REQUEST, TABLE, take_events,
+                DomainTable, Happens, REQUEST, TABLE, rule, take_events,
             },
             transaction,
         },
@@ -466,16 +466,6 @@ fn ids_are_the_same_for_ever() {
 mod rules {
     use super::*;
     use crate::event::table::{Otherwise, RuleSettings};
-
-    fn rule(event_type: &str, when: &str) -> RuleSettings {
-        RuleSettings {
-            event_type: event_type.to_owned(),
-            when: Some(when.to_owned()),
-            version: None,
-            data: None,
-            topic: None,
-        }
-    }
 
     fn orders(rules: Vec<RuleSettings>) -> DomainTable {
         DomainTable::orders().with(|table| {

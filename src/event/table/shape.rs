@@ -282,8 +282,8 @@ mod tests {
     use super::*;
     use crate::event::{
         Route, TypeGlob, TypeTemplate,
-        fixture::domain_table::DomainTable,
-        table::{RuleSettings, Salt},
+        fixture::domain_table::{DomainTable, rule},
+        table::Salt,
     };
 
     fn shapes(table: &DomainTable) -> Vec<EventShape> {
@@ -300,16 +300,6 @@ mod tests {
             format!("{} {} {required}", shape.event_type, shape.topic.literal().unwrap_or("…"))
         };
         shapes(table).iter().map(of).collect()
-    }
-
-    fn rule(event_type: &str, when: &str) -> RuleSettings {
-        RuleSettings {
-            event_type: event_type.to_owned(),
-            when: Some(when.to_owned()),
-            version: None,
-            data: None,
-            topic: None,
-        }
     }
 
     fn data<'s>(shapes: &'s [EventShape], event_type: &str) -> &'s Value {

@@ -360,7 +360,7 @@ impl ChunkReader {
         const SQL: &str = "SELECT substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)";
         let rows = self.sql.rows("ask for the timeline", SQL, &[]).await?;
         let text: &str = rows.first().map_or("", |row| row.get(0));
-        u32::from_str_radix(text, 16).map_err(|_| unreadable("no timeline"))
+        timeline_of(text)
     }
 
     /// Begins a transaction: locks the table against rewrites, then takes the snapshot, then looks
@@ -483,13 +483,17 @@ impl ChunkReader {
 
 fn moment_of(row: &SimpleQueryRow) -> Result<Moment, PostgresError> {
     let text = |index| row.try_get(index).ok().flatten().unwrap_or_default();
-    let timeline = u32::from_str_radix(text(2), 16);
     Ok(Moment {
         snapshot: Snapshot::parse(text(0)).ok_or_else(|| unreadable("no snapshot"))?,
         position: text(1).parse().map_err(|_| unreadable("no position"))?,
-        timeline: timeline.map_err(|_| unreadable("no timeline"))?,
+        timeline: timeline_of(text(2))?,
         stamp: text(3).to_owned(),
     })
+}
+
+/// The first eight digits of a segment's name.
+fn timeline_of(digits: &str) -> Result<u32, PostgresError> {
+    u32::from_str_radix(digits, 16).map_err(|_| unreadable("no timeline"))
 }
 
 fn unreadable(what: &str) -> PostgresError {

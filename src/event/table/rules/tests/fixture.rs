@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+pub(super) use crate::event::fixture::domain_table::rule;
 use crate::{
     change::{Oid, OldTuple, Tuple, ValueSlot},
     event::{
@@ -147,17 +148,6 @@ pub(super) struct Values {
 impl Values {
     pub(super) fn tuple(&self) -> Tuple<'_> {
         Tuple::new(&self.frame, &self.slots)
-    }
-}
-
-/// A rule of that condition.
-pub(super) fn rule(event_type: &str, when: &str) -> RuleSettings {
-    RuleSettings {
-        event_type: event_type.to_owned(),
-        when: Some(when.to_owned()),
-        version: None,
-        data: None,
-        topic: None,
     }
 }
 
