@@ -2,13 +2,14 @@
 //! types, by several at once, and however often the daemon was killed meanwhile.
 
 use std::{
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
 use crate::support::{
     PATIENCE,
-    daemon::Daemon,
+    daemon::{self, Daemon, Ended},
     kafka::Record,
     let_pass,
     postgres::Server,
@@ -17,6 +18,7 @@ use crate::support::{
     replica_source::{CREATE, Source, run_large_transactions},
     scaled,
     scene::{init, publishing},
+    settings::SettingsFile,
     table_shop::{TableShop, goes_on_inside, position},
     wait_until,
 };
@@ -125,8 +127,8 @@ fn replicate(server: Server, delivery: Delivery, forms: Forms, changes: u64) {
     eprintln!("compared after {:?}", began.elapsed());
 }
 
-/// The same where the tables have rows before anybody publishes: these come beside the changes, while
-/// daemons are killed.
+/// The same where the tables have rows before anybody publishes: these come beside the changes, and
+/// again whenever somebody asks for them, while daemons are killed.
 fn replicate_with_rows(delivery: Delivery, rows: u32, changes: u64, kills: usize) {
     let seed = seed();
     eprintln!("TAILWATER_SEED={seed}");
@@ -136,11 +138,8 @@ fn replicate_with_rows(delivery: Delivery, rows: u32, changes: u64, kills: usize
     };
     let forms =
         Forms { plain: "row", composite: "change", parted: "row", wide: "change", quoted: "row" };
-    let never = |name: &str| (format!("name = \"public.{name}\"\n"), "snapshot = \"never\"\n");
-    let [ddl_log, keyless] = ["ddl_log", "keyless"].map(never);
-    let sections = sections(forms)
-        .replace(&ddl_log.0, &format!("{}{}", ddl_log.0, ddl_log.1))
-        .replace(&keyless.0, &format!("{}{}", keyless.0, keyless.1));
+    let ddl_log = "name = \"public.ddl_log\"\n";
+    let sections = sections(forms).replace(ddl_log, &format!("{ddl_log}snapshot = \"never\"\n"));
     let shop = TableShop::open_with_rows(Server::start_with(&SERVER), CREATE, &sections);
     let shop = shop.with_settings(|settings| {
         settings.with("[kafka]", &format!("transaction_bytes = \"1MiB\"\ndelivery = \"{word}\""))
@@ -154,23 +153,36 @@ fn replicate_with_rows(delivery: Delivery, rows: u32, changes: u64, kills: usize
         Delivery::AtLeastOnce => source.without_altered_composites(),
     };
     source.run(before);
-    shop.session.run(&format!("{}; TRUNCATE keyless", many_rows(rows)));
+    shop.session.run(&many_rows(rows));
     let statements = shop.session.rows("SELECT id, statement FROM ddl_log ORDER BY id");
     init(&shop.settings);
+    // What the rows without a key contain, and the stream brings all the same.
+    let waiting = before + changes / 10;
+    source.run(waiting);
     let mut random = fastrand::Rng::with_seed(seed.rotate_left(9));
     let (mut daemon, began) = (publishing(&shop.settings), Instant::now());
-    thread::scope(|scope| {
-        let writers = scope.spawn(|| source.run(before + changes));
+    let ended = AtomicBool::new(false);
+    let back_fills = thread::scope(|scope| {
+        let writers = scope.spawn(|| source.run(waiting + changes));
+        let asking = scope.spawn(|| ask_for_rows(&shop.settings, &ended));
         for _ in 0..kills {
             let_pass(Duration::from_millis(random.u64(20..900)));
             daemon.kill_and_restart(&shop.settings);
         }
         writers.join().expect("the writers end");
+        ended.store(true, Ordering::Relaxed);
+        asking.join().expect("who asks for rows ends")
     });
-    for table in ["plain", "composite", "parted", "wide", "Bestellung für Ümläute"] {
+    for table in KEYED {
         shop.await_rows(&mut daemon, &format!("public.{table}"));
     }
+    for back_fill in &BACK_FILLS {
+        let done = back_fill.ask(&shop.settings);
+        assert_eq!(done.code, Some(0), "{back_fill:?}: {}", done.stderr);
+    }
     shop.finish(daemon);
+    eprintln!("{back_fills} back-fills beside the changes");
+    assert!(back_fills > 0, "none came to its end beside the changes");
     eprintln!("published in {:?}", began.elapsed());
     let records = in_order(shop.records(), delivery);
     let is_row = |record: &&Record| position(record).is_none();
@@ -179,6 +191,57 @@ fn replicate_with_rows(delivery: Delivery, rows: u32, changes: u64, kills: usize
     copy.apply(&records);
     copy.assert_equals(&shop.session);
     eprintln!("compared after {:?}", began.elapsed());
+}
+
+/// The tables whose rows come beside the stream.
+const KEYED: [&str; 5] = ["plain", "composite", "parted", "wide", "Bestellung für Ümläute"];
+
+/// Rows that somebody asks for.
+#[derive(Debug)]
+struct BackFill {
+    table: &'static str,
+    condition: Option<&'static str>,
+}
+
+const BACK_FILLS: [BackFill; 4] = [
+    BackFill { table: "public.plain", condition: Some("id % 3 = 1 -- some") },
+    BackFill { table: "public.wide", condition: None },
+    BackFill { table: "public.parted", condition: Some("region <> 'us' AND id > 100") },
+    BackFill { table: "public.composite", condition: None },
+];
+
+impl BackFill {
+    /// By the command, which follows it to its end.
+    fn ask(&self, settings: &SettingsFile) -> Ended {
+        let mut arguments = vec!["snapshot", self.table];
+        if let Some(condition) = self.condition {
+            arguments.extend(["--where", condition]);
+        }
+        daemon::run(&arguments, settings)
+    }
+}
+
+/// One after the other, over and over, until the writers have ended. Returns how many were followed to
+/// their end: a daemon that was just killed takes no request, and of a table whose own rows are still
+/// to come nobody may ask for others.
+fn ask_for_rows(settings: &SettingsFile, ended: &AtomicBool) -> usize {
+    let mut count = 0;
+    for back_fill in BACK_FILLS.iter().cycle() {
+        if ended.load(Ordering::Relaxed) {
+            break;
+        }
+        let asked = back_fill.ask(settings);
+        let words = ["could not be asked", "under way", "the daemon is", "the daemon began anew"];
+        match asked.code {
+            Some(0) => count += 1,
+            _ => assert!(
+                words.iter().any(|words| asked.stderr.contains(words)),
+                "{back_fill:?}: {}",
+                asked.stderr
+            ),
+        }
+    }
+    count
 }
 
 /// Rows that nobody changes, some of them large.
@@ -190,7 +253,8 @@ fn many_rows(count: u32) -> String {
              SELECT n % 9, 'b' || n, n FROM generate_series(1, {count}) n ON CONFLICT DO NOTHING; \
          INSERT INTO wide (id, n, a, b, doc, words) \
              SELECT md5('w' || n)::uuid, n, repeat(md5(n::text), 90), 'b', '{{}}', '{{}}' \
-             FROM generate_series(1, {count} / 10) n"
+             FROM generate_series(1, {count} / 10) n; \
+         INSERT INTO keyless (n, word) SELECT n % 500, 'w' || n % 9 FROM generate_series(1, {count}) n"
     )
 }
 
@@ -233,7 +297,7 @@ fn a_copy_that_drops_what_comes_twice_is_the_source() {
 #[test]
 fn a_copy_of_tables_with_rows_is_the_source() {
     let kills = (KILLS * proof_scale()).max(2. * KILLS_MIN) as usize;
-    replicate_with_rows(Delivery::ExactlyOnce, 20_000, scaled(100_000), kills);
+    replicate_with_rows(Delivery::ExactlyOnce, 20_000, scaled(200_000), kills);
 }
 
 #[test]

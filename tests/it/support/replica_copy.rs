@@ -198,6 +198,8 @@ impl Copy {
                     steps.next();
                     vec![created.update_sql(step.old_row())]
                 }
+                // Nothing tells whether one that is alike is this one; the rows come only once.
+                (None, Kind::Snapshot) if step.table.key().is_empty() => vec![step.insert_sql()],
                 (None, Kind::Snapshot) => {
                     vec![format!("{ANY}{}", step.delete_sql(step.new_row())), step.insert_sql()]
                 }
