@@ -128,13 +128,14 @@ pub(super) struct Topics {
 }
 
 impl Topics {
-    /// Names a topic.
+    /// Names a topic. What was announced last under a number counts: the rows that come before the
+    /// stream are numbered by another encoder than its events.
     pub(super) fn announce(&mut self, topic: &NewTopic) {
         let index = topic.id.0 as usize;
         if self.entries.len() <= index {
             self.entries.resize(index + 1, Entry::Unannounced);
         }
-        if let Some(entry @ Entry::Unannounced) = self.entries.get_mut(index) {
+        if let Some(entry) = self.entries.get_mut(index) {
             *entry = Entry::Announced(Arc::clone(&topic.name), topic.topic_use);
         }
     }

@@ -93,11 +93,16 @@ pub fn in_order(records: Vec<Record>, delivery: Delivery) -> Vec<Record> {
     let mut partitions: HashMap<(String, Vec<u8>), i32> = HashMap::new();
     let mut newest: HashMap<(String, i32), (Lsn, u64)> = HashMap::new();
     let mut newest_of_key: HashMap<(String, Vec<u8>), (Lsn, Option<u64>)> = HashMap::new();
+    let mut topics: HashMap<String, String> = HashMap::new();
     let mut doubled = 0;
     for record in records {
         let event = record.json();
         let id = record.header("event-id").expect("an id").to_owned();
         assert_eq!(event["id"], *id);
+        let event_type = event["type"].as_str().expect("a type");
+        let (table, _) = event_type.rsplit_once('.').expect("a table and what happened");
+        let topic = topics.entry(table.to_owned()).or_insert_with(|| record.topic.clone());
+        assert_eq!(*topic, record.topic, "a table in two topics: {event}");
         if let Some(key) = &record.key {
             let key = (record.topic.clone(), key.clone());
             let partition = *partitions.entry(key).or_insert(record.partition);
