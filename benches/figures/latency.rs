@@ -45,6 +45,8 @@ struct Load<'a> {
     url: &'a str,
     /// Of each transaction.
     rows: u64,
+    /// Each round of one database has other ids.
+    round: u64,
     duration: Duration,
     sent: &'a Sent,
 }
@@ -76,7 +78,7 @@ fn measure_one(seconds: u64, delivery: &str) {
     let (latencies, commits, cpu) = thread::scope(|scope| {
         let reading = scope.spawn(|| read(&broker, &sent, &ended));
         let before = cpu_seconds(daemon.pid());
-        let load = Load { url: &server.url("shop"), rows: 1, duration, sent: &sent };
+        let load = Load { url: &server.url("shop"), rows: 1, round: 0, duration, sent: &sent };
         let commits = write_by_all(&load);
         wait_until("the last events", PATIENCE, || {
             sent.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
@@ -98,9 +100,9 @@ fn write_by_all(load: &Load<'_>) -> Vec<Duration> {
 
 /// Returns how long each INSERT took by itself.
 fn write(load: &Load<'_>, writer: u64) -> Vec<Duration> {
-    let Load { url, rows, duration, sent } = *load;
+    let Load { url, rows, round, duration, sent } = *load;
     let session = Session::open(url).expect("a connection");
-    let mut random = fastrand::Rng::with_seed(writer);
+    let mut random = fastrand::Rng::with_seed(round * WRITERS + writer);
     let interval = Duration::from_micros(1_000_000 * WRITERS / RATE);
     let started = Instant::now() + interval.mul_f64(writer as f64 / WRITERS as f64);
     let (mut number, mut commits) = (0, Vec::new());
@@ -196,7 +198,7 @@ pub fn measure_beside(seconds: u64) {
     row(&["", "events", "p50 ms", "p90 ms", "p99 ms", "max ms", "CPU s a minute"]
         .map(str::to_owned));
     println!("|---|---|---|---|---|---|---|");
-    for is_beside in [false, true, false, true] {
+    for (round, is_beside) in (0..).zip([false, true, false, true]) {
         let (sent, ended) = (Sent::default(), AtomicBool::new(false));
         let duration = WARM_UP + Duration::from_secs(seconds);
         let before = cpu_seconds(daemon.pid());
@@ -212,7 +214,8 @@ pub fn measure_beside(seconds: u64) {
                 }
                 count
             });
-            let load = Load { url: &server.url("shop"), rows: ROWS, duration, sent: &sent };
+            let url = server.url("shop");
+            let load = Load { url: &url, rows: ROWS, round, duration, sent: &sent };
             let commits = write_by_all(&load);
             wait_until("the last events", PATIENCE, || {
                 sent.lock().unwrap_or_else(PoisonError::into_inner).is_empty()

@@ -60,6 +60,9 @@ const FILL: &str = "
 const CHUNK_BYTES: usize = 512 << 10;
 const CHUNK_BYTES_MAX: usize = 1 << 20;
 
+/// A batch goes out when it holds so much.
+const BATCH_BYTES: usize = 512 << 10;
+
 /// How long one of them may take.
 const LONGEST: Duration = Duration::from_secs(3_600);
 
@@ -156,17 +159,17 @@ impl Bench {
         let shape = Arc::new(look_up(&mut reader, &settings).await);
         mapping.observe_snapshot(shape.oid, &description(&shape));
         let mut total = 0;
+        // As the daemon does: the next chunk is on its way while one is encoded.
         let read = |reader, cursor, rows_max| {
             let (settings, shape) = (Arc::clone(&settings), Arc::clone(&shape));
             tokio::spawn(read_chunk(reader, settings, shape, cursor, rows_max))
         };
-        // As the daemon does: the next chunk is on its way while one is encoded.
         let mut rows_max = 256;
         let mut under_way = read(reader, None, rows_max);
         loop {
             let (reader, block, position) = under_way.await.expect("a chunk");
             let is_last = block.len() < rows_max;
-            rows_max = (block.len() * CHUNK_BYTES / block.bytes().max(1)).max(1);
+            rows_max = (block.len() * CHUNK_BYTES / block.filled_bytes().max(1)).max(1);
             let cursor = block.rows().last().and_then(key_of);
             under_way = read(reader, cursor, rows_max);
             tokio::task::yield_now().await;
@@ -184,8 +187,8 @@ impl Bench {
                 while let Some(event) = events.next().expect("an event") {
                     _ = encoder.encode_snapshot(&event, &place, &mut batch).expect("a record");
                 }
-                if batch.bytes() >= CHUNK_BYTES {
-                    batch.clear(CHUNK_BYTES_MAX);
+                if batch.bytes() >= BATCH_BYTES {
+                    batch.clear(2 * BATCH_BYTES);
                 }
             }
             total += block.len() as u64;
@@ -291,6 +294,7 @@ impl Bench {
              peak {:.0} MiB\n",
             resident_bytes as f64 / f64::from(1 << 20)
         );
+        assert_eq!((there, doubled), (rows, 0), "rows were lost or doubled");
     }
 
     fn print(&self, name: &str, reads: &[Read], anchor: f64) {
@@ -325,7 +329,6 @@ async fn read_chunk(
     rows_max: usize,
 ) -> (ChunkReader, RowBlock, Lsn) {
     let table = orders();
-    let moment = reader.begin(&table, &settings.publication).await.expect("a snapshot");
     let cursor = cursor.map(|key| [key]);
     let bound = cursor.as_ref().map_or(Bound::Nothing, |key| Bound::UpTo(key));
     let query = ChunkQuery {
@@ -334,9 +337,11 @@ async fn read_chunk(
         condition: None,
         part: Part::Behind { bound, rows_max },
         bytes_max: CHUNK_BYTES_MAX,
+        meant_rows_max: 3_000,
     };
-    let block = reader.read(&query).await.expect("rows");
-    reader.end(moment.position).await.expect("ended");
+    let begun = reader.begin_with(&query, &settings.publication).await;
+    let (moment, prepared) = begun.expect("a snapshot");
+    let block = reader.read(&query, prepared, moment.position).await.expect("rows");
     (reader, block, moment.position)
 }
 

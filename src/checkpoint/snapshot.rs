@@ -32,6 +32,14 @@ pub struct SnapshotRecord {
     /// Which rows, as an SQL condition; all of them where there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub condition: Option<String>,
+    /// Asked for by `tailwater snapshot`: what cannot be published ends the request and not the daemon.
+    /// Others are due because the table was taken on, or reset.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_requested: bool,
+    /// Changes of the table came since, or rows for a former request, and may be out. So its rows
+    /// cannot be read at once any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_events: bool,
     /// How far it is.
     pub state: SnapshotState,
     /// Why it failed.
@@ -95,6 +103,16 @@ impl SnapshotRecord {
     /// Whether rows are still to come, or the stream has still to be told from them.
     pub fn is_kept(&self) -> bool {
         self.state.is_unfinished() || self.contained.is_some()
+    }
+
+    /// Whether its rows are due as they are when a table is taken on: all of them, none of which was
+    /// read, and nothing else of it is out. Of a table without a key they can be read at once then.
+    pub fn is_untouched(&self) -> bool {
+        self.state == SnapshotState::Due
+            && self.condition.is_none()
+            && self.key.is_empty()
+            && !self.is_requested
+            && !self.has_events
     }
 
     /// Whether some of its rows are out, and which others are not, nobody knows.

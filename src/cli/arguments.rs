@@ -121,22 +121,22 @@ pub(super) enum Command {
         json: bool,
     },
     /// Publish the rows that a table has, beside the stream: asks the running daemon, and shows how far
-    /// it is.
+    /// it is. Without a table: shows which back-fills there are.
     ///
     /// Ctrl-C ends the showing; the back-fill goes on. What is asked for again while it goes on, for
     /// the same rows, is followed.
     Snapshot {
         /// A domain table of the settings, as public.orders.
         #[arg(value_name = "TABLE")]
-        table: String,
+        table: Option<String>,
         /// Which rows, as an SQL condition: --where "status = 'open'". Unless said, all.
-        #[arg(long = "where", value_name = "SQL")]
+        #[arg(long = "where", value_name = "SQL", requires = "table")]
         condition: Option<String>,
         /// How far it is, as one JSON object a line on standard output.
         #[arg(long)]
         json: bool,
         /// Do not wait for its end.
-        #[arg(long)]
+        #[arg(long, requires = "table")]
         detach: bool,
     },
     /// Print a schema of the events that the settings produce.

@@ -43,10 +43,11 @@ pub fn main() -> ExitCode {
             Ok(code) => return code,
             Err(failure) => Err(failure),
         },
-        Command::Snapshot { table, condition, json, detach } => {
+        Command::Snapshot { table: Some(table), condition, json, detach } => {
             let body = admin::RequestBody { table, condition };
             snapshot::snapshot(&config, &body, snapshot::Showing { json, detach })
         }
+        Command::Snapshot { table: None, json, .. } => snapshot::list(&config, json),
         Command::Schema { format } => schema(&config, format),
         Command::Tail { json, full } => tail(&config, super::terminal::style(json, full)),
         Command::Demo { duration, brokers } => {

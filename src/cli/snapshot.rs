@@ -1,6 +1,7 @@
 //! `snapshot`: asks the running daemon for the rows of a table, and shows how far they are.
 
 mod error;
+mod list;
 mod show;
 
 use std::{path::Path, time::Duration};
@@ -10,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use self::{error::SnapshotError, show::Show};
 use super::commands::{load_by, with_shutdown};
 use crate::{
-    admin::{Answer, Client, Problem, RequestBody, Snapshot, Socket},
+    admin::{Answer, Client, Problem, RequestBody, Snapshot, Snapshots, Socket},
     config::Config,
     failure::Failure,
 };
@@ -43,11 +44,7 @@ pub(super) fn snapshot(
     body: &RequestBody,
     showing: Showing,
 ) -> Result<(), Box<dyn Failure>> {
-    let config = load_by(Config::load_for_database, path)?;
-    if config.admin == Socket::Off {
-        return Err(SnapshotError::Off.into());
-    }
-    let client = Client::new(&config.admin);
+    let client = client(path)?;
     let followed = with_shutdown(async |mut shutdown| {
         let mut left = None;
         tokio::select! {
@@ -72,6 +69,35 @@ pub(super) fn snapshot(
         }
     }
     Ok(())
+}
+
+/// Shows which back-fills there are.
+pub(super) fn list(path: &Path, json: bool) -> Result<(), Box<dyn Failure>> {
+    let client = client(path)?;
+    let asked = with_shutdown(async |mut shutdown| {
+        tokio::select! {
+            asked = client.get::<Snapshots>("/snapshots") => match asked {
+                Ok(Answer::Done(Snapshots { snapshots })) => Ok(snapshots),
+                Ok(Answer::Refused(_, problem)) => Err(SnapshotError::Refused(problem).into()),
+                Err(source) => Err(SnapshotError::NotConnected { source }.into()),
+            },
+            () = shutdown.requested() => Ok(Vec::new()),
+        }
+    })?;
+    match json {
+        true => print!("{}", list::as_json(&asked)),
+        false => print!("{}", list::in_words(&asked)),
+    }
+    Ok(())
+}
+
+/// Who asks the daemon of these settings.
+fn client(path: &Path) -> Result<Client, Box<dyn Failure>> {
+    let config = load_by(Config::load_for_database, path)?;
+    match &config.admin {
+        Socket::Off => Err(SnapshotError::Off.into()),
+        socket => Ok(Client::new(socket)),
+    }
 }
 
 /// Asks, and follows it to its end. `request` is what it is called, once that is known.

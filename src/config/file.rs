@@ -32,7 +32,8 @@ section! {
         /// The envelope's `source`: the name of the service whose events these are.
         source: String,
         /// What becomes of an event that cannot be published, because it cannot be made or is too
-        /// large: `halt` stops before its transaction, `dead-letter` puts it into a topic of its own,
+        /// large: `halt` stops before its transaction (a row that `tailwater snapshot` asked for
+        /// ends that request alone), `dead-letter` puts it into a topic of its own,
         /// with the reason, in its place among the others.
         on_error: OnError = "halt",
         /// Where dead letters go. {topic} is the event's topic, or `source` where none could be made.

@@ -16,15 +16,15 @@
 //! Between two transactions rows of tables go out that were there before (`rows`), each chunk whole,
 //! with a cut behind it that has the record of how far they are.
 //!
-//! A batch that fills up inside a transaction is handed over without a cut. Nothing is read while the
+//! A batch that fills up inside a transaction, or inside a chunk, is handed over without a cut. Nothing is read while the
 //! sink holds a fixed number of bytes, so memory is bounded whatever the size of a transaction.
 
 mod rows;
 
 use std::collections::VecDeque;
 
-pub(super) use self::rows::RowDesk;
-use self::rows::RowMemory;
+pub(super) use self::rows::{RowDesk, RowsAt};
+use self::rows::{RowMemory, RowsOut};
 use super::{
     backfill::Backfills,
     checkpoint_writer::CheckpointWriter,
@@ -61,6 +61,10 @@ const BATCHES: usize = 32;
 /// Nothing is read while the sink holds this much, so that all batches together stay below 4 MiB:
 /// at 150 MB/s it outlasts the commit of a Kafka transaction.
 const BYTES_OUT_MAX: usize = 3 << 20;
+
+/// No further chunk of rows is encoded while so much is on its way or is about to be: one is several
+/// batches at once, and a change of the stream waits behind all of it.
+const ROW_BYTES_OUT_MAX: usize = 2 << 20;
 
 /// How many free batches one change may need.
 const BATCHES_PER_CHANGE: usize = 2;
@@ -172,10 +176,12 @@ pub(super) struct Assembler {
     resume: Resume,
     checkpoint: CheckpointWriter,
     backfills: Backfills,
-    /// Where chunks that went out lately stand in the log.
-    row_positions: VecDeque<Lsn>,
+    /// Chunks that went out, and are not reported.
+    rows_out: VecDeque<RowsOut>,
     /// What a chunk is written with.
     row_memory: RowMemory,
+    /// Full batches of the chunk that is being written.
+    row_parts: Vec<Batch>,
     transaction_bytes: usize,
     current: Batch,
     /// Records of the current batch that belong to whole transactions.
@@ -215,8 +221,9 @@ impl Assembler {
             resume,
             checkpoint: CheckpointWriter::new(checkpoint),
             backfills,
-            row_positions: VecDeque::new(),
+            rows_out: VecDeque::new(),
             row_memory: RowMemory::default(),
+            row_parts: Vec::new(),
             transaction_bytes: bounds.transaction_bytes,
             current: Batch::default(),
             whole_records: 0,
@@ -231,7 +238,16 @@ impl Assembler {
 
     /// True while one more message can be taken, whatever it brings. This is the back-pressure.
     pub(super) fn has_room(&self) -> bool {
-        self.free.len() >= BATCHES_PER_CHANGE && self.bytes_out < BYTES_OUT_MAX
+        // Rows that are due get their turn: what the stream leaves of the room is enough for them.
+        let most = if self.backfills.is_due() { ROW_BYTES_OUT_MAX } else { BYTES_OUT_MAX };
+        self.free.len() >= BATCHES_PER_CHANGE && self.bytes_out < most
+    }
+
+    /// True while one more chunk of rows can be taken.
+    fn has_room_for_rows(&self) -> bool {
+        let ready: usize = self.ready.iter().map(Batch::bytes).sum();
+        let bytes = self.bytes_out + ready + self.current.bytes();
+        self.has_room() && bytes < ROW_BYTES_OUT_MAX
     }
 
     /// True while the sink holds something.
@@ -252,8 +268,13 @@ impl Assembler {
     }
 
     /// A batch comes back from the sink.
-    pub(super) fn give_back(&mut self, mut batch: Batch) {
+    pub(super) fn give_back(&mut self, batch: Batch) {
         self.bytes_out -= batch.bytes();
+        self.keep(batch);
+    }
+
+    /// Has a batch ready to be filled again.
+    fn keep(&mut self, mut batch: Batch) {
         let kept: usize = self.free.iter().map(Batch::capacity).sum();
         batch.clear(FREE_CAPACITY_MAX.saturating_sub(kept));
         self.free.push(batch);
@@ -359,6 +380,11 @@ impl Assembler {
             return Ok(());
         };
         let happening = happening(change);
+        let is_due = published.is_due(place, transaction.commit_lsn)?;
+        let is_of = |table: &&(RelationId, String)| happening.relations().contains(&table.0);
+        if let Some((_, table)) = self.unread.iter().find(is_of).filter(|_| is_due) {
+            return Err(Trouble::RowsFirst(table.clone()));
+        }
         // Also what is out: of a transaction that goes on all changes count.
         match happening {
             Happening::Message(message) => self.mapping.observe_message(message, transaction),
@@ -366,11 +392,7 @@ impl Assembler {
             Happening::Truncate { relations } => self.backfills.truncate(relations),
             Happening::Snapshot(_) => {}
         }
-        if published.is_due(place, transaction.commit_lsn)? {
-            let is_of = |table: &&(RelationId, String)| happening.relations().contains(&table.0);
-            if let Some((_, table)) = self.unread.iter().find(is_of) {
-                return Err(Trouble::RowsFirst(table.clone()));
-            }
+        if is_due {
             let first_record = self.current.records().len();
             let before = transaction.commit_lsn;
             self.write_events(happening, place)

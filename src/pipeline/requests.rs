@@ -113,7 +113,7 @@ pub enum Phase {
     Starting,
     /// Another instance has the slot.
     Standby,
-    /// Something failed that may pass.
+    /// It begins anew: something failed that may pass, or must come first.
     Retrying,
     /// It publishes.
     Publishing,
@@ -127,7 +127,7 @@ impl Phase {
         match self {
             Self::Starting => "is starting",
             Self::Standby => "stands by: another instance has the slot",
-            Self::Retrying => "is starting over, because something failed: its log says what",
+            Self::Retrying => "is starting over: its log says why",
             Self::Publishing => "publishes",
             Self::Halting => "is about to stop, before an event that cannot be published",
         }

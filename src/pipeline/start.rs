@@ -23,7 +23,7 @@ use tracing::{debug, info, warn};
 use super::{
     assembler::{Assembler, Beginning, Bounds, PART_BYTES_AT_LEAST_ONCE},
     backfill::{
-        Backfills, Reading,
+        Backfills, Reading, RefusedRows,
         due::{self, Snapshots},
     },
     beside::Beside,
@@ -164,12 +164,13 @@ impl<'a> Ground<'a> {
 }
 
 /// Runs the start order and returns the loop that publishes, and what deletes old rows beside it.
-/// `halt_before` is the transaction that must not be published.
+/// `halt_before` is the transaction that must not be published; `refused_rows` are not read again.
 pub(super) async fn start(
     settings: &Settings,
     requests: &Requests,
     shutdown: &Shutdown,
     halt_before: Option<CommitLsn>,
+    refused_rows: &[RefusedRows],
 ) -> Result<(StreamLoop<KafkaSink>, Option<RetentionTask>), Failed> {
     let TakenOver {
         mut stream,
@@ -228,6 +229,7 @@ pub(super) async fn start(
         );
         backfills.add_gone(record);
     }
+    refused_rows.iter().for_each(|refused| backfills.give_up_request(refused));
     let reading = halt_before.is_none().then(|| Reading::new(settings, checkpoint.timeline));
     let beginning = Beginning { checkpoint, resume, backfills };
     let assembler = Assembler::new(mapping, beginning, bounds, on_error);

@@ -3,13 +3,16 @@
 mod requests;
 mod rows;
 
-use std::{convert::Infallible, time::Duration};
+use std::{collections::BTreeSet, convert::Infallible, time::Duration};
 
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
+use tokio::{
+    task::yield_now,
+    time::{Instant, Interval, MissedTickBehavior, interval},
+};
 use tracing::{debug, warn};
 
 use super::{
-    assembler::{Assembler, Trouble},
+    assembler::{Assembler, RowsAt, Trouble},
     backfill::Meter,
     beside::Beside,
     lookup::Answers,
@@ -97,6 +100,13 @@ pub(super) enum End {
         /// `schema.table`.
         table: String,
     },
+    /// A row that somebody asked for cannot be published.
+    RowsRefused {
+        /// It is of one of these requests.
+        requests: BTreeSet<String>,
+        /// What the sink said.
+        failure: Box<dyn Failure>,
+    },
     /// Something failed.
     Failed(Box<dyn Failure>),
     /// The replication connection broke, or it cannot be said whether the slot is ours, and another
@@ -157,6 +167,8 @@ pub(super) struct StreamLoop<S: Sink> {
     halt_before: Option<CommitLsn>,
     /// The stream's buffer holds messages that there was no room for.
     has_unread: bool,
+    /// Something came of reading rows, and what may go out did not yet.
+    are_rows_read: bool,
     /// The sink waits for what there is to read.
     is_called: bool,
     ticks: Interval,
@@ -200,6 +212,7 @@ impl<S: Sink> StreamLoop<S> {
             beside,
             halt_before: limits.halt_before,
             has_unread: false,
+            are_rows_read: false,
             is_called: false,
             ticks,
             status_at: now,
@@ -240,6 +253,7 @@ impl<S: Sink> StreamLoop<S> {
             }
             end @ (End::Halt { .. }
             | End::RowsFirst { .. }
+            | End::RowsRefused { .. }
             | End::Fenced { .. }
             | End::Failed(_)
             | End::FailedFenced { .. }) => end,
@@ -262,7 +276,13 @@ impl<S: Sink> StreamLoop<S> {
     /// Whatever it waits for is cancel-safe.
     async fn publish(&mut self) -> Result<Infallible, End> {
         loop {
+            self.tell_given_up();
             self.read_rows();
+            if std::mem::take(&mut self.are_rows_read) {
+                // What is read next is asked for before these are encoded.
+                yield_now().await;
+                self.hand_over_rows()?;
+            }
             let may_read = self.may_read();
             if self.has_unread && may_read {
                 self.take_messages()?;
@@ -388,6 +408,7 @@ impl<S: Sink> StreamLoop<S> {
         match report {
             Report::Delivered(sequence) => {
                 self.tracker.delivered(sequence);
+                self.assembler.observe_delivered(sequence);
                 let told = self.assembler.backfills_mut().take_delivered(sequence);
                 self.tell_delivered(told);
                 self.is_status_due = true;
@@ -400,16 +421,17 @@ impl<S: Sink> StreamLoop<S> {
                 self.assembler.release_rows(&mut self.tracker)?;
                 if !self.has_unread {
                     self.assembler.hand_over_gathered(&mut self.tracker);
-                    self.send_ready();
                 }
+                self.send_ready();
             }
             Report::LastCall if self.stream.has_waiting() => self.is_called = true,
             Report::LastCall => self.sink.go_on(),
-            Report::Refused { commit_lsn, failure } if self.assembler.is_of_rows(commit_lsn) => {
-                return Err(End::Failed(failure));
-            }
             Report::Refused { commit_lsn, failure } => {
-                return Err(End::Halt { before: commit_lsn, failure });
+                return Err(match self.assembler.rows_at(commit_lsn) {
+                    RowsAt::None => End::Halt { before: commit_lsn, failure },
+                    RowsAt::Initial => End::Failed(failure),
+                    RowsAt::Requested(requests) => End::RowsRefused { requests, failure },
+                });
             }
             Report::Failed(failure) => return Err(End::Failed(failure)),
         }
@@ -501,6 +523,7 @@ impl<S: Sink> StreamLoop<S> {
                     End::Stopped
                     | End::Row(_)
                     | End::RowsFirst { .. }
+                    | End::RowsRefused { .. }
                     | End::Halt { .. }
                     | End::Fenced { .. }
                     | End::Failed(_)

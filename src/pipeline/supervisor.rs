@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
 
 use super::{
+    backfill::RefusedRows,
     former_primary::has_next_host,
     requests::{Phase, Requests},
     settings::Settings,
@@ -34,6 +35,10 @@ const GOOD_ATTEMPT: Duration = Duration::from_secs(10);
 /// Fenced twice within this time: somebody else really is there.
 const FENCED_INTERVAL: Duration = Duration::from_secs(60);
 
+/// So many requests are remembered whose rows are not read again: one that is forgotten is refused
+/// once more.
+const REFUSED_ROWS_MAX: usize = 64;
+
 /// What is carried from one attempt to the next.
 #[derive(Default)]
 struct Carried {
@@ -45,6 +50,7 @@ struct Carried {
     /// Kafka gave up a transaction of ours, and nothing was delivered since.
     has_timed_out: bool,
     halt: Option<Halt>,
+    refused_rows: Vec<RefusedRows>,
 }
 
 /// A transaction that cannot be published.
@@ -105,7 +111,7 @@ async fn attempt(
     let started = tokio::select! {
         biased;
         () = shutdown.requested() => return Verdict::Stopped,
-        started = start::start(settings, requests, &waiting, halt_before) => started,
+        started = start::start(settings, requests, &waiting, halt_before, &carried.refused_rows) => started,
     };
     let (stream_loop, retention) = match started {
         Ok(started) => {
@@ -135,6 +141,22 @@ async fn attempt(
                 "the rows that a table without a key has come before its changes: they are read at a \
                  start; starting over from the checkpoint"
             );
+            carried.backoff = None;
+            Verdict::TryAgain
+        }
+        // Whoever asked is told. The stream loses nothing by it.
+        End::RowsRefused { requests, failure } => {
+            let reason = super::chain(&*failure);
+            let names = requests.iter().cloned().collect::<Vec<_>>().join(", ");
+            warn!(
+                error = reason,
+                requests = names,
+                "a row that somebody asked for cannot be published: starting over without that request"
+            );
+            let refused = |request| RefusedRows { request, reason: reason.clone() };
+            carried.refused_rows.extend(requests.into_iter().map(refused));
+            let forgotten = carried.refused_rows.len().saturating_sub(REFUSED_ROWS_MAX);
+            carried.refused_rows.drain(..forgotten);
             carried.backoff = None;
             Verdict::TryAgain
         }

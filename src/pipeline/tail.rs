@@ -60,6 +60,7 @@ pub async fn tail(settings: &Settings, style: Style, mut shutdown: Shutdown) -> 
         End::Failed(failure) if is_closed(&failure) => Ok(()),
         End::Failed(failure)
         | End::Row(failure)
+        | End::RowsRefused { failure, .. }
         | End::FailedFenced { failure, .. }
         | End::Halt { failure, .. }
         | End::Fenced { failure, .. } => Err(failure),

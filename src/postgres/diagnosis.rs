@@ -3,7 +3,10 @@
 
 use tokio_postgres::types::ToSql;
 
-use super::{PostgresError, PublicationName, SlotName, TableName, catalog::no_row, sql::Sql};
+use super::{
+    PostgresError, PublicationName, SlotName, TableName, catalog::no_row, quote_identifier,
+    sql::Sql,
+};
 
 /// The server's settings, and how much of them is used.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -169,6 +172,35 @@ pub enum Readable {
     NotGranted,
     /// A policy would hide some.
     HiddenByPolicy,
+}
+
+/// The SQL that lets a role read a table's rows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ReadRights {
+    /// Where it has not been granted the right.
+    pub grant: String,
+    /// Where a policy hides rows from it.
+    pub bypass: String,
+}
+
+impl ReadRights {
+    /// Of this table, for this role.
+    pub fn of(table: &TableName, role: &str) -> Self {
+        let (schema, role) = (quote_identifier(&table.schema), quote_identifier(role));
+        Self {
+            grant: format!(
+                "GRANT USAGE ON SCHEMA {schema} TO {role}; GRANT SELECT ON {} TO {role};",
+                table.quoted()
+            ),
+            bypass: format!("ALTER ROLE {role} BYPASSRLS;"),
+        }
+    }
+
+    /// What to do, where it is not known which of them it is.
+    pub fn hint(&self) -> String {
+        let Self { grant, bypass } = self;
+        format!("Run: {grant} Where row-level security hides rows from it: {bypass}")
+    }
 }
 
 /// Whether our role may read all rows of a table, each column; where there is one.

@@ -10,7 +10,8 @@ use std::{
 
 use tokio::{task::JoinHandle, time::timeout};
 use tokio_postgres::{
-    Client, Config, Connection, CopyOutStream, Row, SimpleQueryStream, config,
+    Client, Config, Connection, CopyOutStream, Row, SimpleQueryStream, Statement, ToStatement,
+    config,
     tls::{self, TlsConnect},
     types::ToSql,
 };
@@ -116,6 +117,25 @@ impl Sql {
         self.bounded(action, self.client.query(sql, parameters)).await
     }
 
+    /// Runs a query that was prepared on this connection.
+    pub(super) async fn rows_prepared(
+        &self,
+        action: &str,
+        query: &Statement,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, PostgresError> {
+        self.bounded(action, self.client.query(query, parameters)).await
+    }
+
+    /// Has the server parse a statement, so that it can be run with one message.
+    pub(super) async fn prepare(
+        &self,
+        action: &str,
+        sql: &str,
+    ) -> Result<Statement, PostgresError> {
+        self.bounded(action, self.client.prepare(sql)).await
+    }
+
     /// Runs a statement without a result.
     ///
     /// # Errors
@@ -137,7 +157,7 @@ impl Sql {
     pub(super) async fn copy_out(
         &self,
         action: &str,
-        sql: &str,
+        sql: &(impl ToStatement + ?Sized),
     ) -> Result<CopyOutStream, PostgresError> {
         self.bounded(action, self.client.copy_out(sql)).await
     }

@@ -229,6 +229,11 @@ impl Batch {
         self.records.truncate(first_record);
     }
 
+    /// Takes over what `later` announced, whose records are given up.
+    pub fn announce_for(&mut self, later: &mut Batch) {
+        self.new_topics.append(&mut later.new_topics);
+    }
+
     /// Moves the records from `first_record` on, and their bytes, into the empty batch `rest`.
     pub fn split_into(&mut self, first_record: usize, rest: &mut Batch) {
         debug_assert!(

@@ -379,6 +379,8 @@ fn cut_with_rows(scene: &Scene, sequence: u64, (table, rows): (&str, u64)) -> Cu
         oid: serde_json::from_str("16384").expect("an OID"),
         request: "r".to_owned(),
         condition: None,
+        is_requested: true,
+        has_events: true,
         state: SnapshotState::Running,
         failure: None,
         key: Vec::new(),

@@ -297,10 +297,11 @@ fn a_copy_that_drops_what_comes_twice_is_the_source() {
 #[test]
 fn a_copy_of_tables_with_rows_is_the_source() {
     let kills = (KILLS * proof_scale()).max(2. * KILLS_MIN) as usize;
-    replicate_with_rows(Delivery::ExactlyOnce, 20_000, scaled(200_000), kills);
+    replicate_with_rows(Delivery::ExactlyOnce, scaled(80_000) as u32, scaled(200_000), kills);
 }
 
 #[test]
 fn a_copy_of_tables_with_rows_that_drops_what_comes_twice_is_the_source() {
-    replicate_with_rows(Delivery::AtLeastOnce, 20_000, scaled(50_000), 2 * KILLS_MIN as usize);
+    let kills = 2 * KILLS_MIN as usize;
+    replicate_with_rows(Delivery::AtLeastOnce, scaled(60_000) as u32, scaled(50_000), kills);
 }

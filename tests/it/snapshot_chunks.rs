@@ -65,11 +65,35 @@ impl Reading {
         self.runtime.block_on(found).expect("looked up").expect("a table")
     }
 
-    fn read(&self, shape: &Shape, part: Part<'_>) -> RowBlock {
+    /// Also ends the transaction.
+    fn read(&mut self, moment: &Moment, shape: &Shape, part: Part<'_>) -> RowBlock {
         let bytes_max = 1 << 20;
         let (table, condition) = (&self.table, self.condition);
-        let query = ChunkQuery { table, shape, condition, part, bytes_max };
-        self.runtime.block_on(self.reader.read(&query)).expect("read")
+        let query = ChunkQuery { table, shape, condition, part, bytes_max, meant_rows_max: 50_000 };
+        let reading = self.reader.read(&query, None, moment.position);
+        self.runtime.block_on(reading).expect("read")
+    }
+
+    /// The same by a statement that the server knew before, which is returned.
+    fn read_prepared(&mut self, shape: &Shape, part: Part<'_>) -> (String, RowBlock) {
+        let (table, condition) = (&self.table, self.condition);
+        let query = ChunkQuery {
+            table,
+            shape,
+            condition,
+            part,
+            bytes_max: 1 << 20,
+            meant_rows_max: 50_000,
+        };
+        let begun = self.runtime.block_on(self.reader.begin_with(&query, &self.publication));
+        let (moment, prepared) = begun.expect("begun");
+        assert!(prepared.is_some(), "the server takes it");
+        let known = "SELECT statement FROM pg_prepared_statements WHERE statement LIKE 'COPY (%'";
+        let known = self.reader.sql().rows("ask for the statement", known, &[]);
+        let known = self.runtime.block_on(known).expect("an answer");
+        let [statement] = known.as_slice() else { panic!("{} statements", known.len()) };
+        let block = self.reader.read(&query, prepared, moment.position);
+        (statement.get(0), self.runtime.block_on(block).expect("read"))
     }
 
     fn end(&mut self, moment: &Moment) {
@@ -90,8 +114,7 @@ impl Reading {
             let moment = self.begin();
             let shape = self.shape();
             let part = Part::Behind { bound: bound(&cursor), rows_max };
-            let block = self.read(&shape, part);
-            self.end(&moment);
+            let block = self.read(&moment, &shape, part);
             let of_table = |tuple| {
                 let mut values = row(tuple);
                 values.truncate(shape.table.columns.len());
@@ -238,11 +261,10 @@ fn a_key_is_compared_by_the_operators_of_its_own_type() {
     let shape = reading.shape();
     let keys = [["b0", "1"], ["D3", "15"]].map(|key| key.map(str::to_owned).to_vec());
     let last = ["C9".to_owned(), "0".to_owned()];
-    let block = reading.read(&shape, Part::Of { keys: &keys, bound: Bound::UpTo(&last) });
+    let block = reading.read(&moment, &shape, Part::Of { keys: &keys, bound: Bound::UpTo(&last) });
     let found: Vec<_> =
         block.rows().map(|one| (row(one)[1].clone(), RowBlock::is_within_bound(one))).collect();
     assert_eq!(found, [(Some("B0".to_owned()), true), (Some("D3".to_owned()), false)]);
-    reading.end(&moment);
 }
 
 /// The index of a replica identity may tell keys apart that are equal for the column.
@@ -295,12 +317,11 @@ fn a_key_is_ordered_and_compared_as_its_index_does() {
             let key = shape.key.iter().map(|column| one[column.index].clone().expect("no NULL"));
             let key: Vec<String> = key.collect();
             let part = Part::Of { keys: std::slice::from_ref(&key), bound: Bound::UpTo(&key) };
-            let block = reading.read(&shape, part);
+            let block = reading.read(&moment, &shape, part);
             let found: Vec<(Row, bool)> =
                 block.rows().map(|one| (row(one), RowBlock::is_within_bound(one))).collect();
             let with_bound: Row = one.iter().cloned().chain([Some("t".to_owned())]).collect();
             assert_eq!(found, [(with_bound, true)], "{name} on {version}");
-            reading.end(&moment);
         }
         let mut reading = Reading::of(&server, "public", "patterns");
         let moment = reading.begin();
@@ -367,17 +388,14 @@ fn rows_that_a_condition_leaves_out_are_looked_at_and_count() {
                 let numbers: Vec<_> = rows.iter().map(|row| row[3].as_deref()).collect();
                 assert_eq!(numbers, ["3", "12345", "12346"].map(Some), "{condition} on {version}");
             }
-            let moment = reading.begin();
+            reading.moment();
             let shape = reading.shape();
             let cursor = ["40", "7"].map(str::to_owned);
             let part = Part::Behind { bound: Bound::UpTo(&cursor), rows_max: 500 };
-            let block = reading.read(&shape, part);
+            let (asked, block) = reading.read_prepared(&shape, part);
             assert_eq!((block.len(), block.scanned()), (0, 500), "{condition} on {version}");
             let last = row(block.last_scanned().expect("a row"));
             assert_eq!(last[3].as_deref(), Some("907"), "{condition} on {version}");
-            // What the reader asked last.
-            let asked = "SELECT query FROM pg_stat_activity WHERE query LIKE 'COPY (%'";
-            let asked = session.value(asked).expect("a query");
             let asked =
                 asked.strip_prefix("COPY (").and_then(|rest| rest.strip_suffix(") TO STDOUT"));
             let plan = session.rows(&format!("EXPLAIN {}", asked.expect("all of it")));
@@ -385,7 +403,6 @@ fn rows_that_a_condition_leaves_out_are_looked_at_and_count() {
             let plan = plan.join("\n");
             assert!(plan.contains("Index Scan using orders_pkey"), "{plan}");
             assert!(!plan.contains("Sort"), "{plan}");
-            reading.end(&moment);
         }
     }
 }
@@ -473,8 +490,7 @@ fn the_log_is_written_up_to_what_a_snapshot_shows() {
             let moment = reading.begin();
             let shape = reading.shape();
             let part = Part::Behind { bound: Bound::Nothing, rows_max: 100 };
-            let rows = reading.read(&shape, part).len();
-            reading.end(&moment);
+            let rows = reading.read(&moment, &shape, part).len();
             assert_eq!(rows, id + 1, "{version}");
             assert!(moment.position >= inserted, "{version}");
             assert_eq!(moment.timeline, 1);
@@ -506,9 +522,8 @@ fn what_reading_writes_into_the_log_is_not_waited_for() {
         let moment = reading.begin();
         let shape = reading.shape();
         let part = Part::Behind { bound: bound(&cursor), rows_max: 100 };
-        let block = reading.read(&shape, part);
+        let block = reading.read(&moment, &shape, part);
         cursor = block.rows().last().map(|last| vec![row(last)[0].clone().expect("an id")]);
-        reading.end(&moment);
         positions.push(moment.position);
     }
     let after = position(&session, "SELECT pg_current_wal_insert_lsn()");
@@ -554,24 +569,27 @@ fn rows_that_are_too_many_for_the_memory_are_cut_off() {
          INSERT INTO t SELECT n, repeat('x', 300000) FROM generate_series(1, 100) n",
     );
     let mut reading = Reading::of(&server, "public", "t");
-    reading.begin();
+    let moment = reading.begin();
     let shape = reading.shape();
-    let block = reading.read(&shape, Part::Behind { bound: Bound::Nothing, rows_max: 100 });
+    let block =
+        reading.read(&moment, &shape, Part::Behind { bound: Bound::Nothing, rows_max: 100 });
     assert!(block.is_cut_off());
     // The first one that takes it above the bound is kept.
     assert_eq!(block.len(), 4);
     assert!(block.bytes() < 4 << 20, "{}", block.bytes());
     // One row is never too much.
     let mut reading = Reading::of(&server, "public", "t");
-    reading.begin();
+    let moment = reading.begin();
     let query = ChunkQuery {
         table: &reading.table,
         shape: &shape,
         condition: Some("id > 98 -- the last ones"),
         part: Part::Behind { bound: Bound::Nothing, rows_max: 100 },
         bytes_max: 1,
+        meant_rows_max: 50_000,
     };
-    let block = reading.runtime.block_on(reading.reader.read(&query)).expect("read");
+    let block =
+        reading.runtime.block_on(reading.reader.read(&query, None, moment.position)).expect("read");
     assert_eq!((block.len(), block.is_cut_off()), (1, true));
 }
 
@@ -597,6 +615,7 @@ fn a_condition_is_checked_before_a_row_is_read() {
             condition,
             part: Part::Behind { bound: Bound::Nothing, rows_max: 1 },
             bytes_max: 1,
+            meant_rows_max: 1,
         };
         let found = reading.runtime.block_on(query.check(&sql)).err();
         let found = found.as_ref().and_then(|error| error.sqlstate().map(str::to_owned));
@@ -636,6 +655,7 @@ fn what_is_wrong_with_a_condition_is_told_with_its_place() {
             condition: Some(condition),
             part: Part::Behind { bound: Bound::Nothing, rows_max: 1 },
             bytes_max: 1,
+            meant_rows_max: 1,
         };
         let found = reading.runtime.block_on(query.check_condition(&sql)).err();
         let (found, at) = found.map_or((None, None), |error| {

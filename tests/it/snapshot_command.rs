@@ -17,7 +17,10 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::{
-    snapshots::{ORDERS, ROWS, SECTION, assert_copied, event_type, many_rows, snapshots},
+    snapshots::{
+        ORDERS, ROWS, SECTION, assert_copied, event_type, in_small_transactions, many_rows,
+        snapshots,
+    },
     support::{
         PATIENCE,
         daemon::{Daemon, Ended, run, run_on_screen},
@@ -33,7 +36,7 @@ use crate::{
 
 /// A shop whose rows come when they are asked for, and not before.
 fn shop(rows: &str) -> TableShop {
-    TableShop::open(&format!("{ORDERS}; {rows}"), SECTION)
+    in_small_transactions(TableShop::open(&format!("{ORDERS}; {rows}"), SECTION))
 }
 
 fn snapshot(settings: &SettingsFile, arguments: &[&str]) -> Ended {
@@ -171,7 +174,7 @@ fn a_daemon_that_is_killed_in_the_middle_is_followed_to_the_end() {
         let is_running = state == Some(json!("running"));
         if !is_running {
             daemon.signal(libc::SIGCONT);
-            let_pass(Duration::from_millis(10));
+            let_pass(Duration::from_millis(3));
         }
         is_running
     });
@@ -269,7 +272,7 @@ fn on_a_terminal_there_is_a_bar() {
     });
     assert_done(&ended);
     assert!(
-        ended.stdout.contains("the back-fill of public.orders is done: 2500 rows"),
+        ended.stdout.contains(&format!("the back-fill of public.orders is done: {ROWS} rows")),
         "{ended:?}"
     );
     for words in ["is accepted, as request", "public.orders  0 rows  0 rows/s"] {
@@ -326,7 +329,10 @@ fn what_cannot_be_done_is_refused_with_the_reason() {
     let tried = socket(&shop.settings).display().to_string();
     assert!(nobody.stderr.contains(&tried), "{}", nobody.stderr);
     assert!(nobody.stderr.contains("Is `tailwater run` running"), "{}", nobody.stderr);
-    assert_eq!(snapshot(&shop.settings, &[]).code, Some(2));
+    assert!(snapshot(&shop.settings, &[]).is_code("not_connected"));
+    for of_a_table in [["--where", "id < 5"].as_slice(), &["--detach"]] {
+        assert_eq!(snapshot(&shop.settings, of_a_table).code, Some(2), "{of_a_table:?}");
+    }
 }
 
 #[test]
@@ -421,4 +427,59 @@ fn a_standby_leaves_the_socket_to_the_one_that_publishes_and_takes_it_over() {
     assert!(!socket(&shop.settings).exists());
     let rows = snapshots(&shop.records());
     assert_eq!(rows["1"].len(), 2, "once for each request");
+}
+
+/// Whoever asked is told, by the command and in the log. The daemon goes on, also after a restart.
+#[test]
+fn a_row_that_cannot_be_published_ends_the_request_alone() {
+    // Behind so many of its chunk that they fill batches.
+    let rows = "INSERT INTO orders SELECT n, n::text, repeat('n', 5000) FROM generate_series(1, 150) n; \
+                UPDATE orders SET status = 'many' WHERE id = 149";
+    let section = format!(
+        "{SECTION}otherwise = \"default\"\n[[table.event]]\ntype = \"order.negative\"\n\
+         when = \"int(new.status) < 0\"\n"
+    );
+    let shop = TableShop::open(&format!("{ORDERS}; {rows}"), &section);
+    assert_ends_the_request(&shop, 149, "the text is no int");
+}
+
+/// The same where Kafka finds it out.
+#[test]
+fn a_row_that_is_too_large_for_its_topic_ends_the_request_alone() {
+    let shop =
+        shop("INSERT INTO orders VALUES (1, '1', 'n'), (2, '2', repeat('x', 3000)), (3, '3', 'n')");
+    let shop = shop.with_settings(|settings| {
+        settings.with("[kafka]", "topic = { config = { \"max.message.bytes\" = 2000 } }")
+    });
+    assert_ends_the_request(&shop, 2, "2000");
+}
+
+/// One row cannot be published, and the reason has these words.
+#[track_caller]
+fn assert_ends_the_request(shop: &TableShop, id: u32, words: &str) {
+    let count = shop.session.value("SELECT count(*) FROM orders").expect("a value");
+    let others: usize = count.parse::<usize>().expect("a number") - 1;
+    init(&shop.settings);
+    let mut daemon = publishing(&shop.settings);
+    assert_refused(&snapshot(&shop.settings, &["public.orders"]), &["cannot be published", words]);
+    daemon.wait_for("are not all published");
+    let condition = format!("id <> {id}");
+    let asked = snapshot(&shop.settings, &["public.orders", "--where", &condition, "--json"]);
+    assert_done(&asked);
+    let listed = snapshot(&shop.settings, &["--json"]);
+    assert_done(&listed);
+    assert_eq!(lines(&listed).last(), lines(&asked).last());
+    let listed = snapshot(&shop.settings, &[]);
+    assert_done(&listed);
+    let first = format!("public.orders is done; {others} rows are out\n");
+    assert!(listed.stdout.contains(&first), "{listed:?}");
+    daemon.kill_and_restart(&shop.settings);
+    daemon.wait_for("publishing");
+    shop.session.run("INSERT INTO orders VALUES (1000, '4', 'n')");
+    assert_done(&snapshot(&shop.settings, &["public.orders", "--where", "id = 1000"]));
+    shop.finish(daemon);
+    let records = shop.records();
+    let count = |kind: &str| records.iter().filter(|record| event_type(record) == kind).count();
+    assert_eq!(of_request(&records, &request(&asked)).len(), others);
+    assert_eq!((count("orders.snapshot"), count("orders.created")), (others + 1, 1));
 }

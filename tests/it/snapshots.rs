@@ -26,14 +26,19 @@ pub const ORDERS: &str = "CREATE TABLE orders (id int PRIMARY KEY, status text N
 pub const SECTION: &str = "[[table]]\nname = \"public.orders\"\ntopic = \"{source}.{table}\"\n";
 
 /// Rows of about ten kilobytes, so that a chunk has some hundred of them.
-pub const ROWS: u32 = 2_500;
+pub const ROWS: u32 = 4_000;
 
 fn shop(rows: &str) -> TableShop {
     shop_on(Server::start(), rows)
 }
 
 fn shop_on(server: Server, rows: &str) -> TableShop {
-    TableShop::open_with_rows(server, &format!("{ORDERS}; {rows}"), SECTION)
+    in_small_transactions(TableShop::open_with_rows(server, &format!("{ORDERS}; {rows}"), SECTION))
+}
+
+/// Some rows are to be out while others are not.
+pub fn in_small_transactions(shop: TableShop) -> TableShop {
+    shop.with_settings(|settings| settings.with("[kafka]", "transaction_bytes = \"1MiB\""))
 }
 
 pub fn many_rows() -> String {
@@ -61,7 +66,7 @@ pub fn stopped_in_the_middle(shop: &TableShop) -> (Daemon, u32) {
         }
         assert_eq!(record["state"], "due");
         daemon.signal(libc::SIGCONT);
-        let_pass(Duration::from_millis(10));
+        let_pass(Duration::from_millis(3));
     }
 }
 

@@ -210,7 +210,7 @@ fn rows_that_the_role_may_not_read_are_told_of_and_come_once_it_may() {
     assert!(fix.contains("GRANT SELECT ON \"public\".\"orders\" TO \"reader\""), "{fix}");
     // The stream goes on meanwhile.
     let mut daemon = publishing(&shop.settings);
-    daemon.wait_for("GRANT SELECT on table public.orders to the role");
+    daemon.wait_for(r#"GRANT SELECT ON \"public\".\"orders\" TO \"reader\""#);
     shop.session.run("INSERT INTO orders VALUES ('2', 'placed')");
     shop.await_published(&mut daemon);
     let types = |records: &[Record]| -> Vec<String> {

@@ -159,7 +159,7 @@ fn a_role_needs_the_right_to_read_the_rows() {
     let ended = take_over(&shop.settings);
     assert!(ended.is_code("no_replication_role"), "{}", ended.stderr);
     let hint = ended.stderr.trim_end().lines().last().unwrap_or_default();
-    let grant = hint.split_once("Run ").and_then(|(_, rest)| rest.split_once(';'));
+    let grant = hint.split_once("Run: ").and_then(|(_, rest)| rest.split_once(" Where "));
     shop.session.run(grant.expect("SQL").0);
     assert_eq!(taken_over(&shop.settings)["rows"], 20);
 }

@@ -1,16 +1,17 @@
 //! Rows that tables had before, between two transactions of the stream.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use tokio::time::Instant;
 
 use super::{
     super::{
         backfill::{Backfills, Chunk, Due},
+        chain,
         lookup::Answers,
         on_error::{Failed, OnError},
     },
-    Assembler, BATCH_BYTES, Trouble,
+    Assembler, BATCH_BYTES, BATCHES_PER_CHANGE, Trouble,
 };
 use crate::{
     change::{Place, Relation, Transaction, Tuple, TupleValue, Xid},
@@ -29,9 +30,30 @@ use crate::{
 /// A row that was there is no change of a transaction.
 const NO_PLACE: Place = Place { ordinal: 0, lsn: None, ordinal_at_lsn: 0 };
 
-/// So many positions of chunks are remembered: more than the sink can have cuts that it did not
-/// report.
-const POSITIONS_MAX: usize = 256;
+/// So many chunks are remembered: more than the sink can have cuts that it did not report.
+const ROWS_OUT_MAX: usize = 256;
+
+/// A chunk that went out.
+#[derive(Debug)]
+pub(super) struct RowsOut {
+    /// Where it stands in the log.
+    position: Lsn,
+    /// Whose rows they are, where somebody asked for them.
+    request: Option<String>,
+    /// The cut behind them, once it is made.
+    cut: Option<CutSequence>,
+}
+
+/// Whose rows stand at a position.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(in crate::pipeline) enum RowsAt {
+    /// Nobody's.
+    None,
+    /// Some of a table that was taken on.
+    Initial,
+    /// Those of these requests alone.
+    Requested(BTreeSet<String>),
+}
 
 /// What is used by every row.
 #[derive(Debug, Default)]
@@ -45,8 +67,8 @@ pub(super) struct RowMemory {
 
 /// What became of a chunk.
 enum Written {
-    /// Records of the current batch, so many.
-    Records(usize),
+    /// So many records, and their bytes.
+    Records { count: usize, bytes: usize },
     /// Nothing: a type is not what it was looked up as.
     Outdated,
 }
@@ -62,9 +84,20 @@ impl Assembler {
         &mut self.backfills
     }
 
-    /// Whether a chunk that went out lately stands there.
-    pub(in crate::pipeline) fn is_of_rows(&self, position: CommitLsn) -> bool {
-        self.row_positions.contains(&position.lsn())
+    /// Everything up to that cut is on Kafka.
+    pub(in crate::pipeline) fn observe_delivered(&mut self, sequence: CutSequence) {
+        self.rows_out.retain(|rows| rows.cut.is_none_or(|cut| cut > sequence));
+    }
+
+    /// Whose rows stand there, of those that are not on Kafka yet.
+    pub(in crate::pipeline) fn rows_at(&self, position: CommitLsn) -> RowsAt {
+        let there = self.rows_out.iter().filter(|rows| rows.position == position.lsn());
+        let requests: Option<BTreeSet<String>> = there.map(|rows| rows.request.clone()).collect();
+        match requests {
+            None => RowsAt::Initial,
+            Some(requests) if requests.is_empty() => RowsAt::None,
+            Some(requests) => RowsAt::Requested(requests),
+        }
     }
 
     /// Lets rows go out that may, where the stream is between two transactions and past what is
@@ -78,28 +111,44 @@ impl Assembler {
             return Ok(());
         }
         let now = Instant::now();
-        while self.has_room()
+        while self.has_room_for_rows()
             && let Some(due) = self.backfills.next_due(now)
         {
+            if self.whole_records > 0 && due.chunk().rows.filled_bytes() > BATCH_BYTES / 8 {
+                // It may become several batches, of which the first has no cut.
+                self.hand_over_whole(tracker);
+            }
             let first_record = self.current.records().len();
-            let written = self.write_rows(&due).map_err(|failure| {
-                self.current.truncate(first_record);
-                // What was handed over goes out, and no row behind this one.
-                self.backfills.stop();
-                Trouble::Row(failure)
-            })?;
-            match written {
-                Written::Outdated => {
-                    self.current.truncate(first_record);
+            match self.write_rows(&due) {
+                Err(failure) => {
+                    self.take_back(first_record);
+                    self.row_memory.is_looked_up_anew = false;
+                    if !due.is_requested() {
+                        // What was handed over goes out, and no row behind this one.
+                        self.backfills.stop();
+                        return Err(Trouble::Row(failure));
+                    }
+                    // Whoever asked is told. The stream loses nothing by it.
+                    self.backfills.give_up_due(chain(&*failure));
+                }
+                Ok(Written::Outdated) => {
+                    self.take_back(first_record);
                     self.backfills.read_anew(now);
                 }
-                Written::Records(count) => {
+                Ok(Written::Records { count, bytes }) => {
                     self.counters.events += count as u64;
                     self.counters.rows += count as u64;
+                    let is_in_parts = !self.row_parts.is_empty();
+                    self.ready.extend(self.row_parts.drain(..));
                     self.whole_records = self.current.records().len();
-                    self.remember(due.chunk().moment.position);
-                    self.backfills.out(due, now);
+                    if count > 0 {
+                        self.remember(&due);
+                    }
+                    self.backfills.out(due, bytes, now);
                     self.is_cut_due = true;
+                    if is_in_parts {
+                        self.hand_over_whole(tracker);
+                    }
                 }
             }
             if self.current.bytes() >= BATCH_BYTES {
@@ -110,13 +159,29 @@ impl Assembler {
         Ok(())
     }
 
-    fn remember(&mut self, position: Lsn) {
-        self.row_positions.push_back(position);
-        let forgotten = self.row_positions.len().saturating_sub(POSITIONS_MAX);
-        self.row_positions.drain(..forgotten);
+    /// Gives up what was written of a chunk.
+    fn take_back(&mut self, first_record: usize) {
+        let mut parts = std::mem::take(&mut self.row_parts).into_iter();
+        if let Some(first) = parts.next() {
+            let last = std::mem::replace(&mut self.current, first);
+            for mut part in parts.chain([last]) {
+                self.current.announce_for(&mut part);
+                self.keep(part);
+            }
+        }
+        self.current.truncate(first_record);
     }
 
-    /// Writes the rows of a chunk behind the records of the current batch.
+    fn remember(&mut self, due: &Due) {
+        let request = due.is_requested().then(|| due.request().to_owned());
+        let position = due.chunk().moment.position;
+        self.rows_out.push_back(RowsOut { position, request, cut: None });
+        let forgotten = self.rows_out.len().saturating_sub(ROWS_OUT_MAX);
+        self.rows_out.drain(..forgotten);
+    }
+
+    /// Writes the rows of a chunk behind the records of the current batch. Batches that it fills are
+    /// kept until all of it is written.
     fn write_rows(&mut self, due: &Due) -> Result<Written, Box<dyn Failure>> {
         let Chunk { moment, shape, description, rows, read_at } = due.chunk();
         let place = Transaction {
@@ -124,7 +189,7 @@ impl Assembler {
             xid: Xid(0),
             committed_at: *read_at,
         };
-        let first_record = self.current.records().len();
+        let (mut count, mut bytes) = (0, 0);
         let known = self.row_memory.description.as_ref();
         if !known.is_some_and(|known| Arc::ptr_eq(known, description)) {
             self.mapping.observe_snapshot(shape.oid, description);
@@ -149,18 +214,30 @@ impl Assembler {
                 on_error: &mut self.on_error,
                 place: &place,
             };
+            let (records, size) = (self.current.records().len(), self.current.bytes());
             let written = desk.write(row, &mut self.current)?;
+            count += self.current.records().len() - records;
+            bytes += self.current.bytes() - size;
+            if self.current.bytes() >= BATCH_BYTES
+                && self.free.len() > BATCHES_PER_CHANGE
+                && let Some(next) = self.free.pop()
+            {
+                self.row_parts.push(std::mem::replace(&mut self.current, next));
+            }
             if written == value::Written::OtherFields && !self.row_memory.is_looked_up_anew {
                 self.row_memory.is_looked_up_anew = true;
                 return Ok(Written::Outdated);
             }
         }
         self.row_memory.is_looked_up_anew = false;
-        Ok(Written::Records(self.current.records().len() - first_record))
+        Ok(Written::Records { count, bytes })
     }
 
     /// What is written with a cut: the pipeline's own checkpoint, and how far rows are.
     pub(super) fn checkpoints(&mut self, end: EndLsn, sequence: CutSequence) -> Checkpoints {
+        for rows in self.rows_out.iter_mut().filter(|rows| rows.cut.is_none()) {
+            rows.cut = Some(sequence);
+        }
         self.backfills.pass(end);
         if let Some(tables) = self.backfills.take_names() {
             self.checkpoint.set_snapshots(tables);

@@ -40,11 +40,15 @@ impl Snapshots {
                     due.retain(|new| new.table != known.table);
                     kept.push(known);
                 }
+                // Made anew it is taken on with all of its rows, those that were asked for among them.
+                Some(_) if known.is_requested && due.iter().any(|new| new.table == known.table) => {
+                }
                 // Dropped and made anew it has other rows.
                 Some(table) if known.state.is_unfinished() => {
                     due.retain(|new| new.table != known.table);
-                    let SnapshotRecord { source, table: name, condition, .. } = known;
-                    due.push(record(&source, &name, table.oid, condition));
+                    let SnapshotRecord { source, table: name, condition, is_requested, .. } = known;
+                    let anew = record(&source, &name, table.oid, condition);
+                    due.push(SnapshotRecord { is_requested, ..anew });
                 }
                 // What was committed before it went still comes, and is out already.
                 Some(_) | None if !known.state.is_unfinished() && known.contained.is_some() => {
@@ -123,6 +127,8 @@ pub(in crate::pipeline) fn record(
         oid,
         request: new_request(),
         condition,
+        is_requested: false,
+        has_events: false,
         state: SnapshotState::Due,
         failure: None,
         key: Vec::new(),

@@ -72,7 +72,7 @@ mod touches;
 mod written;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     time::Duration,
 };
 
@@ -85,7 +85,7 @@ pub(super) use self::{
     table::Selected,
 };
 use self::{
-    table::{Bounds, CHUNK_BYTES_MAX, Release, Table},
+    table::{Bounds, CHUNK_BYTES_MAX, MEANT_ROWS_MAX, Release, Table},
     touches::KeyHasher,
     written::Written,
 };
@@ -128,6 +128,17 @@ pub(super) enum Unfit {
     /// It is not there any more, or not published.
     #[error("the table is not published any more")]
     Gone,
+    /// Somebody asked for a row that is no event, or none that Kafka takes.
+    #[error("a row cannot be published: {0}")]
+    Row(String),
+}
+
+/// A request, a row of which cannot be published.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct RefusedRows {
+    pub(super) request: String,
+    /// What Kafka said.
+    pub(super) reason: String,
 }
 
 /// A table's rows that will never all come.
@@ -142,6 +153,7 @@ pub(super) struct Given {
 pub(super) struct Due {
     release: Release,
     request: String,
+    is_requested: bool,
 }
 
 impl Due {
@@ -152,6 +164,11 @@ impl Due {
     /// Which of its rows.
     pub(super) fn rows(&self) -> &[Selected] {
         &self.release.rows
+    }
+
+    /// Whether somebody asked for them.
+    pub(super) fn is_requested(&self) -> bool {
+        self.is_requested
     }
 
     /// For whom.
@@ -170,6 +187,10 @@ pub(super) struct Backfills {
     /// What the stream said last of tables whose rows may be asked for, with the names of the columns
     /// of their primary keys. It says it once.
     relations: HashMap<RelationId, (Relation, Vec<String>)>,
+    /// Tables without rows to come, of which changes came.
+    changed: HashSet<RelationId>,
+    /// The last one of them.
+    last_changed: Option<RelationId>,
     /// The open transaction.
     open: Option<Transaction>,
     /// Every transaction that was committed below came by.
@@ -208,6 +229,8 @@ impl Backfills {
         if let Some(index) = self.kept.iter().position(|kept| kept.oid == record.oid) {
             record.contained = self.kept.swap_remove(index).contained;
         }
+        record.has_events |= self.changed.remove(&record.oid);
+        self.last_changed = None;
         self.push(record, Table::due);
     }
 
@@ -237,6 +260,16 @@ impl Backfills {
     /// Nothing is read and nothing goes out from here on. What the stream does is still observed.
     pub(super) fn stop(&mut self) {
         self.is_stopped = true;
+    }
+
+    /// Gives up those of a request, a row of which cannot be published.
+    pub(super) fn give_up_request(&mut self, refused: &RefusedRows) {
+        let is_it =
+            |record: &&SnapshotRecord| record.is_requested && record.request == refused.request;
+        let table = self.records().find(is_it).map(|record| record.table.clone());
+        if let Some(table) = table {
+            self.give_up(&table, Unfit::Row(refused.reason.clone()));
+        }
     }
 
     /// Gives up those that are not published any more, or not the same tables.
@@ -339,8 +372,7 @@ impl Backfills {
     /// Whether a table's rows are due, and nothing was done about it: one without a key is not begun
     /// beside the stream.
     pub(super) fn is_untouched(&self, relation: RelationId) -> bool {
-        let is_it = |table: &&Table| table.record().oid == relation && table.is_untouched();
-        self.tables.iter().any(|table| is_it(&table))
+        self.records().any(|record| record.oid == relation && record.is_untouched())
     }
 
     /// A table without a key, once it is known to be one.
@@ -387,13 +419,23 @@ impl Backfills {
     pub(super) fn change(&mut self, relation: RelationId, change: RowChange<'_>) {
         let Some(transaction) = self.open else { return };
         self.of_relation(relation).for_each(|table| table.change(&transaction, change));
+        self.observe_changed(relation);
+    }
+
+    /// Rows of it may be due later: of one that came by a pattern, once the publication is looked at.
+    fn observe_changed(&mut self, relation: RelationId) {
+        if self.last_changed != Some(relation) {
+            self.last_changed = Some(relation);
+            self.changed.insert(relation);
+        }
     }
 
     /// Tables were emptied by the open transaction.
     pub(super) fn truncate(&mut self, relations: &[RelationId]) {
         let Some(transaction) = self.open else { return };
         for relation in relations {
-            self.of_relation(*relation).for_each(|table| table.touch_all(&transaction));
+            self.of_relation(*relation).for_each(|table| table.truncate(&transaction));
+            self.observe_changed(*relation);
         }
     }
 
@@ -437,7 +479,7 @@ impl Backfills {
         };
         let name = table.record().table.clone();
         match table.done(job, outcome) {
-            Err(Unfit::NoKey) if table.is_untouched() => self.rows_first = Some(name),
+            Err(Unfit::NoKey) if table.record().is_untouched() => self.rows_first = Some(name),
             Err(reason) => self.give_up(&name, reason),
             Ok(()) => {}
         }
@@ -467,18 +509,24 @@ impl Backfills {
 
 /// What goes out.
 impl Backfills {
+    /// Whether rows were read that the stream has passed: they go out between two transactions.
+    pub(super) fn is_due(&self) -> bool {
+        let position = self.tables.front().and_then(Table::position);
+        !self.is_stopped && position.is_some_and(|position| self.passed >= Some(position))
+    }
+
     /// The rows that go out here; between two transactions only, until there are none.
     pub(super) fn next_due(&mut self, now: Instant) -> Option<Due> {
         debug_assert!(self.open.is_none(), "rows go out between two transactions");
-        let table = self.tables.front_mut().filter(|_| !self.is_stopped)?;
-        let position = table.position()?;
-        if self.passed.is_none_or(|passed| passed < position) {
+        if !self.is_due() {
             return None;
         }
+        let table = self.tables.front_mut()?;
         match table.judge(now) {
             Ok(release) => {
-                let request = table.record().request.clone();
-                release.map(|release| Due { release, request })
+                let SnapshotRecord { request, is_requested, .. } = table.record();
+                let (request, is_requested) = (request.clone(), *is_requested);
+                release.map(|release| Due { release, request, is_requested })
             }
             Err(reason) => {
                 let name = table.record().table.clone();
@@ -488,9 +536,10 @@ impl Backfills {
         }
     }
 
-    /// They are on their way.
-    pub(super) fn out(&mut self, due: Due, now: Instant) {
+    /// They are on their way, encoded to so many bytes.
+    pub(super) fn out(&mut self, due: Due, bytes: usize, now: Instant) {
         let Some(table) = self.tables.front_mut() else { return };
+        table.observe_encoded(&due.release, bytes);
         if table.release(due.release, now)
             && let Some(table) = self.tables.pop_front()
         {
@@ -499,6 +548,13 @@ impl Backfills {
             self.keep_contained(&record);
             self.over.push(record);
             self.is_set_changed = true;
+        }
+    }
+
+    /// One of the rows that are due cannot be published: neither is any other of that request.
+    pub(super) fn give_up_due(&mut self, reason: String) {
+        if let Some(table) = self.tables.front().map(|table| table.record().table.clone()) {
+            self.give_up(&table, Unfit::Row(reason));
         }
     }
 

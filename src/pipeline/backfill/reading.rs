@@ -7,7 +7,7 @@ use tokio::{task::JoinHandle, time::sleep};
 use tracing::info;
 
 use super::{
-    CHUNK_BYTES_MAX,
+    CHUNK_BYTES_MAX, MEANT_ROWS_MAX,
     job::{Chunk, Job, Outcome, Settling, Work},
 };
 use crate::{
@@ -81,6 +81,11 @@ impl Reading {
         let (postgres, publication) = (settings.postgres.clone(), settings.publication.clone());
         let where_from = Arc::new(WhereFrom { postgres, publication, timeline });
         Self { where_from, session: None, under_way: None }
+    }
+
+    /// Who reads.
+    pub(in crate::pipeline) fn role(&self) -> &str {
+        &self.where_from.postgres.user
     }
 
     /// Begins a job. Must be called within a tokio runtime, and while none is under way.
@@ -204,28 +209,37 @@ impl WhereFrom {
         job: &Job,
         part: Part<'_>,
     ) -> Result<Outcome, ReadError> {
-        let moment = self.begin(open, &job.table).await?;
+        // Most often the table is what it was when the chunk before was read.
+        let former = open.known.as_ref().filter(|known| known.table == job.table);
+        let former = former.map(|known| Arc::clone(&known.shape));
+        let (moment, prepared) = match &former {
+            Some(shape) => {
+                let query = query_of(job, shape, part);
+                let begun = open.reader.begin_with(&query, &self.publication).await?;
+                self.judge_timeline(begun.0.timeline)?;
+                begun
+            }
+            None => (self.begin(open, &job.table).await?, None),
+        };
         let known = self.look_up(open, &job.table, &moment).await?;
         let (shape, description) = (Arc::clone(&known.shape), Arc::clone(&known.description));
+        // Under another stamp the table may have other columns than the statement.
+        let prepared = prepared.filter(|_| former.is_some_and(|it| Arc::ptr_eq(&it, &shape)));
         if !job.expected.is_met_by(&shape) {
             open.reader.end(moment.position).await?;
             return Ok(Outcome::Altered(shape));
         }
-        let condition = job.condition.as_deref();
-        let query = ChunkQuery {
-            table: &job.table,
-            shape: &shape,
-            condition,
-            part,
-            bytes_max: CHUNK_BYTES_MAX,
-        };
-        let rows = open.reader.read(&query).await.map_err(|error| refused(condition, error))?;
+        let rows = open.reader.read(&query_of(job, &shape, part), prepared, moment.position).await;
+        let rows = rows.map_err(|error| refused(job.condition.as_deref(), error))?;
         let read_at = PgTimestamp::now();
-        if !rows.is_cut_off() {
-            open.reader.end(moment.position).await?;
-        }
         Ok(Outcome::Read(Chunk { moment, shape, description, rows, read_at }))
     }
+}
+
+fn query_of<'a>(job: &'a Job, shape: &'a Shape, part: Part<'a>) -> ChunkQuery<'a> {
+    let (table, condition) = (&job.table, job.condition.as_deref());
+    let (bytes_max, meant_rows_max) = (CHUNK_BYTES_MAX, MEANT_ROWS_MAX);
+    ChunkQuery { table, shape, condition, part, bytes_max, meant_rows_max }
 }
 
 /// By what was asked for, or by what the server is.

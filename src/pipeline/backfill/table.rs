@@ -29,15 +29,22 @@ use crate::{
 /// for little.
 const CHUNK_BYTES: usize = 512 << 10;
 
+/// What they are to take once they are encoded, three batches: names and headers may be much longer
+/// than values.
+const ENCODED_BYTES: usize = 3 << 19;
+
 /// A chunk is cut off there: rows may be wider than those before them.
 pub(in crate::pipeline) const CHUNK_BYTES_MAX: usize = 1 << 20;
 
 /// Rows that are read and wait take no more than this, but for one chunk of a single huge row.
-const HELD_BYTES_MAX: usize = 5 << 19;
+const HELD_BYTES_MAX: usize = 2 << 20;
 
 /// The first chunk's rows, and the most that any has, with those that are looked at and left out.
 const ROWS_FIRST: usize = 256;
 const ROWS_MAX: usize = 1 << 16;
+
+/// The most of them that are not left out: a record has some 500 bytes, however short its row is.
+pub(in crate::pipeline) const MEANT_ROWS_MAX: usize = 3_000;
 
 /// How many keys are looked for at once: so many alternatives a statement is planned quickly with.
 const KEYS_MAX: usize = 200;
@@ -156,11 +163,12 @@ pub(super) struct Table {
     is_moved_overflown: bool,
     /// It moved rows, perhaps, that it does not name by the key.
     is_moved_unknown: bool,
-    /// Rows went out for another request.
-    has_started_over: bool,
     /// In the order in which they were read.
     waiting: VecDeque<Waiting>,
+    /// So many rows take as many bytes as a chunk should.
     rows_max: usize,
+    /// The same for their records, once some were encoded.
+    encoded_rows_max: Option<usize>,
     /// What the table is must be looked up anew.
     is_outdated: bool,
     /// How often in a row reading was in vain.
@@ -192,9 +200,9 @@ impl Table {
             moved_bytes: 0,
             is_moved_overflown: false,
             is_moved_unknown: false,
-            has_started_over: false,
             waiting: VecDeque::new(),
             rows_max: bounds.rows_first,
+            encoded_rows_max: None,
             is_outdated: false,
             tries: 0,
             paused_until: None,
@@ -217,15 +225,6 @@ impl Table {
 
     pub(super) fn record(&self) -> &SnapshotRecord {
         &self.record
-    }
-
-    /// Whether its rows are due as they would be at a start: all of them, and none was ever read.
-    pub(super) fn is_untouched(&self) -> bool {
-        let SnapshotRecord { state, condition, key, .. } = &self.record;
-        *state == SnapshotState::Due
-            && condition.is_none()
-            && key.is_empty()
-            && !self.has_started_over
     }
 
     /// A checkpoint at `end` is about to be written.
@@ -293,6 +292,7 @@ impl Table {
 
     /// A change of the open transaction.
     pub(super) fn change(&mut self, transaction: &Transaction, change: RowChange<'_>) {
+        self.observe_event();
         if !self.has_begun() && !self.is_remembering() {
             return;
         }
@@ -328,8 +328,18 @@ impl Table {
         }
     }
 
-    /// The open transaction may have changed every row: it emptied the table.
-    pub(super) fn touch_all(&mut self, transaction: &Transaction) {
+    /// The open transaction emptied the table.
+    pub(super) fn truncate(&mut self, transaction: &Transaction) {
+        self.observe_event();
+        self.touch_all(transaction);
+    }
+
+    fn observe_event(&mut self) {
+        self.is_changed |= !std::mem::replace(&mut self.record.has_events, true);
+    }
+
+    /// The open transaction may have changed every row.
+    fn touch_all(&mut self, transaction: &Transaction) {
         if self.is_remembering() {
             self.touches.touch_all(transaction.xid);
         }
@@ -361,8 +371,8 @@ impl Table {
 
     /// Begins with the first row, for another request: those that are out come again.
     fn start_over(&mut self, reason: &str) {
-        self.has_started_over = true;
         let record = &mut self.record;
+        record.has_events = true;
         warn!(
             table = %self.name,
             rows = record.rows,
@@ -418,8 +428,11 @@ impl Table {
             }
             Stage::Unsettled => Work::Settle { since: self.settling.take() },
             Stage::Settled => {
+                // Its session is gone, and with it who would have the log written up to its position.
+                let waits_alone = self.waiting.len() == 1
+                    && self.waiting.iter().all(|one| one.chunk.rows.is_cut_off());
                 let held: usize = self.waiting.iter().map(|one| one.chunk.rows.bytes()).sum();
-                if held + CHUNK_BYTES_MAX > HELD_BYTES_MAX {
+                if held + CHUNK_BYTES_MAX > HELD_BYTES_MAX && !waits_alone {
                     return None;
                 }
                 let looks_for_keys =
@@ -432,10 +445,16 @@ impl Table {
                     Work::Keys { keys, end }
                 } else if end == RangeEnd::OfTable
                     || self.outstanding.len() > self.bounds.outstanding_max
+                    || (self.encoded_rows_max.is_none() && !self.waiting.is_empty() && !waits_alone)
                 {
                     return None;
                 } else {
-                    Work::Range { behind: end, rows_max: self.rows_max }
+                    let most = self.encoded_rows_max.unwrap_or(usize::MAX);
+                    let most = match self.record.condition {
+                        Some(_) => most,
+                        None => most.min(MEANT_ROWS_MAX),
+                    };
+                    Work::Range { behind: end, rows_max: self.rows_max.min(most) }
                 }
             }
         };
@@ -570,9 +589,20 @@ impl Table {
 
     /// Has the next chunk take as many bytes as one should.
     fn adapt(&mut self, rows: &RowBlock) {
-        let (count, bytes) = (rows.scanned().max(1), rows.bytes().max(1));
+        let (count, bytes) = (rows.scanned().max(1), rows.filled_bytes().max(1));
         let fitting = count.saturating_mul(CHUNK_BYTES) / bytes;
+        let fitting = if rows.is_cut_off() { fitting.min(count) } else { fitting };
         self.rows_max = fitting.clamp(1, self.rows_max.saturating_mul(8)).min(self.bounds.rows_max);
+    }
+
+    /// What a release was encoded to, in bytes. Rows that were looked at and left out count, as they do
+    /// for what was read.
+    pub(super) fn observe_encoded(&mut self, release: &Release, bytes: usize) {
+        if let Asked::Range(_) = release.asked {
+            let count = release.chunk.rows.scanned().max(1);
+            let fitting = count.saturating_mul(ENCODED_BYTES) / bytes.max(1);
+            self.encoded_rows_max = Some(fitting.max(1));
+        }
     }
 
     /// What was read shows that the table is not what it was looked up as.

@@ -15,7 +15,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    Backfills, Chunk, Job, Outcome, Unfit,
+    Backfills, Chunk, Job, Outcome, RefusedRows, Unfit,
     job::{RangeEnd, Settling, Work},
     table::{Bounds, Table},
     touches::Memory,
@@ -376,6 +376,8 @@ fn due_record() -> SnapshotRecord {
         oid: TABLE,
         request: "first".to_owned(),
         condition: None,
+        is_requested: false,
+        has_events: false,
         state: SnapshotState::Due,
         failure: None,
         key: Vec::new(),
@@ -802,7 +804,8 @@ impl Simulation {
                 self.told.push(Told::Row { request, key, row, moved_at });
             }
             self.found.0 += 1;
-            self.backfills.out(due, self.now);
+            let bytes = due.rows().len() << self.random.u32(8..22);
+            self.backfills.out(due, bytes, self.now);
             if self.backfills.records().next().is_none() {
                 self.told.push(Told::Done);
             }
@@ -1001,17 +1004,12 @@ fn waiting_begins_anew_where_something_was_forgotten() {
     assert_eq!(next_work(&mut backfills), Some(Work::Settle { since: None }));
 }
 
-/// The slot lags: the stream tells much that the snapshot of every chunk shows.
-#[test]
-fn what_a_chunk_shows_does_not_make_it_useless_however_much_it_is() {
-    let (mut backfills, _) = begun(10);
-    backfills.done(Outcome::Settled(snapshot("5:5:")));
-    assert!(matches!(next_work(&mut backfills), Some(Work::Range { .. })));
-    let row = format!("1\t{}\t1\n", text(3));
-    let chunk = Chunk {
+/// Rows that were read at a position, under a snapshot that shows what was committed before.
+fn chunk_at(position: u64, rows: RowBlock) -> Chunk {
+    Chunk {
         moment: Moment {
             snapshot: snapshot("1000:1000:"),
-            position: lsn(2_000),
+            position: lsn(position),
             timeline: 1,
             stamp: String::new(),
         },
@@ -1023,15 +1021,99 @@ fn what_a_chunk_shows_does_not_make_it_useless_however_much_it_is() {
             columns: Vec::new(),
             primary_key: PrimaryKey::Columns(Vec::new()),
         }),
-        rows: RowBlock::of_lines(3, &[row]),
+        rows,
         read_at: PgTimestamp(0),
-    };
+    }
+}
+
+/// The slot lags: the stream tells much that the snapshot of every chunk shows.
+#[test]
+fn what_a_chunk_shows_does_not_make_it_useless_however_much_it_is() {
+    let (mut backfills, _) = begun(10);
+    backfills.done(Outcome::Settled(snapshot("5:5:")));
+    assert!(matches!(next_work(&mut backfills), Some(Work::Range { .. })));
+    let row = format!("1\t{}\t1\n", text(3));
+    let chunk = chunk_at(2_000, RowBlock::of_lines(3, &[row]));
     backfills.done(Outcome::Read(chunk));
     (10..900).for_each(|xid| tell(&mut backfills, xid));
     tell(&mut backfills, 1_001);
     backfills.observe_passed(lsn(2_001));
     let due = backfills.next_due(Instant::now()).expect("rows");
     assert_eq!(due.rows().len(), 1);
+}
+
+/// Few of those that are looked at are meant: their records say nothing of how many to look at.
+#[test]
+fn a_chunk_with_few_matches_looks_at_no_fewer_rows() {
+    let (mut backfills, _) = begun(10);
+    backfills.done(Outcome::Settled(snapshot("5:5:")));
+    let next = |backfills: &mut Backfills| match next_work(backfills) {
+        Some(Work::Range { rows_max, .. }) => rows_max,
+        other => panic!("{other:?}"),
+    };
+    let first = Bounds::default().rows_first;
+    assert_eq!(next(&mut backfills), first);
+    let rows = [format!("1\t{}\t1\t7\n", text(3)), format!("1\t{}\t1\t-256\n", text(9))];
+    let rows = RowBlock::of_numbered_lines(3, &rows);
+    assert_eq!((rows.len(), rows.scanned()), (1, 256));
+    backfills.done(Outcome::Read(chunk_at(2_000, rows)));
+    // Before it is known how long records are nothing is read ahead.
+    assert_eq!(next_work(&mut backfills), None);
+    backfills.observe_passed(lsn(2_001));
+    let due = backfills.next_due(Instant::now()).expect("a row");
+    backfills.out(due, 100_000, Instant::now());
+    assert_eq!(next(&mut backfills), 8 * first);
+}
+
+/// So that they do not take all of the memory, however short they were as text.
+#[test]
+fn rows_of_long_records_come_in_small_chunks() {
+    let (mut backfills, _) = begun(10);
+    backfills.done(Outcome::Settled(snapshot("5:5:")));
+    assert!(matches!(next_work(&mut backfills), Some(Work::Range { .. })));
+    let rows: Vec<String> = (0..256).map(|key| format!("1\t{}\t1\n", text(key))).collect();
+    backfills.done(Outcome::Read(chunk_at(2_000, RowBlock::of_lines(3, &rows))));
+    backfills.observe_passed(lsn(2_001));
+    let due = backfills.next_due(Instant::now()).expect("rows");
+    backfills.out(due, 256 * 100_000, Instant::now());
+    match next_work(&mut backfills) {
+        Some(Work::Range { rows_max, .. }) => assert_eq!(rows_max, 15),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Whatever comes of the table first: its rows cannot be read at once any more, and a start must know.
+#[test]
+fn a_change_of_a_table_marks_its_record() {
+    let (mut backfills, _) = begun(10);
+    let marks = |backfills: &mut Backfills| -> Vec<bool> {
+        backfills.take_changed().iter().map(|record| record.has_events).collect()
+    };
+    assert_eq!(marks(&mut backfills), [false]);
+    tell(&mut backfills, 7);
+    assert_eq!(marks(&mut backfills), [true]);
+    // Before its record was there.
+    let mut backfills = Backfills::default();
+    tell(&mut backfills, 7);
+    backfills.add_due(due_record());
+    assert_eq!(marks(&mut backfills), [true]);
+    assert!(!backfills.is_untouched(TABLE));
+}
+
+#[test]
+fn a_request_whose_row_was_refused_is_given_up_and_no_other_table() {
+    let refused = RefusedRows { request: due_record().request, reason: "too large".to_owned() };
+    let mut backfills = Backfills::of([due_record()]);
+    backfills.give_up_request(&refused);
+    assert_eq!(backfills.take_given_up(), []);
+    let mut backfills = Backfills::of([SnapshotRecord { is_requested: true, ..due_record() }]);
+    backfills.give_up_request(&refused);
+    let given_up = backfills.take_given_up();
+    assert_eq!(given_up.len(), 1);
+    assert_eq!(given_up[0].reason, Unfit::Row("too large".to_owned()));
+    let written = backfills.take_changed();
+    assert_eq!(written[0].state, SnapshotState::Failed);
+    assert_eq!(written[0].failure.as_deref(), Some("a row cannot be published: too large"));
 }
 
 /// Rows that were read at once at 500, all of them out.

@@ -15,7 +15,7 @@ use crate::{
     },
     postgres::{
         PostgresError, TableName, catalog,
-        diagnosis::{self, Readable},
+        diagnosis::{self, ReadRights, Readable},
         publication::{self, Absence, Publication},
         quote_identifier,
         sql::Sql,
@@ -93,19 +93,11 @@ async fn unreadable(
     if !is_unfinished && !is_due {
         return Ok(None);
     }
-    let (role, quoted) = (quote_identifier(&settings.postgres.user), table.quoted());
+    let rights = ReadRights::of(table, &settings.postgres.user);
     let (why, fix) = match diagnosis::readable(sql, table).await? {
         Readable::Yes => return Ok(None),
-        Readable::NotGranted => {
-            let schema = quote_identifier(&table.schema);
-            let fix = format!(
-                "GRANT USAGE ON SCHEMA {schema} TO {role}; GRANT SELECT ON {quoted} TO {role};"
-            );
-            ("the role may not read it", fix)
-        }
-        Readable::HiddenByPolicy => {
-            ("a policy hides rows of it from the role", format!("ALTER ROLE {role} BYPASSRLS;"))
-        }
+        Readable::NotGranted => ("the role may not read it", rights.grant),
+        Readable::HiddenByPolicy => ("a policy hides rows of it from the role", rights.bypass),
     };
     Ok(Some(Finding::wrong(
         "table",

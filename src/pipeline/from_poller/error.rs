@@ -6,7 +6,7 @@ use super::super::start::Failed;
 use crate::{
     event::Reason,
     failure::{Code, Failure, Recovery},
-    postgres::{PostgresError, SlotName, TableName},
+    postgres::{PostgresError, SlotName, TableName, diagnosis::ReadRights},
 };
 
 /// A table cannot be taken over from its poller, or not so.
@@ -142,10 +142,8 @@ impl Failure for TakeOverError {
                     .to_owned()
             }
             Self::Forbidden { table, role } => format!(
-                "Run GRANT SELECT ON {} TO {role}; the stream itself needs no such right. Where \
-                 row-level security would hide rows, run ALTER ROLE {role} BYPASSRLS.",
-                table.quoted(),
-                role = crate::postgres::quote_identifier(role)
+                "{} The stream itself needs no such right.",
+                ReadRights::of(table, role).hint()
             ),
             Self::OtherCondition { begun, rows, .. } => format!(
                 "Run it again with --where \"{begun}\": {rows} rows are published by it. Rows that \

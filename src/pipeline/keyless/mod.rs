@@ -52,7 +52,8 @@ use crate::{
     failure::{Code, Failure, Recovery},
     lsn::EndLsn,
     postgres::{
-        PostgresError, SlotName, TableName, quote_identifier,
+        PostgresError, SlotName, TableName,
+        diagnosis::ReadRights,
         replication::{Connection, ReplicationStream},
         snapshot::{Shape, SnapshotReader},
         sql::Sql,
@@ -106,10 +107,8 @@ impl Failure for KeylessError {
     fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Forbidden { table, role, .. } => format!(
-                "Run GRANT SELECT ON {} TO {role}, and start: the rows that the table has come before \
-                 its changes. Where row-level security would hide rows, run ALTER ROLE {role} BYPASSRLS.",
-                table.quoted(),
-                role = quote_identifier(role)
+                "{} Then start: the rows that the table has come before its changes.",
+                ReadRights::of(table, role).hint()
             ),
             Self::Replaced { .. } | Self::Altered { .. } | Self::OtherServer { .. } => {
                 "Nothing of it is published yet; it is read again.".to_owned()
@@ -165,8 +164,7 @@ impl Keyless<'_> {
         Ok(publisher.into_sink())
     }
 
-    /// Takes out the tables that have no key and of which no row was asked for yet. One whose rows are
-    /// chosen by a condition is no initial snapshot.
+    /// Takes out the tables that have no key and of which nothing is out yet.
     async fn take_due(
         &self,
         snapshots: &mut Snapshots,
@@ -186,10 +184,8 @@ impl Keyless<'_> {
     }
 
     async fn keyless(&self, record: &SnapshotRecord) -> Result<Option<TableName>, Failed> {
-        let is_asked = record.state == SnapshotState::Due
-            && record.condition.is_none()
-            && record.key.is_empty();
-        let table = TableName::try_from(record.table.clone()).ok().filter(|_| is_asked);
+        let table = TableName::try_from(record.table.clone()).ok();
+        let table = table.filter(|_| record.is_untouched());
         let Some(table) = table else { return Ok(None) };
         let shape = Shape::look_up(self.sql, &self.settings.publication, &table).await?;
         Ok(shape.is_some_and(|shape| shape.key.is_empty()).then_some(table))

@@ -10,6 +10,7 @@ use crate::{
     pipeline::{backfill::is_of_condition, chain},
     postgres::{
         PostgresError, PublicationName, Settings, TableName,
+        diagnosis::ReadRights,
         snapshot::{Bound, ChunkQuery, ConditionError, Part, Shape},
         sql::Sql,
     },
@@ -147,9 +148,8 @@ async fn check(
         reason: chain(&error),
         hint: match error.sqlstate() {
             Some("42501") => Some(format!(
-                "GRANT SELECT ON TABLE {} TO \"{}\", and of what the condition names",
-                table.quoted(),
-                postgres.user
+                "{} The same for what the condition names.",
+                ReadRights::of(table, &postgres.user).hint()
             )),
             _ => error.hint(),
         },
@@ -164,7 +164,8 @@ async fn check(
         return Err(RequestRefused::NoKey { table: table.clone() });
     }
     let part = Part::Behind { bound: Bound::Nothing, rows_max: 1 };
-    let query = ChunkQuery { table, shape: &shape, condition, part, bytes_max: 1 };
+    let query =
+        ChunkQuery { table, shape: &shape, condition, part, bytes_max: 1, meant_rows_max: 1 };
     query.check_condition(&sql).await.map_err(|ConditionError { source, position }| {
         let message = source.server_message();
         match message.filter(|message| condition.is_some() && is_of_condition(&message.sqlstate)) {

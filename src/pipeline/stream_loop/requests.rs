@@ -7,7 +7,7 @@ use super::{
     },
     End, StreamLoop,
 };
-use crate::{postgres::TableName, sink::Sink};
+use crate::{checkpoint::SnapshotRecord, postgres::TableName, sink::Sink};
 
 /// A table's request is under way, and it is the same one.
 struct Known {
@@ -73,7 +73,10 @@ impl<S: Sink> StreamLoop<S> {
         let name = table.to_string();
         let publication = self.assembler.checkpoint_mut().publication();
         let Some(oid) = publication.tables.get(&name).map(|table| table.oid) else { return Ok(()) };
-        let record = due::record(&self.settings.source, &name, oid, ask.condition.clone());
+        let record = SnapshotRecord {
+            is_requested: true,
+            ..due::record(&self.settings.source, &name, oid, ask.condition.clone())
+        };
         if let Some(inbox) = &mut self.beside.inbox {
             inbox.await_written(ask, (name, record.requested_at.clone()), false);
         }

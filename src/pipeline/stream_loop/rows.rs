@@ -12,7 +12,11 @@ use super::{
     },
     End, StreamLoop,
 };
-use crate::{checkpoint::Fingerprint, postgres::PostgresError, sink::Sink};
+use crate::{
+    checkpoint::Fingerprint,
+    postgres::{PostgresError, TableName, diagnosis::ReadRights},
+    sink::Sink,
+};
 
 impl<S: Sink> StreamLoop<S> {
     /// Has the next rows read, where somebody reads and nothing is under way.
@@ -48,7 +52,6 @@ impl<S: Sink> StreamLoop<S> {
         backfills.keep(is_there);
         new.into_iter().for_each(|record| backfills.add_due(record));
         self.assembler.checkpoint_mut().set_publication(fingerprint);
-        self.tell_given_up();
         Ok(())
     }
 
@@ -68,12 +71,10 @@ impl<S: Sink> StreamLoop<S> {
             Err(error) => {
                 let table = backfills.failed(Instant::now());
                 if let Some(unsaid) = self.rows_said.is_due() {
-                    let hint = forbidden(&error).then(|| {
-                        format!(
-                            "GRANT SELECT on table {} to the role, or BYPASSRLS where a policy hides \
-                             rows of it; tailwater check prints the SQL",
-                            table.unwrap_or_default()
-                        )
+                    let hint = table.filter(|_| forbidden(&error)).and_then(|table| {
+                        let role = self.beside.reading.as_ref()?.role();
+                        let table = TableName::try_from(table).ok()?;
+                        Some(ReadRights::of(&table, role).hint())
                     });
                     warn!(
                         error = chain(&error),
@@ -82,8 +83,7 @@ impl<S: Sink> StreamLoop<S> {
                 }
             }
         }
-        self.hand_over_rows()?;
-        self.tell_given_up();
+        self.are_rows_read = true;
         Ok(())
     }
 
@@ -95,7 +95,8 @@ impl<S: Sink> StreamLoop<S> {
         Ok(())
     }
 
-    fn tell_given_up(&mut self) {
+    /// Says which tables' rows will not come.
+    pub(super) fn tell_given_up(&mut self) {
         for Given { record, reason } in self.assembler.backfills_mut().take_given_up() {
             error!(
                 table = record.table,

@@ -103,6 +103,7 @@ impl Simulation {
                 | End::BeforeHalt { .. }
                 | End::Row(_)
                 | End::RowsFirst { .. }
+                | End::RowsRefused { .. }
                 | End::Fenced { .. }
                 | End::FailedFenced { .. }) => panic!("{end:?}, seed {}", self.seed),
             },

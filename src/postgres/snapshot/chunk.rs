@@ -1,19 +1,13 @@
-//! One chunk: some rows of a table with a key, read by `COPY` in a transaction of their own.
-
-use std::{collections::VecDeque, future::poll_fn};
-
-use futures_core::Stream as _;
-use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
+//! One chunk: some rows of a table with a key, by one `COPY`.
 
 use super::{
-    KeyColumn, Moment, Shape, Snapshot, connect,
+    KeyColumn, Shape,
     copy_text::{Lines, read_line},
 };
 use crate::{
     change::{Tuple, TupleValue, ValueSlot},
-    lsn::Lsn,
     postgres::{
-        PostgresError, PublicationName, Settings, TableName,
+        PostgresError, TableName,
         name::{quote_identifier, quote_literal},
         sql::Sql,
     },
@@ -32,6 +26,8 @@ pub struct ChunkQuery<'a> {
     pub part: Part<'a>,
     /// Once the rows that are read take so many bytes, the rest is left.
     pub bytes_max: usize,
+    /// The same of so many rows, those that are left out not counted.
+    pub meant_rows_max: usize,
 }
 
 /// Which part of a table's rows.
@@ -80,8 +76,9 @@ pub struct RowBlock {
 }
 
 impl RowBlock {
-    fn new(width: usize) -> Self {
-        Self { width, ..Self::default() }
+    /// With room for so many bytes.
+    fn new(width: usize, bytes: usize) -> Self {
+        Self { width, frame: Vec::with_capacity(bytes), ..Self::default() }
     }
 
     /// How many rows there are.
@@ -131,6 +128,16 @@ impl RowBlock {
         self.frame.capacity() + self.slots.capacity() * size_of::<ValueSlot>()
     }
 
+    /// The bytes of all values.
+    pub(super) fn frame_bytes(&self) -> usize {
+        self.frame.len()
+    }
+
+    /// So much of it as they fill.
+    pub fn filled_bytes(&self) -> usize {
+        self.frame.len() + size_of_val(self.slots.as_slice())
+    }
+
     /// True where more rows were asked for than there was room for.
     pub fn is_cut_off(&self) -> bool {
         self.is_cut_off
@@ -152,7 +159,7 @@ impl RowBlock {
 impl RowBlock {
     /// Rows of a test: the lines of a COPY.
     pub(crate) fn of_lines(width: usize, lines: &[String]) -> Self {
-        let mut block = Self::new(width);
+        let mut block = Self::new(width, 0);
         for line in lines {
             let read = read_line(line.as_bytes(), width, &mut block.frame, &mut block.slots);
             read.expect("a line");
@@ -225,6 +232,31 @@ impl ChunkQuery<'_> {
         format!("SELECT {columns} FROM {} WHERE {}", self.from(), conditions.join(" AND "))
     }
 
+    /// What reading them is called in errors.
+    pub(super) fn action(&self) -> String {
+        format!("read table {}", self.table)
+    }
+
+    /// The rows that come, about so many bytes.
+    pub(super) async fn take(
+        &self,
+        lines: &mut Lines,
+        bytes: usize,
+    ) -> Result<RowBlock, PostgresError> {
+        let mut block = RowBlock::new(self.width(), bytes);
+        while let Some(line) = lines.next().await? {
+            if block.frame.len() >= self.bytes_max
+                || block.scanned_rows().len() >= self.meant_rows_max
+            {
+                block.is_cut_off = true;
+                break;
+            }
+            read_line(&line, block.width, &mut block.frame, &mut block.slots)?;
+        }
+        block.finish(self.are_rows_numbered())?;
+        Ok(block)
+    }
+
     /// The table as a statement reads it.
     pub(super) fn from(&self) -> String {
         // A child table's rows are published under its own name; a partition's under the root's.
@@ -237,7 +269,7 @@ impl ChunkQuery<'_> {
     /// # Errors
     /// Where it refuses, or the connection breaks.
     pub async fn check(&self, sql: &Sql) -> Result<(), PostgresError> {
-        let action = format!("read table {}", self.table);
+        let action = self.action();
         // As the reader has it: rows must not be hidden from it.
         sql.execute(&action, "SET row_security = off").await?;
         // Prepared, so that it is one statement and no more.
@@ -319,187 +351,6 @@ fn operator(column: &KeyColumn, symbol: &str) -> String {
     }
 }
 
-/// A session that reads chunks, each in a transaction of its own.
-#[derive(Debug)]
-pub struct ChunkReader {
-    sql: Sql,
-    /// A snapshot, and the position below which everything that it shows was committed.
-    settled: Option<(Snapshot, Lsn)>,
-    /// Transactions of ours that did nothing but have the log written.
-    own: VecDeque<u64>,
-    /// Up to where the log is written soon, or is.
-    written: Option<Lsn>,
-}
-
-/// So many transactions of ours are remembered: one follows the other by a chunk or more.
-const OWN_MAX: usize = 8;
-
-impl ChunkReader {
-    /// Connects.
-    ///
-    /// # Errors
-    /// Where the server is not there or refuses.
-    pub async fn connect(settings: &Settings) -> Result<Self, PostgresError> {
-        let sql = connect(settings).await?;
-        // Of what it commits nobody has to wait for the disk, or for a standby.
-        sql.execute("begin a session that reads chunks", "SET synchronous_commit = off").await?;
-        Ok(Self { sql, settled: None, own: VecDeque::new(), written: None })
-    }
-
-    /// The session: what it is asked between [`ChunkReader::begin`] and [`ChunkReader::end`] it
-    /// answers as of the snapshot.
-    pub fn sql(&self) -> &Sql {
-        &self.sql
-    }
-
-    /// The timeline of the server.
-    ///
-    /// # Errors
-    /// Where the connection breaks.
-    pub async fn timeline(&self) -> Result<u32, PostgresError> {
-        const SQL: &str = "SELECT substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)";
-        let rows = self.sql.rows("ask for the timeline", SQL, &[]).await?;
-        let text: &str = rows.first().map_or("", |row| row.get(0));
-        timeline_of(text)
-    }
-
-    /// Begins a transaction: locks the table against rewrites, then takes the snapshot, then looks
-    /// where the log is.
-    ///
-    /// The position is taken right behind the snapshot, and not behind the rows: what reading writes
-    /// into the log (hint bits, pruned pages) has not to be waited for. For the same reason it is the
-    /// former one where nothing else has ended since.
-    ///
-    /// # Errors
-    /// Where the table is not there, may not be read or is locked, or the connection breaks.
-    pub async fn begin(
-        &mut self,
-        table: &TableName,
-        publication: &PublicationName,
-    ) -> Result<Moment, PostgresError> {
-        let action = format!("begin to read table {table}");
-        let quoted = table.quoted();
-        // Each statement of ALTER writes the rows that it changes anew, so their xmin is another one.
-        let sql = format!(
-            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
-             LOCK TABLE {quoted} IN ACCESS SHARE MODE; \
-             SELECT pg_current_snapshot()::text, at.position::text, \
-                 substr(pg_walfile_name(at.position), 1, 8), concat_ws(' ', c.oid, c.xmin, \
-                 (SELECT string_agg(a.xmin::text, ',' ORDER BY a.attnum) FROM pg_attribute a \
-                  WHERE a.attrelid = c.oid AND a.attnum > 0), '/', \
-                 (SELECT string_agg(i.xmin::text, ',' ORDER BY i.indexrelid) FROM pg_index i \
-                  WHERE i.indrelid = c.oid), '/', \
-                 (SELECT string_agg(r.xmin::text, ',' ORDER BY r.oid) FROM pg_publication_rel r \
-                  WHERE r.prrelid = c.oid), '/', \
-                 (SELECT string_agg(p.xmin::text, ',' ORDER BY p.oid) FROM pg_publication p \
-                  WHERE p.pubname = {publication})) \
-             FROM pg_class c, (SELECT pg_current_wal_insert_lsn() AS position) at \
-             WHERE c.oid = {table}::regclass",
-            publication = quote_literal(publication.as_str()),
-            table = quote_literal(&quoted),
-        );
-        let mut stream = Box::pin(self.sql.simple_query(&action, &sql).await?);
-        let mut moment = None;
-        loop {
-            let next = poll_fn(|context| stream.as_mut().poll_next(context)).await;
-            match next.transpose() {
-                Ok(Some(SimpleQueryMessage::Row(row))) => moment = Some(moment_of(&row)?),
-                Ok(Some(_)) => {}
-                Ok(None) => {
-                    let moment = moment.ok_or_else(|| unreadable("no row"))?;
-                    return Ok(self.settle(moment));
-                }
-                Err(error) => return Err(PostgresError::from_sql(action, error)),
-            }
-        }
-    }
-
-    fn settle(&mut self, moment: Moment) -> Moment {
-        let own: &[u64] = self.own.make_contiguous();
-        match &self.settled {
-            Some((snapshot, position)) if moment.snapshot.shows_no_more_than(snapshot, own) => {
-                Moment { position: *position, ..moment }
-            }
-            Some(_) | None => {
-                self.settled = Some((moment.snapshot.clone(), moment.position));
-                moment
-            }
-        }
-    }
-
-    /// Reads rows under the snapshot. Where they are cut off the session is to be given up, because
-    /// the server goes on with them.
-    ///
-    /// # Errors
-    /// Where the server refuses, or the connection breaks.
-    pub async fn read(&self, query: &ChunkQuery<'_>) -> Result<RowBlock, PostgresError> {
-        let action = format!("read table {}", query.table);
-        let statement = format!("COPY ({}) TO STDOUT", query.sql());
-        let mut lines = Lines::of(&self.sql, action, &statement).await?;
-        let mut block = RowBlock::new(query.width());
-        while let Some(line) = lines.next().await? {
-            if block.frame.len() >= query.bytes_max {
-                block.is_cut_off = true;
-                break;
-            }
-            read_line(&line, block.width, &mut block.frame, &mut block.slots)?;
-        }
-        block.finish(query.are_rows_numbered())?;
-        Ok(block)
-    }
-
-    /// Ends the transaction, and has the log written up to its position.
-    ///
-    /// # Errors
-    /// Where the connection breaks.
-    pub async fn end(&mut self, position: Lsn) -> Result<(), PostgresError> {
-        const ACTION: &str = "end a read";
-        if self.written >= Some(position) {
-            return self.sql.execute(ACTION, "COMMIT").await;
-        }
-        // A snapshot shows commits that did not wait for the disk, and on an idle server nothing else
-        // writes them there soon. A transaction of ours that has an identifier, and nothing else, has
-        // it done within wal_writer_delay.
-        let sql = format!(
-            "COMMIT; SELECT pg_current_xact_id()::text WHERE pg_current_wal_flush_lsn() < '{position}'"
-        );
-        let mut stream = Box::pin(self.sql.simple_query(ACTION, &sql).await?);
-        loop {
-            let next = poll_fn(|context| stream.as_mut().poll_next(context)).await;
-            match next.transpose() {
-                Ok(Some(SimpleQueryMessage::Row(row))) => {
-                    self.own.extend(row.get(0).and_then(|text| text.parse::<u64>().ok()));
-                }
-                Ok(Some(_)) => {}
-                Ok(None) => break,
-                Err(error) => return Err(PostgresError::from_sql(ACTION, error)),
-            }
-        }
-        self.own.drain(..self.own.len().saturating_sub(OWN_MAX));
-        self.written = Some(position);
-        Ok(())
-    }
-}
-
-fn moment_of(row: &SimpleQueryRow) -> Result<Moment, PostgresError> {
-    let text = |index| row.try_get(index).ok().flatten().unwrap_or_default();
-    Ok(Moment {
-        snapshot: Snapshot::parse(text(0)).ok_or_else(|| unreadable("no snapshot"))?,
-        position: text(1).parse().map_err(|_| unreadable("no position"))?,
-        timeline: timeline_of(text(2))?,
-        stamp: text(3).to_owned(),
-    })
-}
-
-/// The first eight digits of a segment's name.
-fn timeline_of(digits: &str) -> Result<u32, PostgresError> {
-    u32::from_str_radix(digits, 16).map_err(|_| unreadable("no timeline"))
-}
-
-fn unreadable(what: &str) -> PostgresError {
-    PostgresError::Protocol { what: format!("{what} came for the moment of a snapshot") }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -547,7 +398,7 @@ mod tests {
 
     fn sql(shape: &Shape, condition: Option<&str>, part: Part<'_>) -> String {
         let table = &TableName { schema: "public".to_owned(), name: "t".to_owned() };
-        ChunkQuery { table, shape, condition, part, bytes_max: 1 }.sql()
+        ChunkQuery { table, shape, condition, part, bytes_max: 1, meant_rows_max: 1 }.sql()
     }
 
     #[test]

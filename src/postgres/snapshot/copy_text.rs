@@ -4,7 +4,7 @@ use std::{future::poll_fn, pin::Pin};
 
 use futures_core::Stream as _;
 use memchr::memchr2;
-use tokio_postgres::CopyOutStream;
+use tokio_postgres::{CopyOutStream, ToStatement};
 
 use crate::{
     change::ValueSlot,
@@ -25,7 +25,7 @@ impl Lines {
     pub(super) async fn of(
         sql: &Sql,
         action: String,
-        statement: &str,
+        statement: &(impl ToStatement + ?Sized),
     ) -> Result<Self, PostgresError> {
         let stream = Box::pin(sql.copy_out(&action, statement).await?);
         Ok(Self { stream, action })

@@ -12,6 +12,7 @@
 //! there: to a snapshot that was taken before it the table is empty (manual page mvcc-caveats).
 
 mod chunk;
+mod chunk_reader;
 mod condition;
 mod copy_text;
 mod moment;
@@ -20,7 +21,8 @@ mod shape;
 mod waiting;
 mod whole;
 
-pub use chunk::{Bound, ChunkQuery, ChunkReader, Part, RowBlock};
+pub use chunk::{Bound, ChunkQuery, Part, RowBlock};
+pub use chunk_reader::{ChunkReader, Prepared};
 pub use condition::ConditionError;
 pub use moment::{Moment, Snapshot};
 pub use open_transactions::{Look, OpenTransactions, mark};
