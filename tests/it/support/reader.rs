@@ -81,10 +81,13 @@ impl CommittedReader {
     }
 
     /// Takes what was committed since the last time, as far as that can be read at this moment: nobody's
-    /// open transaction is waited for.
+    /// open transaction is waited for, and nobody who writes on and on is followed for long.
     pub fn read_stable(&self, mut take: impl FnMut(Record)) {
+        let until = Instant::now() + Duration::from_secs(2);
         // An end is told once.
-        while let Some(polled) = self.consumer.poll(Duration::from_millis(100)) {
+        while Instant::now() < until
+            && let Some(polled) = self.consumer.poll(Duration::from_millis(100))
+        {
             match polled {
                 Ok(message) => take(record(&message)),
                 Err(KafkaError::PartitionEOF(_)) => return,
