@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use self::{error::SnapshotError, show::Show};
 use super::commands::{load_by, with_shutdown};
 use crate::{
-    admin::{Answer, Client, Problem, RequestBody, Snapshot, Snapshots, Socket},
+    admin::{Answer, Client, ClientError, Problem, RequestBody, Snapshot, Snapshots, Socket},
     config::Config,
     failure::Failure,
 };
@@ -76,19 +76,25 @@ pub(super) fn list(path: &Path, json: bool) -> Result<(), Box<dyn Failure>> {
     let client = client(path)?;
     let asked = with_shutdown(async |mut shutdown| {
         tokio::select! {
-            asked = client.get::<Snapshots>("/snapshots") => match asked {
-                Ok(Answer::Done(Snapshots { snapshots })) => Ok(snapshots),
-                Ok(Answer::Refused(_, problem)) => Err(SnapshotError::Refused(problem).into()),
-                Err(source) => Err(SnapshotError::NotConnected { source }.into()),
-            },
-            () = shutdown.requested() => Ok(Vec::new()),
+            asked = client.get("/snapshots") => Ok(Some(answered(asked)?)),
+            () = shutdown.requested() => Ok(None),
         }
     })?;
-    match json {
-        true => print!("{}", list::as_json(&asked)),
-        false => print!("{}", list::in_words(&asked)),
+    match asked {
+        Some(Snapshots { snapshots }) if json => print!("{}", list::as_json(&snapshots)),
+        Some(Snapshots { snapshots }) => print!("{}", list::in_words(&snapshots)),
+        None => {}
     }
     Ok(())
+}
+
+/// What the daemon answered to the first question.
+fn answered<T>(asked: Result<Answer<T>, ClientError>) -> Result<T, SnapshotError> {
+    match asked {
+        Ok(Answer::Done(answer)) => Ok(answer),
+        Ok(Answer::Refused(_, problem)) => Err(SnapshotError::Refused(problem)),
+        Err(source) => Err(SnapshotError::NotConnected { source }),
+    }
 }
 
 /// Who asks the daemon of these settings.
@@ -107,12 +113,8 @@ async fn follow(
     showing: Showing,
     request: &mut Option<String>,
 ) -> Result<Followed, SnapshotError> {
-    let asked = client.post::<Snapshot>("/snapshots", body).await;
-    let Snapshot { mut progress, is_known } = match asked {
-        Ok(Answer::Done(snapshot)) => snapshot,
-        Ok(Answer::Refused(_, problem)) => return Err(SnapshotError::Refused(problem)),
-        Err(source) => return Err(SnapshotError::NotConnected { source }),
-    };
+    let asked = client.post("/snapshots", body).await;
+    let Snapshot { mut progress, is_known } = answered(asked)?;
     *request = Some(progress.request.clone());
     let mut show = Show::begin(&progress, is_known, showing);
     if showing.detach {

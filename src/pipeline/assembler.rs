@@ -16,8 +16,9 @@
 //! Between two transactions rows of tables go out that were there before (`rows`), each chunk whole,
 //! with a cut behind it that has the record of how far they are.
 //!
-//! A batch that fills up inside a transaction, or inside a chunk, is handed over without a cut. Nothing is read while the
-//! sink holds a fixed number of bytes, so memory is bounded whatever the size of a transaction.
+//! A batch that fills up inside a transaction, or inside a chunk, is handed over without a cut. Nothing
+//! is read while the sink holds a fixed number of bytes, so memory is bounded whatever the size of a
+//! transaction.
 
 mod rows;
 

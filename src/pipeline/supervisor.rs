@@ -108,10 +108,11 @@ async fn attempt(
 ) -> Verdict {
     let halt_before = carried.halt.as_ref().map(|halt| halt.before);
     let waiting = shutdown.clone();
+    let starting = start::start(settings, requests, &waiting, halt_before, &carried.refused_rows);
     let started = tokio::select! {
         biased;
         () = shutdown.requested() => return Verdict::Stopped,
-        started = start::start(settings, requests, &waiting, halt_before, &carried.refused_rows) => started,
+        started = starting => started,
     };
     let (stream_loop, retention) = match started {
         Ok(started) => {

@@ -101,7 +101,7 @@ impl OldRows<'_> {
             &horizon.wal_end,
         ];
         let action = format!("delete old rows of table {}", self.table);
-        let rows = sql.rows(&action, &self.sql(), &parameters).await?;
+        let rows = sql.rows(&action, self.sql().as_str(), &parameters).await?;
         let Some(row) = rows.first() else { return Ok(Deletion::NotHeld) };
         Ok(match (row.get(1), row.get(2)) {
             (false, _) => Deletion::NotHeld,

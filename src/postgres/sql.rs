@@ -104,24 +104,15 @@ impl Sql {
         self.client.is_closed()
     }
 
-    /// Runs a query. `action` is a verb phrase for its error.
+    /// Runs a query, as text or as prepared on this connection. `action` is a verb phrase for its
+    /// error.
     ///
     /// # Errors
     /// Where the server refuses it, the connection breaks, or nothing comes for 35 s.
     pub async fn rows(
         &self,
         action: &str,
-        sql: &str,
-        parameters: &[&(dyn ToSql + Sync)],
-    ) -> Result<Vec<Row>, PostgresError> {
-        self.bounded(action, self.client.query(sql, parameters)).await
-    }
-
-    /// Runs a query that was prepared on this connection.
-    pub(super) async fn rows_prepared(
-        &self,
-        action: &str,
-        query: &Statement,
+        query: &(impl ToStatement + ?Sized),
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, PostgresError> {
         self.bounded(action, self.client.query(query, parameters)).await

@@ -71,6 +71,15 @@ fn seed() -> u64 {
     }
 }
 
+/// What comes twice is compared byte for byte, which altered composites do not allow.
+fn source_for(delivery: Delivery, url: &str, seed: u64) -> Source<'_> {
+    let source = Source::new(url, seed);
+    match delivery {
+        Delivery::ExactlyOnce => source,
+        Delivery::AtLeastOnce => source.without_altered_composites(),
+    }
+}
+
 /// Has so many changes published by daemons that are killed, and their copy compared.
 fn replicate(server: Server, delivery: Delivery, forms: Forms, changes: u64) {
     let kills = match delivery {
@@ -79,10 +88,7 @@ fn replicate(server: Server, delivery: Delivery, forms: Forms, changes: u64) {
     };
     let seed = seed();
     eprintln!("TAILWATER_SEED={seed}");
-    let word = match delivery {
-        Delivery::ExactlyOnce => "exactly-once",
-        Delivery::AtLeastOnce => "at-least-once",
-    };
+    let word = delivery.word();
     let shop = TableShop::open_on(server, CREATE, &sections(forms)).with_settings(|settings| {
         let lines = format!("transaction_bytes = \"1MiB\"\ndelivery = \"{word}\"");
         settings.with("[kafka]", &lines)
@@ -91,11 +97,7 @@ fn replicate(server: Server, delivery: Delivery, forms: Forms, changes: u64) {
     let mut random = fastrand::Rng::with_seed(seed.rotate_left(7));
     let (mut daemon, began) = (publishing(&shop.settings), Instant::now());
     let url = shop.server.url("shop");
-    let source = match delivery {
-        Delivery::ExactlyOnce => Source::new(&url, seed),
-        // What comes twice is compared byte for byte.
-        Delivery::AtLeastOnce => Source::new(&url, seed).without_altered_composites(),
-    };
+    let source = source_for(delivery, &url, seed);
     thread::scope(|scope| {
         let writers = scope.spawn(|| source.run(changes));
         for kill in 0..kills {
@@ -132,10 +134,7 @@ fn replicate(server: Server, delivery: Delivery, forms: Forms, changes: u64) {
 fn replicate_with_rows(delivery: Delivery, rows: u32, changes: u64, kills: usize) {
     let seed = seed();
     eprintln!("TAILWATER_SEED={seed}");
-    let word = match delivery {
-        Delivery::ExactlyOnce => "exactly-once",
-        Delivery::AtLeastOnce => "at-least-once",
-    };
+    let word = delivery.word();
     let forms =
         Forms { plain: "row", composite: "change", parted: "row", wide: "change", quoted: "row" };
     let ddl_log = "name = \"public.ddl_log\"\n";
@@ -146,12 +145,7 @@ fn replicate_with_rows(delivery: Delivery, rows: u32, changes: u64, kills: usize
     });
     let url = shop.server.url("shop");
     // Shapes and rows of before.
-    let (source, before) = (Source::new(&url, seed), changes / 10 + 200);
-    // An event that comes twice must be the same one, which altered composites do not allow.
-    let source = match delivery {
-        Delivery::ExactlyOnce => source,
-        Delivery::AtLeastOnce => source.without_altered_composites(),
-    };
+    let (source, before) = (source_for(delivery, &url, seed), changes / 10 + 200);
     source.run(before);
     shop.session.run(&many_rows(rows));
     let statements = shop.session.rows("SELECT id, statement FROM ddl_log ORDER BY id");

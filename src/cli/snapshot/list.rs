@@ -2,15 +2,12 @@
 
 use std::fmt::Write as _;
 
+use super::show::json;
 use crate::pipeline::{SnapshotProgress, SnapshotState};
 
 /// One JSON object a line.
 pub(super) fn as_json(all: &[SnapshotProgress]) -> String {
-    let line = |progress| {
-        let json = serde_json::to_string(progress).expect("texts and numbers always encode");
-        json + "\n"
-    };
-    all.iter().map(line).collect()
+    all.iter().map(|progress| json(progress) + "\n").collect()
 }
 
 /// In words, a paragraph each.

@@ -87,8 +87,7 @@ impl Show {
                 }
             }
             Surface::Json { last } => {
-                let text =
-                    serde_json::to_string(progress).expect("texts and numbers always encode");
+                let text = json(progress);
                 if last.as_ref() != Some(&text) {
                     println!("{text}");
                     *last = Some(text);
@@ -131,6 +130,11 @@ impl Drop for Show {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// As a line of JSON.
+pub(super) fn json(progress: &SnapshotProgress) -> String {
+    serde_json::to_string(progress).expect("texts and numbers always encode")
 }
 
 fn what(progress: &SnapshotProgress) -> String {

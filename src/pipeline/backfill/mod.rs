@@ -187,9 +187,9 @@ pub(super) struct Backfills {
     /// What the stream said last of tables whose rows may be asked for, with the names of the columns
     /// of their primary keys. It says it once.
     relations: HashMap<RelationId, (Relation, Vec<String>)>,
-    /// Tables without rows to come, of which changes came.
+    /// Tables of which changes came.
     changed: HashSet<RelationId>,
-    /// The last one of them.
+    /// The last one of them, which most often is the next.
     last_changed: Option<RelationId>,
     /// The open transaction.
     open: Option<Transaction>,
@@ -229,8 +229,7 @@ impl Backfills {
         if let Some(index) = self.kept.iter().position(|kept| kept.oid == record.oid) {
             record.contained = self.kept.swap_remove(index).contained;
         }
-        record.has_events |= self.changed.remove(&record.oid);
-        self.last_changed = None;
+        record.has_events |= self.changed.contains(&record.oid);
         self.push(record, Table::due);
     }
 

@@ -273,7 +273,7 @@ impl ChunkQuery<'_> {
         // As the reader has it: rows must not be hidden from it.
         sql.execute(&action, "SET row_security = off").await?;
         // Prepared, so that it is one statement and no more.
-        sql.rows(&action, &format!("SELECT FROM ({}) rows LIMIT 0", self.sql()), &[])
+        sql.rows(&action, format!("SELECT FROM ({}) rows LIMIT 0", self.sql()).as_str(), &[])
             .await
             .map(drop)
     }

@@ -119,10 +119,11 @@ impl ChunkReader {
         publication: &PublicationName,
     ) -> Result<(Moment, Option<Prepared>), PostgresError> {
         // Before the transaction, which an error in the statement would end.
-        let prepared = self.prepare(query);
         let (prepared, moment) = tokio::join!(
             biased;
-            prepared, self.look(query.table, publication));
+            self.prepare(query),
+            self.look(query.table, publication)
+        );
         Ok((self.settle(moment?), prepared.ok()))
     }
 
@@ -144,9 +145,8 @@ impl ChunkReader {
         let parameters: [&(dyn ToSql + Sync); 2] = [&quoted, &publication.as_str()];
         let (begun, rows) = tokio::join!(
             biased;
-
             self.sql.execute(&action, &begin),
-            self.sql.rows_prepared(&action, &self.look, &parameters)
+            self.sql.rows(&action, &self.look, &parameters)
         );
         begun?;
         moment_of(rows?.first().ok_or_else(|| unreadable("no row"))?)

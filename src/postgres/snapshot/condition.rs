@@ -40,7 +40,7 @@ impl ChunkQuery<'_> {
         let alone = format!("{before}{condition}\nLIMIT 0");
         // Prepared, so that it is one statement and no more.
         let action = format!("try the condition on table {}", self.table);
-        sql.rows(&action, &alone, &[])
+        sql.rows(&action, alone.as_str(), &[])
             .await
             .map_err(|error| ConditionError::new(error, condition, before.chars().count()))?;
         // What is wrong with it in brackets alone has its place nowhere else.

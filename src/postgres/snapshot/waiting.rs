@@ -109,7 +109,7 @@ impl RowsQuery {
         // As the reader has it: rows must not be hidden from it.
         sql.execute(&action, "SET row_security = off").await?;
         // Prepared, so that it is one statement and no more.
-        sql.rows(&action, &format!("{} LIMIT 0", self.rows_sql(None)), &[]).await.map(drop)
+        sql.rows(&action, format!("{} LIMIT 0", self.rows_sql(None)).as_str(), &[]).await.map(drop)
     }
 }
 

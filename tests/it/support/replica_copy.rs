@@ -32,6 +32,16 @@ pub enum Delivery {
     AtLeastOnce,
 }
 
+impl Delivery {
+    /// As settings have it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::ExactlyOnce => "exactly-once",
+            Self::AtLeastOnce => "at-least-once",
+        }
+    }
+}
+
 /// The envelope, its data as it was written.
 #[derive(Deserialize)]
 struct Event<'a> {
