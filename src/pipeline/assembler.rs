@@ -24,8 +24,10 @@ mod rows;
 
 use std::collections::VecDeque;
 
-pub(super) use self::rows::{RowDesk, RowsAt};
-use self::rows::{RowMemory, RowsOut};
+use tokio::time::Instant;
+
+pub(super) use self::rows::RowDesk;
+use self::rows::{RequestOut, RowMemory};
 use super::{
     backfill::Backfills,
     checkpoint_writer::CheckpointWriter,
@@ -177,12 +179,15 @@ pub(super) struct Assembler {
     resume: Resume,
     checkpoint: CheckpointWriter,
     backfills: Backfills,
-    /// Chunks that went out, and are not reported.
-    rows_out: VecDeque<RowsOut>,
+    /// The requests that somebody made, with rows that went out and are not reported.
+    requests_out: Vec<RequestOut>,
     /// What a chunk is written with.
     row_memory: RowMemory,
     /// Full batches of the chunk that is being written.
     row_parts: Vec<Batch>,
+    /// So many bytes of the stream come before the next chunk, unless it has nothing to tell: as many
+    /// as the last one had. Without that rows of a large table leave no room for anything else.
+    owed_to_stream: usize,
     transaction_bytes: usize,
     current: Batch,
     /// Records of the current batch that belong to whole transactions.
@@ -222,9 +227,10 @@ impl Assembler {
             resume,
             checkpoint: CheckpointWriter::new(checkpoint),
             backfills,
-            rows_out: VecDeque::new(),
+            requests_out: Vec::new(),
             row_memory: RowMemory::default(),
             row_parts: Vec::new(),
+            owed_to_stream: 0,
             transaction_bytes: bounds.transaction_bytes,
             current: Batch::default(),
             whole_records: 0,
@@ -239,16 +245,35 @@ impl Assembler {
 
     /// True while one more message can be taken, whatever it brings. This is the back-pressure.
     pub(super) fn has_room(&self) -> bool {
-        // Rows that are due get their turn: what the stream leaves of the room is enough for them.
-        let most = if self.backfills.is_due() { ROW_BYTES_OUT_MAX } else { BYTES_OUT_MAX };
+        // Where it is the turn of rows, the stream leaves them room.
+        let is_turn_of_rows =
+            self.open.is_none() && self.owed_to_stream == 0 && self.backfills.is_due();
+        let most = if is_turn_of_rows { ROW_BYTES_OUT_MAX } else { BYTES_OUT_MAX };
         self.free.len() >= BATCHES_PER_CHANGE && self.bytes_out < most
     }
 
     /// True while one more chunk of rows can be taken.
-    fn has_room_for_rows(&self) -> bool {
+    fn has_room_for_rows(&self, now: Instant) -> bool {
+        // What is read while the stream is held has nothing to wait for.
+        let is_turn_of_rows = self.owed_to_stream == 0 || self.backfills.holds_stream(now);
         let ready: usize = self.ready.iter().map(Batch::bytes).sum();
         let bytes = self.bytes_out + ready + self.current.bytes();
-        self.has_room() && bytes < ROW_BYTES_OUT_MAX
+        is_turn_of_rows && self.has_room() && bytes < ROW_BYTES_OUT_MAX
+    }
+
+    /// True where rows wait until the stream has told something, or has nothing to tell.
+    pub(super) fn owes_stream(&self) -> bool {
+        self.owed_to_stream > 0
+    }
+
+    /// The stream tells something of so many bytes, whatever becomes of it.
+    pub(super) fn observe_told(&mut self, bytes: usize) {
+        self.owed_to_stream = self.owed_to_stream.saturating_sub(bytes);
+    }
+
+    /// The stream has nothing to tell.
+    pub(super) fn observe_quiet_stream(&mut self) {
+        self.owed_to_stream = 0;
     }
 
     /// True while the sink holds something.

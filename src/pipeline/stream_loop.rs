@@ -3,7 +3,7 @@
 mod requests;
 mod rows;
 
-use std::{collections::BTreeSet, convert::Infallible, time::Duration};
+use std::{convert::Infallible, time::Duration};
 
 use tokio::{
     task::yield_now,
@@ -12,7 +12,7 @@ use tokio::{
 use tracing::{debug, warn};
 
 use super::{
-    assembler::{Assembler, RowsAt, Trouble},
+    assembler::{Assembler, Trouble},
     backfill::Meter,
     beside::Beside,
     lookup::Answers,
@@ -31,7 +31,7 @@ use crate::{
         replication::{ReplicationStream, StreamMessage},
         transaction::{Step, TransactionReader},
     },
-    sink::{Report, Sink},
+    sink::{Origin, Report, Sink},
     telemetry::Seldom,
 };
 
@@ -102,8 +102,8 @@ pub(super) enum End {
     },
     /// A row that somebody asked for cannot be published.
     RowsRefused {
-        /// It is of one of these requests.
-        requests: BTreeSet<String>,
+        /// For this request.
+        request: String,
         /// What the sink said.
         failure: Box<dyn Failure>,
     },
@@ -167,8 +167,8 @@ pub(super) struct StreamLoop<S: Sink> {
     halt_before: Option<CommitLsn>,
     /// The stream's buffer holds messages that there was no room for.
     has_unread: bool,
-    /// Something came of reading rows, and what may go out did not yet.
-    are_rows_read: bool,
+    /// Rows may go out that did not yet: they were read, or do not wait for the stream any longer.
+    are_rows_due: bool,
     /// The sink waits for what there is to read.
     is_called: bool,
     ticks: Interval,
@@ -212,7 +212,7 @@ impl<S: Sink> StreamLoop<S> {
             beside,
             halt_before: limits.halt_before,
             has_unread: false,
-            are_rows_read: false,
+            are_rows_due: false,
             is_called: false,
             ticks,
             status_at: now,
@@ -278,7 +278,8 @@ impl<S: Sink> StreamLoop<S> {
         loop {
             self.tell_given_up();
             self.read_rows();
-            if std::mem::take(&mut self.are_rows_read) {
+            self.observe_quiet_stream();
+            if std::mem::take(&mut self.are_rows_due) {
                 // What is read next is asked for before these are encoded.
                 yield_now().await;
                 self.hand_over_rows()?;
@@ -349,6 +350,7 @@ impl<S: Sink> StreamLoop<S> {
                 self.is_status_due |= reply_requested;
             }
             StreamMessage::XLogData { wal_start, payload } => {
+                self.assembler.observe_told(payload.len());
                 let step = self.reader.accept(wal_start, self.decoder.decode(payload)?)?;
                 match step {
                     Step::Begin(transaction) => {
@@ -398,6 +400,14 @@ impl<S: Sink> StreamLoop<S> {
         self.sink.will_call() && !self.stream.has_backlog()
     }
 
+    /// Rows do not wait for a stream that has nothing to tell.
+    fn observe_quiet_stream(&mut self) {
+        if self.assembler.owes_stream() && !self.has_unread && !self.stream.has_waiting() {
+            self.assembler.observe_quiet_stream();
+            self.are_rows_due = true;
+        }
+    }
+
     fn send_ready(&mut self) {
         while let Some(batch) = self.assembler.take_ready() {
             self.sink.send(batch);
@@ -426,11 +436,15 @@ impl<S: Sink> StreamLoop<S> {
             }
             Report::LastCall if self.stream.has_waiting() => self.is_called = true,
             Report::LastCall => self.sink.go_on(),
-            Report::Refused { commit_lsn, failure } => {
-                return Err(match self.assembler.rows_at(commit_lsn) {
-                    RowsAt::None => End::Halt { before: commit_lsn, failure },
-                    RowsAt::Initial => End::Failed(failure),
-                    RowsAt::Requested(requests) => End::RowsRefused { requests, failure },
+            Report::Refused { origin, failure } => {
+                return Err(match origin {
+                    Origin::Transaction(before) => End::Halt { before, failure },
+                    Origin::Row { correlation_id: Some(request), .. }
+                        if self.assembler.has_out_for(&request) =>
+                    {
+                        End::RowsRefused { request, failure }
+                    }
+                    Origin::Row { .. } => End::Failed(failure),
                 });
             }
             Report::Failed(failure) => return Err(End::Failed(failure)),

@@ -146,16 +146,14 @@ async fn attempt(
             Verdict::TryAgain
         }
         // Whoever asked is told. The stream loses nothing by it.
-        End::RowsRefused { requests, failure } => {
+        End::RowsRefused { request, failure } => {
             let reason = super::chain(&*failure);
-            let names = requests.iter().cloned().collect::<Vec<_>>().join(", ");
             warn!(
                 error = reason,
-                requests = names,
+                request,
                 "a row that somebody asked for cannot be published: starting over without that request"
             );
-            let refused = |request| RefusedRows { request, reason: reason.clone() };
-            carried.refused_rows.extend(requests.into_iter().map(refused));
+            carried.refused_rows.push(RefusedRows { request, reason });
             let forgotten = carried.refused_rows.len().saturating_sub(REFUSED_ROWS_MAX);
             carried.refused_rows.drain(..forgotten);
             carried.backoff = None;

@@ -8,6 +8,7 @@ mod batch;
 mod dead_letter;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+mod origin;
 pub mod stdout;
 
 use std::future::Future;
@@ -20,8 +21,9 @@ pub use dead_letter::{
     DEAD_LETTERS_SAID_EVERY, DeadLetterTopics, FAILURE_REASON, FAILURE_STAGE, FailureStage,
     ORIGINAL_PREFIX, ORIGINAL_TABLE, ORIGINAL_TOPIC,
 };
+pub use origin::Origin;
 
-use crate::{failure::Failure, lsn::CommitLsn};
+use crate::failure::Failure;
 
 /// What a sink tells its caller.
 #[derive(Debug)]
@@ -33,10 +35,10 @@ pub enum Report {
     /// The next group is about to be made: what is handed over before [`Sink::go_on`] goes with it.
     LastCall,
     /// This record can never be delivered, and nothing behind it is. What was not reported as
-    /// delivered must be sent anew, up to the transaction at `commit_lsn`.
+    /// delivered must be sent anew, without what the record tells.
     Refused {
-        /// Where the commit record of the record's transaction begins.
-        commit_lsn: CommitLsn,
+        /// What it tells.
+        origin: Origin,
         /// Why.
         failure: Box<dyn Failure>,
     },

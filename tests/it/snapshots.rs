@@ -245,6 +245,23 @@ fn a_commit_that_waits_for_a_standby_while_a_chunk_is_read_is_not_overtaken() {
     assert_copied(&shop, &records);
 }
 
+/// Rows that only Kafka holds back leave room for what happens meanwhile.
+#[test]
+fn a_change_does_not_wait_until_all_rows_are_out() {
+    let shop = shop(&many_rows());
+    let (daemon, _) = stopped_in_the_middle(&shop);
+    shop.session.run("UPDATE orders SET status = 'paid' WHERE id = 1");
+    let records = go_on(&shop, daemon);
+    let update = records.iter().find(|record| event_type(record) == "orders.updated");
+    let update = update.expect("the update");
+    let is_behind = |record: &&Record| {
+        (record.partition, event_type(record)) == (update.partition, "orders.snapshot")
+            && record.offset > update.offset
+    };
+    let behind = records.iter().filter(is_behind).count();
+    assert!(behind > ROWS as usize / 10, "only {behind} rows came behind it");
+}
+
 #[test]
 fn nothing_is_read_before_a_commit_that_was_told_by_then_is_visible() {
     let shop = shop_on(waiting_server(), "INSERT INTO orders VALUES (1, 'placed', 'n')");

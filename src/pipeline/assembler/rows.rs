@@ -1,6 +1,6 @@
 //! Rows that tables had before, between two transactions of the stream.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
@@ -22,7 +22,7 @@ use crate::{
         table::{Description, SnapshotMode},
     },
     failure::Failure,
-    lsn::{CommitLsn, EndLsn, Lsn},
+    lsn::{CommitLsn, EndLsn},
     sink::{Batch, Checkpoints, CutSequence},
     value,
 };
@@ -30,29 +30,12 @@ use crate::{
 /// A row that was there is no change of a transaction.
 const NO_PLACE: Place = Place { ordinal: 0, lsn: None, ordinal_at_lsn: 0 };
 
-/// So many chunks are remembered: more than the sink can have cuts that it did not report.
-const ROWS_OUT_MAX: usize = 256;
-
-/// A chunk that went out.
+/// A request that somebody made, of which rows went out.
 #[derive(Debug)]
-pub(super) struct RowsOut {
-    /// Where it stands in the log.
-    position: Lsn,
-    /// Whose rows they are, where somebody asked for them.
-    request: Option<String>,
+pub(super) struct RequestOut {
+    request: String,
     /// The cut behind them, once it is made.
     cut: Option<CutSequence>,
-}
-
-/// Whose rows stand at a position.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(in crate::pipeline) enum RowsAt {
-    /// Nobody's.
-    None,
-    /// Some of a table that was taken on.
-    Initial,
-    /// Those of these requests alone.
-    Requested(BTreeSet<String>),
 }
 
 /// What is used by every row.
@@ -86,18 +69,12 @@ impl Assembler {
 
     /// Everything up to that cut is on Kafka.
     pub(in crate::pipeline) fn observe_delivered(&mut self, sequence: CutSequence) {
-        self.rows_out.retain(|rows| rows.cut.is_none_or(|cut| cut > sequence));
+        self.requests_out.retain(|out| out.cut.is_none_or(|cut| cut > sequence));
     }
 
-    /// Whose rows stand there, of those that are not on Kafka yet.
-    pub(in crate::pipeline) fn rows_at(&self, position: CommitLsn) -> RowsAt {
-        let there = self.rows_out.iter().filter(|rows| rows.position == position.lsn());
-        let requests: Option<BTreeSet<String>> = there.map(|rows| rows.request.clone()).collect();
-        match requests {
-            None => RowsAt::Initial,
-            Some(requests) if requests.is_empty() => RowsAt::None,
-            Some(requests) => RowsAt::Requested(requests),
-        }
+    /// Whether somebody made that request, and rows of it are on their way.
+    pub(in crate::pipeline) fn has_out_for(&self, request: &str) -> bool {
+        self.requests_out.iter().any(|out| out.request == request)
     }
 
     /// Lets rows go out that may, where the stream is between two transactions and past what is
@@ -111,7 +88,7 @@ impl Assembler {
             return Ok(());
         }
         let now = Instant::now();
-        while self.has_room_for_rows()
+        while self.has_room_for_rows(now)
             && let Some(due) = self.backfills.next_due(now)
         {
             if self.whole_records > 0 && due.chunk().rows.filled_bytes() > BATCH_BYTES / 8 {
@@ -141,10 +118,11 @@ impl Assembler {
                     let is_in_parts = !self.row_parts.is_empty();
                     self.ready.extend(self.row_parts.drain(..));
                     self.whole_records = self.current.records().len();
-                    if count > 0 {
-                        self.remember(&due);
+                    if count > 0 && due.is_requested() {
+                        self.remember(due.request());
                     }
                     self.backfills.out(due, bytes, now);
+                    self.owed_to_stream = bytes;
                     self.is_cut_due = true;
                     if is_in_parts {
                         self.hand_over_whole(tracker);
@@ -172,12 +150,13 @@ impl Assembler {
         self.current.truncate(first_record);
     }
 
-    fn remember(&mut self, due: &Due) {
-        let request = due.is_requested().then(|| due.request().to_owned());
-        let position = due.chunk().moment.position;
-        self.rows_out.push_back(RowsOut { position, request, cut: None });
-        let forgotten = self.rows_out.len().saturating_sub(ROWS_OUT_MAX);
-        self.rows_out.drain(..forgotten);
+    fn remember(&mut self, request: &str) {
+        match self.requests_out.iter_mut().find(|out| out.request == request) {
+            Some(out) => out.cut = None,
+            None => {
+                self.requests_out.push(RequestOut { request: request.to_owned(), cut: None });
+            }
+        }
     }
 
     /// Writes the rows of a chunk behind the records of the current batch. Batches that it fills are
@@ -235,8 +214,8 @@ impl Assembler {
 
     /// What is written with a cut: the pipeline's own checkpoint, and how far rows are.
     pub(super) fn checkpoints(&mut self, end: EndLsn, sequence: CutSequence) -> Checkpoints {
-        for rows in self.rows_out.iter_mut().filter(|rows| rows.cut.is_none()) {
-            rows.cut = Some(sequence);
+        for out in self.requests_out.iter_mut().filter(|out| out.cut.is_none()) {
+            out.cut = Some(sequence);
         }
         self.backfills.pass(end);
         if let Some(tables) = self.backfills.take_names() {

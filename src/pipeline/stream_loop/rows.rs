@@ -83,7 +83,7 @@ impl<S: Sink> StreamLoop<S> {
                 }
             }
         }
-        self.are_rows_read = true;
+        self.are_rows_due = true;
         Ok(())
     }
 

@@ -15,7 +15,7 @@ use rdkafka::{
 };
 use tracing::{debug, info, trace, warn};
 
-use crate::lsn::CommitLsn;
+use crate::sink::Origin;
 
 /// A record that was not taken.
 #[derive(Clone, Debug)]
@@ -35,7 +35,7 @@ pub(super) struct FailedDelivery {
 pub(super) struct FailedEvent {
     /// None for a dead letter of what is no event.
     pub(super) id: Option<String>,
-    pub(super) commit_lsn: CommitLsn,
+    pub(super) origin: Origin,
 }
 
 /// Remembers the last error and the first failed delivery.
@@ -162,12 +162,8 @@ impl ProducerContext for Context {
 
 fn failed_event(message: &BorrowedMessage<'_>) -> Option<FailedEvent> {
     let headers = message.headers()?;
-    let text = |name| {
-        let header = headers.iter().find(|header| header.key == name)?;
-        std::str::from_utf8(header.value?).ok()
-    };
-    Some(FailedEvent {
-        id: text("event-id").map(str::to_owned),
-        commit_lsn: CommitLsn(text("pg-lsn")?.parse().ok()?),
-    })
+    let id = headers.iter().find(|header| header.key == "event-id");
+    let id = id.and_then(|header| String::from_utf8(header.value?.to_vec()).ok());
+    let all = headers.iter().filter_map(|header| Some((header.key.as_bytes(), header.value?)));
+    Some(FailedEvent { id, origin: Origin::of(all)? })
 }

@@ -4,8 +4,7 @@ use std::{fmt, time::Duration};
 
 use crate::{
     failure::{Code, Failure, Recovery},
-    lsn::CommitLsn,
-    sink::Report,
+    sink::{Origin, Report},
 };
 
 /// A failed exchange with Kafka.
@@ -146,7 +145,7 @@ pub enum KafkaError {
     },
     /// A record is larger than its topic or our own client allows.
     #[error(
-        "event {event_id} of the transaction at {commit_lsn} has {bytes} bytes with its framing, \
+        "event {event_id} {origin} has {bytes} bytes with its framing, \
          and {limit} for topic \"{topic}\" takes {bytes_max}"
     )]
     EventTooLarge {
@@ -158,14 +157,14 @@ pub enum KafkaError {
         bytes_max: usize,
         /// Which one that is.
         limit: SizeLimit,
-        /// The event's transaction.
-        commit_lsn: CommitLsn,
+        /// What the event tells.
+        origin: Origin,
         /// The event.
         event_id: String,
     },
     /// What takes an event's place is too large as well.
     #[error(
-        "the dead letter of an event of the transaction at {commit_lsn} has {bytes} bytes with its \
+        "the dead letter of an event {origin} has {bytes} bytes with its \
          framing, and {limit} for topic \"{topic}\" takes {bytes_max}"
     )]
     DeadLetterTooLarge {
@@ -177,12 +176,12 @@ pub enum KafkaError {
         bytes_max: usize,
         /// Which one that is.
         limit: SizeLimit,
-        /// The event's transaction.
-        commit_lsn: CommitLsn,
+        /// What the event tells.
+        origin: Origin,
     },
     /// The broker refuses a record for what it is.
     #[error(
-        "event {event_id} of the transaction at {commit_lsn} is refused by topic \"{topic}\": \
+        "event {event_id} {origin} is refused by topic \"{topic}\": \
          {reason}"
     )]
     EventRefused {
@@ -190,8 +189,8 @@ pub enum KafkaError {
         topic: String,
         /// The broker's words.
         reason: String,
-        /// The event's transaction.
-        commit_lsn: CommitLsn,
+        /// What the event tells.
+        origin: Origin,
         /// The event.
         event_id: String,
     },
@@ -251,10 +250,10 @@ impl KafkaError {
     /// What the caller hears of the error that ended the thread that produces.
     pub(super) fn into_report(self) -> Report {
         match self {
-            Self::EventTooLarge { commit_lsn, .. }
-            | Self::DeadLetterTooLarge { commit_lsn, .. }
-            | Self::EventRefused { commit_lsn, .. } => {
-                Report::Refused { commit_lsn, failure: Box::new(self) }
+            Self::EventTooLarge { ref origin, .. }
+            | Self::DeadLetterTooLarge { ref origin, .. }
+            | Self::EventRefused { ref origin, .. } => {
+                Report::Refused { origin: origin.clone(), failure: Box::new(self) }
             }
             _ => Report::Failed(Box::new(self)),
         }

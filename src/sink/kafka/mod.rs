@@ -31,6 +31,7 @@ mod partitioner;
 mod producer;
 mod progress;
 mod properties;
+mod queued;
 mod reader;
 mod records;
 mod settings;

@@ -475,7 +475,7 @@ impl Producer {
 /// A record that no broker will ever take, as it is: trying again would try for ever.
 fn refused_for_good(failed: &FailedDelivery) -> Option<KafkaError> {
     let topic = failed.topic.clone();
-    let Some(FailedEvent { id, commit_lsn }) = failed.event.clone() else {
+    let Some(FailedEvent { id, origin }) = failed.event.clone() else {
         let is_too_large = failed.code == RDKafkaErrorCode::MessageSizeTooLarge;
         return is_too_large.then(|| KafkaError::CheckpointTooLarge {
             topic,
@@ -490,7 +490,7 @@ fn refused_for_good(failed: &FailedDelivery) -> Option<KafkaError> {
         | RDKafkaErrorCode::PolicyViolation) => Some(KafkaError::EventRefused {
             topic,
             reason: code.to_string(),
-            commit_lsn,
+            origin,
             event_id: id.unwrap_or_else(|| "of a dead letter".to_owned()),
         }),
         _ => None,

@@ -38,9 +38,12 @@ pub const PROTECTED_PROPERTIES: &[(&str, &str)] = &[
     ("group.id", "nothing is read by a group"),
 ];
 
-/// How much the producer's queue holds unless said otherwise, in KiB of values. librdkafka's
-/// default is 1 GiB; what is in flight to a broker and gathers behind it stays well below this.
+/// What the producer's queue takes unless said otherwise, in KiB of values: one of that size, and so
+/// the largest dead letter. librdkafka's default is 1 GiB.
 const QUEUE_KIB: usize = 16 * 1024;
+
+/// How much of it is used unless it is set: what is in flight to brokers, and as much again.
+const QUEUED_BYTES_MAX: usize = 8 << 20;
 
 /// How many records the producer's queue holds. Each costs about 1 KiB beside its value, most of
 /// it for its headers, so this bounds what `QUEUE_KIB` does not see. With 10,000 all of a table's
@@ -67,6 +70,8 @@ pub(super) struct ProducerProperties {
     pub(super) config: ClientConfig,
     pub(super) transaction_timeout: Duration,
     pub(super) batch_bytes: usize,
+    /// How much may wait for brokers; the record that reaches it may be of any size.
+    pub(super) queued_bytes_max: usize,
     pub(super) limits: RecordLimits,
 }
 
@@ -105,6 +110,7 @@ pub(super) fn producer(settings: &Settings) -> ProducerProperties {
     all.insert("queue.buffering.max.kbytes", queue_kib(settings).to_string());
     all.insert("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string());
     let mut all = with_users(all, settings);
+    let is_set = settings.properties.contains_key("queue.buffering.max.kbytes");
     let number = |all: &BTreeMap<&str, String>, name, otherwise: usize| {
         all.get(name).and_then(|text| text.trim().parse().ok()).unwrap_or(otherwise)
     };
@@ -131,6 +137,7 @@ pub(super) fn producer(settings: &Settings) -> ProducerProperties {
         config: client_config(all),
         transaction_timeout: Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(u64::MAX)),
         batch_bytes,
+        queued_bytes_max: if is_set { queue_bytes } else { QUEUED_BYTES_MAX },
         limits: RecordLimits { queue_bytes, message_bytes },
     }
 }

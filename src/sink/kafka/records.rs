@@ -11,13 +11,14 @@ use crate::{
     lsn::CommitLsn,
     sink::{
         Batch, DEAD_LETTERS_SAID_EVERY, FAILURE_REASON, FAILURE_STAGE, FailureStage, Headers,
-        ORIGINAL_TOPIC, Record, TopicUse,
+        ORIGINAL_TOPIC, Origin, Record, TopicUse,
         kafka::{
             Cancel, KafkaError,
             client::QUEUE_PAUSE,
             error::SizeLimit,
             producer::{Parts, Producer, Refusal},
             properties::{ProducerProperties, RecordLimits},
+            queued::Queued,
             settings::Settings,
             topics::{KnownTopic, Lookup, Place, Topics},
         },
@@ -49,6 +50,7 @@ pub(super) struct Records {
     settings: Arc<Settings>,
     batch_bytes: usize,
     limits: RecordLimits,
+    queued: Queued,
     /// Memory for the headers of a dead letter.
     dead_letter: Vec<u8>,
     said: Seldom,
@@ -64,6 +66,7 @@ impl Records {
             settings,
             batch_bytes,
             limits,
+            queued: Queued::new(properties.queued_bytes_max),
             dead_letter: Vec::new(),
             said: Seldom::every(DEAD_LETTERS_SAID_EVERY),
             now: Instant::now(),
@@ -120,13 +123,13 @@ impl Records {
         record: &Record,
         cancel: &Cancel,
     ) -> Result<(), KafkaError> {
-        let Self { topics, settings, batch_bytes, limits, dead_letter, said, now } = self;
+        let Self { topics, settings, batch_bytes, limits, queued, dead_letter, said, now } = self;
         let lookup = lookup(settings, *limits, outlet, cancel);
         let place = topics.place_of(record.topic, lookup)?;
         let letter = Letter::of(batch, record);
         let (batch_bytes, limits, now) = (*batch_bytes, *limits, *now);
         let by = By { outlet, settings, batch_bytes, limits, cancel, now };
-        let error = match by.hand_over(letter, topics, place) {
+        let error = match by.hand_over(letter, (&mut *topics, place), queued) {
             Err(error @ KafkaError::EventTooLarge { .. }) => error,
             done => return done,
         };
@@ -136,7 +139,7 @@ impl Records {
             warn!(%from, %error, unsaid, "an event is too large and becomes a dead letter");
         }
         let letter = letter.with_failure(&redirected, dead_letter);
-        by.hand_over(letter, topics, redirected.place)
+        by.hand_over(letter, (topics, redirected.place), queued)
     }
 }
 
@@ -235,13 +238,14 @@ impl<'a> Letter<'a> {
     fn too_large(&self, topic: &KnownTopic, (bytes_max, limit): (usize, SizeLimit)) -> KafkaError {
         let (topic_use, topic, bytes) = (topic.topic_use, topic.name.to_string(), self.bytes());
         let event_id = String::from_utf8_lossy(self.event_id).into_owned();
-        let commit_lsn = self.commit_lsn;
+        let origin = Origin::of(Headers::new(self.headers));
+        let origin = origin.unwrap_or(Origin::Transaction(self.commit_lsn));
         match topic_use {
             TopicUse::Events => {
-                KafkaError::EventTooLarge { topic, bytes, bytes_max, limit, commit_lsn, event_id }
+                KafkaError::EventTooLarge { topic, bytes, bytes_max, limit, origin, event_id }
             }
             TopicUse::DeadLetters => {
-                KafkaError::DeadLetterTooLarge { topic, bytes, bytes_max, limit, commit_lsn }
+                KafkaError::DeadLetterTooLarge { topic, bytes, bytes_max, limit, origin }
             }
         }
     }
@@ -271,8 +275,8 @@ impl By<'_> {
     fn hand_over(
         self,
         letter: Letter<'_>,
-        topics: &mut Topics,
-        place: Place,
+        (topics, place): (&mut Topics, Place),
+        queued: &mut Queued,
     ) -> Result<(), KafkaError> {
         let Self { outlet, settings, batch_bytes, limits, cancel, now } = self;
         let producer = outlet.producer();
@@ -309,8 +313,13 @@ impl By<'_> {
         let handle = topic.handles.get(outlet.index).expect("a handle of each producer's");
         let mut has_waited = false;
         loop {
-            match producer.produce(handle, &parts) {
+            let taken = match queued.has_room(outlet.index, || producer.waiting()) {
+                true => producer.produce(handle, &parts),
+                false => Err(Refusal::QueueFull),
+            };
+            match taken {
                 Ok(()) => {
+                    queued.add(outlet.index, bytes);
                     if has_waited {
                         producer.progress.add();
                     }
