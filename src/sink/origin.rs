@@ -21,7 +21,7 @@ pub enum Origin {
 
 impl Origin {
     /// Of a record with these headers, by name and value; None where it is no event.
-    pub(super) fn of<'h>(headers: impl Iterator<Item = (&'h [u8], &'h [u8])>) -> Option<Self> {
+    pub fn of<'h>(headers: impl Iterator<Item = (&'h [u8], &'h [u8])>) -> Option<Self> {
         let (mut position, mut is_change, mut correlation_id) = (None, false, None);
         for (name, value) in headers {
             let text = || std::str::from_utf8(value).ok();

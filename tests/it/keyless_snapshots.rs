@@ -608,7 +608,8 @@ fn at_least_once_all_rows_come_and_none_under_the_id_of_another() {
 /// Nothing of it is published before its rows are, though the daemon was at work when it came.
 #[test]
 fn a_table_that_joins_by_a_pattern_has_its_rows_first() {
-    let section = "[[table]]\nname = \"public.*\"\ntopic = \"{source}.{table}\"\ndata = \"change\"\n";
+    let section =
+        "[[table]]\nname = \"public.*\"\ntopic = \"{source}.{table}\"\ndata = \"change\"\n";
     let tables = "CREATE TABLE orders (id bigint PRIMARY KEY, status text)";
     let shop = in_small_transactions(TableShop::open_with_rows(Server::start(), tables, section));
     let mut daemon = publishing(&shop.settings);

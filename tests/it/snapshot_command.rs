@@ -454,6 +454,44 @@ fn a_row_that_is_too_large_for_its_topic_ends_the_request_alone() {
     assert_ends_the_request(&shop, 2, "2000");
 }
 
+/// Rows of both are on their way when Kafka refuses one, read at the same position of the log.
+#[test]
+fn a_row_that_is_too_large_ends_no_other_request() {
+    let section = |name: &str| {
+        format!("[[table]]\nname = \"public.{name}\"\ntopic = \"{{source}}.{name}\"\n\n")
+    };
+    let tables = format!(
+        "{ORDERS}; CREATE TABLE items (id int PRIMARY KEY, note text); \
+         INSERT INTO orders VALUES (1, 'placed', repeat('x', 3000)); \
+         INSERT INTO items SELECT n, 'n' FROM generate_series(1, 100) n"
+    );
+    let shop = TableShop::open(&tables, &[section("orders"), section("items")].concat());
+    let shop = shop.with_settings(|settings| {
+        settings.with("[kafka]", "topic = { config = { \"max.message.bytes\" = 2000 } }")
+    });
+    init(&shop.settings);
+    let daemon = publishing(&shop.settings);
+    // Nothing is read before its end, so that both are asked for by then.
+    let open = open_transaction(&shop.server);
+    let asked = ["public.orders", "public.items"].map(|table| {
+        let asked = Daemon::start_with(&["snapshot", table], &shop.settings);
+        wait_until("both to be asked for", PATIENCE, || {
+            let listed = snapshot(&shop.settings, &["--json"]);
+            lines(&listed).iter().any(|line| line["table"] == table)
+        });
+        asked
+    });
+    open.run("COMMIT");
+    let [of_orders, of_items] = asked.map(|asked| asked.wait(PATIENCE));
+    assert_refused(&of_orders, &["cannot be published", "2000", "of a row read at"]);
+    assert_done(&of_items);
+    shop.finish(daemon);
+    let records = shop.records();
+    let mut kinds: Vec<&str> = records.iter().map(event_type).collect();
+    kinds.sort_unstable();
+    assert_eq!(kinds, ["items.snapshot"; 100]);
+}
+
 /// One row cannot be published, and the reason has these words.
 #[track_caller]
 fn assert_ends_the_request(shop: &TableShop, id: u32, words: &str) {
