@@ -503,6 +503,9 @@ impl Assembler {
             self.counters.transactions += 1;
             self.backfills.commit();
         }
+        // Before the tracker hears of it, and with that the slot: the next start is not sent again what
+        // this one compared.
+        self.resume.observe_passed(end.lsn())?;
         self.backfills.observe_passed(end.lsn());
         // Of those that are skipped the checkpoint's is the last, unless the publication is another.
         if self.last.is_none_or(|last| last.commit_lsn < received.commit_lsn) {

@@ -12,6 +12,7 @@
 mod history;
 mod idle_checkpoints;
 mod messages;
+mod other_history;
 mod recording_sink;
 mod rig;
 mod simulation;
