@@ -1065,6 +1065,21 @@ fn a_chunk_with_few_matches_looks_at_no_fewer_rows() {
     assert_eq!(next(&mut backfills), 8 * first);
 }
 
+/// A condition may be slow to look at rows, none of which it lets through.
+#[test]
+fn a_chunk_that_failed_is_tried_again_with_half_of_its_rows() {
+    let (mut backfills, _) = begun(10);
+    backfills.done(Outcome::Settled(snapshot("5:5:")));
+    let first = Bounds::default().rows_first;
+    let mut now = Instant::now();
+    for rows in [first, first / 2, first / 4] {
+        let job = backfills.next_job(now).expect("something to do");
+        assert!(matches!(job.work, Work::Range { rows_max, .. } if rows_max == rows), "{job:?}");
+        backfills.failed(now);
+        now += Duration::from_secs(60);
+    }
+}
+
 /// So that they do not take all of the memory, however short they were as text.
 #[test]
 fn rows_of_long_records_come_in_small_chunks() {
