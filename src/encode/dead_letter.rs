@@ -21,6 +21,9 @@ pub struct DeadLetter<'a> {
     pub stage: FailureStage,
     /// Why.
     pub reason: &'a str,
+    /// The request that what could not be an event is a row for, as events have it: their
+    /// `correlation-id`.
+    pub request: Option<&'a str>,
 }
 
 /// More than the least that its value takes, in bytes.

@@ -10,18 +10,18 @@ use crate::{
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum EncodeError {
     /// A value has no JSON form.
-    #[error("cannot encode event {event_id} of the transaction at {commit_lsn}: {reason}")]
+    #[error("cannot encode event {event_id} at {commit_lsn}: {reason}")]
     Value {
         /// The event's id.
         event_id: String,
-        /// The commit record of its transaction.
+        /// The commit record of its transaction, or where its row was read.
         commit_lsn: CommitLsn,
         /// Which value, and why.
         reason: Reason,
     },
     /// It is larger than any record that the sink takes.
     #[error(
-        "event {event_id} of the transaction at {commit_lsn}, for topic \"{topic}\", has {bytes} \
+        "event {event_id} at {commit_lsn}, for topic \"{topic}\", has {bytes} \
          bytes, and the producer's queue takes {bytes_max}"
     )]
     TooLarge {
@@ -29,7 +29,7 @@ pub enum EncodeError {
         event_id: String,
         /// Where it was to go.
         topic: String,
-        /// The commit record of its transaction.
+        /// The commit record of its transaction, or where its row was read.
         commit_lsn: CommitLsn,
         /// Key and payload.
         bytes: usize,

@@ -81,6 +81,9 @@ pub(super) fn write_of_dead_letter(
         }
         Raw::Message { prefix, .. } => writer.write(ORIGINAL_PREFIX, prefix.as_bytes()),
     }
+    if let Some(request) = letter.request {
+        writer.write(OwnHeader::CorrelationId.name(), request.as_bytes());
+    }
     let commit_lsn = position(transaction.commit_lsn);
     writer.write(OwnHeader::PgLsn.name(), commit_lsn.as_bytes());
     let lsn_end = writer.arena.len();

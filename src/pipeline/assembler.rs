@@ -187,7 +187,7 @@ pub(super) struct Assembler {
     row_parts: Vec<Batch>,
     /// So many bytes of the stream come before the next chunk, unless it has nothing to tell: as many
     /// as the last one had. Without that rows of a large table leave no room for anything else.
-    owed_to_stream: usize,
+    owed_to_stream_bytes: usize,
     transaction_bytes: usize,
     current: Batch,
     /// Records of the current batch that belong to whole transactions.
@@ -230,7 +230,7 @@ impl Assembler {
             requests_out: Vec::new(),
             row_memory: RowMemory::default(),
             row_parts: Vec::new(),
-            owed_to_stream: 0,
+            owed_to_stream_bytes: 0,
             transaction_bytes: bounds.transaction_bytes,
             current: Batch::default(),
             whole_records: 0,
@@ -247,7 +247,7 @@ impl Assembler {
     pub(super) fn has_room(&self) -> bool {
         // Where it is the turn of rows, the stream leaves them room.
         let is_turn_of_rows =
-            self.open.is_none() && self.owed_to_stream == 0 && self.backfills.is_due();
+            self.open.is_none() && self.owed_to_stream_bytes == 0 && self.backfills.is_due();
         let most = if is_turn_of_rows { ROW_BYTES_OUT_MAX } else { BYTES_OUT_MAX };
         self.free.len() >= BATCHES_PER_CHANGE && self.bytes_out < most
     }
@@ -255,7 +255,7 @@ impl Assembler {
     /// True while one more chunk of rows can be taken.
     fn has_room_for_rows(&self, now: Instant) -> bool {
         // What is read while the stream is held has nothing to wait for.
-        let is_turn_of_rows = self.owed_to_stream == 0 || self.backfills.holds_stream(now);
+        let is_turn_of_rows = self.owed_to_stream_bytes == 0 || self.backfills.holds_stream(now);
         let ready: usize = self.ready.iter().map(Batch::bytes).sum();
         let bytes = self.bytes_out + ready + self.current.bytes();
         is_turn_of_rows && self.has_room() && bytes < ROW_BYTES_OUT_MAX
@@ -263,17 +263,17 @@ impl Assembler {
 
     /// True where rows wait until the stream has told something, or has nothing to tell.
     pub(super) fn owes_stream(&self) -> bool {
-        self.owed_to_stream > 0
+        self.owed_to_stream_bytes > 0
     }
 
     /// The stream tells something of so many bytes, whatever becomes of it.
-    pub(super) fn observe_told(&mut self, bytes: usize) {
-        self.owed_to_stream = self.owed_to_stream.saturating_sub(bytes);
+    pub(super) fn observe_stream_bytes(&mut self, bytes: usize) {
+        self.owed_to_stream_bytes = self.owed_to_stream_bytes.saturating_sub(bytes);
     }
 
     /// The stream has nothing to tell.
     pub(super) fn observe_quiet_stream(&mut self) {
-        self.owed_to_stream = 0;
+        self.owed_to_stream_bytes = 0;
     }
 
     /// True while the sink holds something.
@@ -487,6 +487,8 @@ impl Assembler {
     /// A transaction ends. The tracker hears of it only where it is what was published of it.
     pub(super) fn commit(&mut self, end: EndLsn, tracker: &mut Tracker) -> Result<(), Trouble> {
         let Some(Open { transaction, published }) = self.open.take() else { return Ok(()) };
+        // Else the slot moves past the difference, and the next start finds nothing to compare.
+        self.resume.observe_passed(end.lsn())?;
         let received = LastTransaction {
             commit_lsn: transaction.commit_lsn,
             xid: transaction.xid,
@@ -503,9 +505,6 @@ impl Assembler {
             self.counters.transactions += 1;
             self.backfills.commit();
         }
-        // Before the tracker hears of it, and with that the slot: the next start is not sent again what
-        // this one compared.
-        self.resume.observe_passed(end.lsn())?;
         self.backfills.observe_passed(end.lsn());
         // Of those that are skipped the checkpoint's is the last, unless the publication is another.
         if self.last.is_none_or(|last| last.commit_lsn < received.commit_lsn) {

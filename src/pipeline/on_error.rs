@@ -103,7 +103,7 @@ impl OnError {
         match (self, unmapped) {
             (Self::DeadLetter(desk), Some(unmapped)) if failed.is_of_one_event() => {
                 let (transaction, sequence) = place;
-                desk.write(&failed, unmapped, |letter| {
+                desk.write(&failed, unmapped, None, |letter| {
                     encoder.encode_dead_letter(letter, transaction, sequence, batch)
                 })?;
                 Ok(Written::Record)
@@ -118,7 +118,7 @@ impl OnError {
         }
     }
 
-    /// The same for a row that was there before the stream. Whether a dead letter took its place: if
+    /// The same for a row that was there before the stream, read for that request. Whether a dead letter took its place: if
     /// not, it stops what reads the rows.
     ///
     /// # Errors
@@ -128,13 +128,13 @@ impl OnError {
         encoder: &mut Encoder,
         batch: &mut Batch,
         (failed, unmapped): (&Failed, Option<Unmapped<'_>>),
-        place: &Transaction,
+        (place, request): (&Transaction, Option<&str>),
     ) -> Result<bool, EncodeError> {
         let (Self::DeadLetter(desk), Some(unmapped)) = (self, unmapped) else { return Ok(false) };
         if !failed.is_of_one_event() {
             return Ok(false);
         }
-        desk.write(failed, unmapped, |letter| {
+        desk.write(failed, unmapped, request, |letter| {
             encoder.encode_snapshot_dead_letter(letter, place, batch)
         })?;
         Ok(true)
@@ -158,6 +158,7 @@ impl DeadLetterDesk {
         &mut self,
         failed: &Failed,
         unmapped: Unmapped<'_>,
+        request: Option<&str>,
         encode: impl FnOnce(&DeadLetter<'_>) -> Result<(), EncodeError>,
     ) -> Result<(), EncodeError> {
         let topic = self.topics.of(unmapped.topic);
@@ -166,7 +167,7 @@ impl DeadLetterDesk {
             Failed::Encode(error) => error.to_string(),
         };
         let stage = failed.stage();
-        let letter = DeadLetter { unmapped, topic: &topic, stage, reason: &reason };
+        let letter = DeadLetter { unmapped, topic: &topic, stage, reason: &reason, request };
         encode(&letter)?;
         self.written += 1;
         if let Some(unsaid) = self.said.is_due() {

@@ -9,10 +9,11 @@
 //! What is skipped must be what was published. A transaction that stands where `last` stood but is
 //! another one, or one that stands between `last` and the checkpoint's end, or between that and the
 //! transaction in progress, where none came by, is of another history: a restored backup whose log
-//! grew anew, or a failover that lost the end of the log. So is one behind the checkpoint, or a
-//! keepalive from there, before `last` itself came by, where the slot's position says that it must:
-//! what was skipped until then was not what is published. The transaction in progress must come in
-//! any case, because it ends above everything that the slot may forget.
+//! grew anew, or a failover that lost the end of the log. So is one behind the checkpoint, a keepalive
+//! from there, or a commit record that ends behind where that of `last` begins, before `last` itself
+//! came by, where the slot's position says that it must: what was skipped until then was not what is
+//! published. The transaction in progress must come in any case, because it ends above everything that
+//! the slot may forget.
 //!
 //! What `reset --to-now` gave up is skipped without having been seen: the checkpoint says so for as
 //! long as it has no `last`, so that the reset is done with its one record, wherever the slot

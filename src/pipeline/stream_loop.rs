@@ -31,7 +31,7 @@ use crate::{
         replication::{ReplicationStream, StreamMessage},
         transaction::{Step, TransactionReader},
     },
-    sink::{Origin, Report, Sink},
+    sink::{Report, Sink, Subject},
     telemetry::Seldom,
 };
 
@@ -350,7 +350,7 @@ impl<S: Sink> StreamLoop<S> {
                 self.is_status_due |= reply_requested;
             }
             StreamMessage::XLogData { wal_start, payload } => {
-                self.assembler.observe_told(payload.len());
+                self.assembler.observe_stream_bytes(payload.len());
                 let step = self.reader.accept(wal_start, self.decoder.decode(payload)?)?;
                 match step {
                     Step::Begin(transaction) => {
@@ -436,15 +436,15 @@ impl<S: Sink> StreamLoop<S> {
             }
             Report::LastCall if self.stream.has_waiting() => self.is_called = true,
             Report::LastCall => self.sink.go_on(),
-            Report::Refused { origin, failure } => {
-                return Err(match origin {
-                    Origin::Transaction(before) => End::Halt { before, failure },
-                    Origin::Row { correlation_id: Some(request), .. }
-                        if self.assembler.has_out_for(&request) =>
+            Report::Refused { subject, failure } => {
+                return Err(match subject {
+                    Subject::Transaction(before) => End::Halt { before, failure },
+                    Subject::Row { request: Some(request), .. }
+                        if self.assembler.has_rows_out_of(&request) =>
                     {
                         End::RowsRefused { request, failure }
                     }
-                    Origin::Row { .. } => End::Failed(failure),
+                    Subject::Row { .. } => End::Failed(failure),
                 });
             }
             Report::Failed(failure) => return Err(End::Failed(failure)),

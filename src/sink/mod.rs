@@ -8,8 +8,8 @@ mod batch;
 mod dead_letter;
 #[cfg(feature = "kafka")]
 pub mod kafka;
-mod origin;
 pub mod stdout;
+mod subject;
 
 use std::future::Future;
 
@@ -21,7 +21,7 @@ pub use dead_letter::{
     DEAD_LETTERS_SAID_EVERY, DeadLetterTopics, FAILURE_REASON, FAILURE_STAGE, FailureStage,
     ORIGINAL_PREFIX, ORIGINAL_TABLE, ORIGINAL_TOPIC,
 };
-pub use origin::Origin;
+pub use subject::Subject;
 
 use crate::failure::Failure;
 
@@ -35,10 +35,11 @@ pub enum Report {
     /// The next group is about to be made: what is handed over before [`Sink::go_on`] goes with it.
     LastCall,
     /// This record can never be delivered, and nothing behind it is. What was not reported as
-    /// delivered must be sent anew, without what the record tells.
+    /// delivered must be sent anew: where the record is of a transaction, all before that one and
+    /// nothing from there on; where it is a row that was there before, all but its request's rows.
     Refused {
-        /// What it tells.
-        origin: Origin,
+        /// What it is of.
+        subject: Subject,
         /// Why.
         failure: Box<dyn Failure>,
     },

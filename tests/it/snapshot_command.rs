@@ -483,7 +483,7 @@ fn a_row_that_is_too_large_ends_no_other_request() {
     });
     open.run("COMMIT");
     let [of_orders, of_items] = asked.map(|asked| asked.wait(PATIENCE));
-    assert_refused(&of_orders, &["cannot be published", "2000", "of a row read at"]);
+    assert_refused(&of_orders, &["cannot be published", "2000", "of the rows of request"]);
     assert_done(&of_items);
     shop.finish(daemon);
     let records = shop.records();

@@ -245,11 +245,12 @@ fn a_commit_that_waits_for_a_standby_while_a_chunk_is_read_is_not_overtaken() {
     assert_copied(&shop, &records);
 }
 
-/// Rows that only Kafka holds back leave room for what happens meanwhile.
+/// It waits in the socket, as rows do that were read: whatever goes out first leaves room for the
+/// other.
 #[test]
 fn a_change_does_not_wait_until_all_rows_are_out() {
     let shop = shop(&many_rows());
-    let (daemon, _) = stopped_in_the_middle(&shop);
+    let (daemon, cursor) = stopped_in_the_middle(&shop);
     shop.session.run("UPDATE orders SET status = 'paid' WHERE id = 1");
     let records = go_on(&shop, daemon);
     let update = records.iter().find(|record| event_type(record) == "orders.updated");
@@ -259,7 +260,8 @@ fn a_change_does_not_wait_until_all_rows_are_out() {
             && record.offset > update.offset
     };
     let behind = records.iter().filter(is_behind).count();
-    assert!(behind > ROWS as usize / 10, "only {behind} rows came behind it");
+    // Of a third of those that were left, in one of three partitions.
+    assert!(behind > (ROWS - cursor) as usize / 10, "only {behind} rows came behind it");
 }
 
 #[test]

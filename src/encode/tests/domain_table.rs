@@ -18,7 +18,7 @@ use crate::{
         },
         table::{DataForm, EventShape, Mask, PrimaryKey, Salt, ValueShape},
     },
-    sink::{Batch, Headers},
+    sink::{Batch, Headers, Subject},
     value::ColumnForm,
 };
 
@@ -80,6 +80,13 @@ fn send(table: &DomainTable, happens: &Happens<'_>) -> Result<Vec<Sent>, EventEr
             },
         }
     };
+    let of = |record: &crate::sink::Record| Subject::of(Headers::new(batch.slice(record.headers)));
+    let position = transaction().commit_lsn;
+    let subject = match is_snapshot {
+        true => Subject::Row { read_lsn: position.lsn(), request: Some(REQUEST.to_owned()) },
+        false => Subject::Transaction(position),
+    };
+    assert!(batch.records().iter().all(|record| of(record).as_ref() == Some(&subject)));
     let sent: Vec<Sent> = batch.records().iter().map(sent).collect();
     if let Ok(shapes) = table.shapes() {
         sent.iter().for_each(|sent| judge(sent, &shapes));

@@ -2,13 +2,13 @@
 
 mod domain_table;
 
-use super::Encoder;
+use super::{DeadLetter, Encoder};
 use crate::{
     event::{
-        EventError,
+        EventError, Raw, Unmapped,
         fixture::{Outbox, transaction},
     },
-    sink::{Batch, Headers},
+    sink::{Batch, FailureStage, Headers, Subject},
 };
 
 /// More than any record here has.
@@ -42,6 +42,31 @@ fn write(outbox: &Outbox) -> Result<Written, EventError> {
         .collect();
     assert_eq!(headers.len(), usize::from(record.header_count));
     Ok(Written { value: record.value.map(|span| text(batch.slice(span))), headers })
+}
+
+/// What becomes of a record that Kafka refuses is decided by it.
+#[test]
+fn a_dead_letter_says_whose_it_is() {
+    let raw = Raw::Message { prefix: "orders", content: b"{" };
+    let letter = |request| DeadLetter {
+        unmapped: Unmapped { topic: None, key: None, raw },
+        topic: "orders.dlq",
+        stage: FailureStage::Map,
+        reason: "it is none",
+        request,
+    };
+    let (mut batch, mut encoder) = (Batch::default(), Encoder::new(RECORD_BYTES_MAX));
+    let place = transaction();
+    encoder.encode_dead_letter(&letter(None), &place, 3, &mut batch).expect("small");
+    encoder.encode_snapshot_dead_letter(&letter(Some("r")), &place, &mut batch).expect("small");
+    encoder.encode_snapshot_dead_letter(&letter(None), &place, &mut batch).expect("small");
+    let of = |record: &crate::sink::Record| Subject::of(Headers::new(batch.slice(record.headers)));
+    let found: Vec<_> = batch.records().iter().map(of).collect();
+    let read_lsn = place.commit_lsn.lsn();
+    let row = |request: Option<&str>| {
+        Some(Subject::Row { read_lsn, request: request.map(str::to_owned) })
+    };
+    assert_eq!(found, [Some(Subject::Transaction(place.commit_lsn)), row(Some("r")), row(None)]);
 }
 
 /// A batch's memory must not grow for what is refused anyway.

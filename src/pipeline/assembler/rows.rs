@@ -73,7 +73,7 @@ impl Assembler {
     }
 
     /// Whether somebody made that request, and rows of it are on their way.
-    pub(in crate::pipeline) fn has_out_for(&self, request: &str) -> bool {
+    pub(in crate::pipeline) fn has_rows_out_of(&self, request: &str) -> bool {
         self.requests_out.iter().any(|out| out.request == request)
     }
 
@@ -122,7 +122,7 @@ impl Assembler {
                         self.remember(due.request());
                     }
                     self.backfills.out(due, bytes, now);
-                    self.owed_to_stream = bytes;
+                    self.owed_to_stream_bytes = bytes;
                     self.is_cut_due = true;
                     if is_in_parts {
                         self.hand_over_whole(tracker);
@@ -273,7 +273,7 @@ impl RowDesk<'_> {
         let Self { mapping, encoder, on_error, place } = self;
         // Of no transaction, and so without a context.
         mapping.begin();
-        let mut written = value::Written::AsDescribed;
+        let (mut written, request) = (value::Written::AsDescribed, Some(row.request));
         let mut events = mapping.events(Happening::Snapshot(row), place, NO_PLACE);
         loop {
             let failed = match events.next() {
@@ -289,7 +289,7 @@ impl RowDesk<'_> {
                 Err(error) => Failed::Map(error),
             };
             let failure = (&failed, events.unmapped());
-            if !on_error.settle_snapshot(encoder, batch, failure, place)? {
+            if !on_error.settle_snapshot(encoder, batch, failure, (place, request))? {
                 return Err(failed.into_failure());
             }
             if !events.may_go_on() {

@@ -510,13 +510,15 @@ impl Table {
         }
     }
 
-    /// A job failed, and is to be done again. How often in a row that was so.
+    /// A job failed, and is to be done again, a range with half of its rows. How often in a row that
+    /// was so.
     pub(super) fn failed(&mut self, job: &Job, now: Instant) -> u32 {
-        if let Work::Range { rows_max, .. } = job.work {
-            // It may have taken longer than a statement may.
-            self.rows_max = self.rows_max.min((rows_max / 2).max(1));
-        }
         if job.generation == self.generation {
+            if let Work::Range { rows_max, .. } = job.work {
+                // It may have taken longer than a statement may. Where something else went wrong, the
+                // next chunks are as large again.
+                self.rows_max = self.rows_max.min((rows_max / 2).max(1));
+            }
             self.pause(now);
         }
         self.touches.remember_all();

@@ -193,7 +193,12 @@ impl Publisher {
             let failure = (&failed, events.unmapped());
             // A row without an id has no place that a later attempt could go on behind.
             let is_settled = id.is_some()
-                && target.on_error.settle_snapshot(encoder, current, failure, &target.place)?;
+                && target.on_error.settle_snapshot(
+                    encoder,
+                    current,
+                    failure,
+                    (&target.place, None),
+                )?;
             if !is_settled {
                 return Err(unfit(&target.query.table, id, failed));
             }

@@ -3,9 +3,10 @@
 use crate::{
     change::{PgTimestamp, Transaction, Xid},
     checkpoint::{CheckpointRecord, LastTransaction, Tracker},
+    failure::Code,
     lsn::{CommitLsn, EndLsn, Lsn},
     pipeline::{
-        assembler::{Assembler, Beginning, Bounds},
+        assembler::{Assembler, Beginning, Bounds, Trouble},
         backfill::Backfills,
         on_error::OnError,
         resume::Resume,
@@ -21,7 +22,7 @@ fn lsn(position: u64) -> Lsn {
 /// If the slot heard of the end first, the next start would not be sent what is missing.
 #[test]
 fn a_transaction_in_the_place_of_the_last_one_is_found_before_the_slot_moves() {
-    for end in [201, 240, 300] {
+    for end in [200, 201, 240, 300] {
         let mut checkpoint = CheckpointRecord::of_first_start(EndLsn(lsn(240)));
         let (commit_lsn, commit_time) = (CommitLsn(lsn(200)), 0);
         checkpoint.last = Some(LastTransaction { commit_lsn, xid: Xid(7), commit_time });
@@ -37,7 +38,14 @@ fn a_transaction_in_the_place_of_the_last_one_is_found_before_the_slot_moves() {
         };
         assembler.begin(other, &mut tracker).expect("it may be one before the last");
         let ended = assembler.commit(EndLsn(lsn(end)), &mut tracker);
-        assert!(format!("{ended:?}").contains("Vanished"), "{end}: {ended:?}");
+        match ended {
+            Ok(()) => assert_eq!(end, 200, "the last one begins there, and is still to come"),
+            Err(Trouble::Failed(failure)) => {
+                assert!(end > 200);
+                assert_eq!(failure.code(), Some(Code::HistoryDiverged), "{end}");
+            }
+            Err(other) => panic!("{other:?}"),
+        }
         assert_eq!(tracker.flush_lsn(), None, "{end}");
     }
 }

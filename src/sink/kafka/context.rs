@@ -15,7 +15,7 @@ use rdkafka::{
 };
 use tracing::{debug, info, trace, warn};
 
-use crate::sink::Origin;
+use crate::sink::Subject;
 
 /// A record that was not taken.
 #[derive(Clone, Debug)]
@@ -35,7 +35,7 @@ pub(super) struct FailedDelivery {
 pub(super) struct FailedEvent {
     /// None for a dead letter of what is no event.
     pub(super) id: Option<String>,
-    pub(super) origin: Origin,
+    pub(super) subject: Subject,
 }
 
 /// Remembers the last error and the first failed delivery.
@@ -165,5 +165,5 @@ fn failed_event(message: &BorrowedMessage<'_>) -> Option<FailedEvent> {
     let id = headers.iter().find(|header| header.key == "event-id");
     let id = id.and_then(|header| String::from_utf8(header.value?.to_vec()).ok());
     let all = headers.iter().filter_map(|header| Some((header.key.as_bytes(), header.value?)));
-    Some(FailedEvent { id, origin: Origin::of(all)? })
+    Some(FailedEvent { id, subject: Subject::of(all)? })
 }

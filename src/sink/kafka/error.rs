@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use crate::{
     failure::{Code, Failure, Recovery},
-    sink::{Origin, Report},
+    sink::{Report, Subject},
 };
 
 /// A failed exchange with Kafka.
@@ -145,7 +145,7 @@ pub enum KafkaError {
     },
     /// A record is larger than its topic or our own client allows.
     #[error(
-        "event {event_id} {origin} has {bytes} bytes with its framing, \
+        "event {event_id} of {subject} has {bytes} bytes with its framing, \
          and {limit} for topic \"{topic}\" takes {bytes_max}"
     )]
     EventTooLarge {
@@ -157,14 +157,14 @@ pub enum KafkaError {
         bytes_max: usize,
         /// Which one that is.
         limit: SizeLimit,
-        /// What the event tells.
-        origin: Origin,
+        /// The transaction, or the rows, that the event is of.
+        subject: Subject,
         /// The event.
         event_id: String,
     },
     /// What takes an event's place is too large as well.
     #[error(
-        "the dead letter of an event {origin} has {bytes} bytes with its \
+        "the dead letter of an event of {subject} has {bytes} bytes with its \
          framing, and {limit} for topic \"{topic}\" takes {bytes_max}"
     )]
     DeadLetterTooLarge {
@@ -176,12 +176,12 @@ pub enum KafkaError {
         bytes_max: usize,
         /// Which one that is.
         limit: SizeLimit,
-        /// What the event tells.
-        origin: Origin,
+        /// The transaction, or the rows, that the event is of.
+        subject: Subject,
     },
     /// The broker refuses a record for what it is.
     #[error(
-        "event {event_id} {origin} is refused by topic \"{topic}\": \
+        "event {event_id} of {subject} is refused by topic \"{topic}\": \
          {reason}"
     )]
     EventRefused {
@@ -189,8 +189,8 @@ pub enum KafkaError {
         topic: String,
         /// The broker's words.
         reason: String,
-        /// What the event tells.
-        origin: Origin,
+        /// The transaction, or the rows, that the event is of.
+        subject: Subject,
         /// The event.
         event_id: String,
     },
@@ -250,10 +250,10 @@ impl KafkaError {
     /// What the caller hears of the error that ended the thread that produces.
     pub(super) fn into_report(self) -> Report {
         match self {
-            Self::EventTooLarge { ref origin, .. }
-            | Self::DeadLetterTooLarge { ref origin, .. }
-            | Self::EventRefused { ref origin, .. } => {
-                Report::Refused { origin: origin.clone(), failure: Box::new(self) }
+            Self::EventTooLarge { ref subject, .. }
+            | Self::DeadLetterTooLarge { ref subject, .. }
+            | Self::EventRefused { ref subject, .. } => {
+                Report::Refused { subject: subject.clone(), failure: Box::new(self) }
             }
             _ => Report::Failed(Box::new(self)),
         }

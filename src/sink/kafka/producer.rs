@@ -475,7 +475,7 @@ impl Producer {
 /// A record that no broker will ever take, as it is: trying again would try for ever.
 fn refused_for_good(failed: &FailedDelivery) -> Option<KafkaError> {
     let topic = failed.topic.clone();
-    let Some(FailedEvent { id, origin }) = failed.event.clone() else {
+    let Some(FailedEvent { id, subject }) = failed.event.clone() else {
         let is_too_large = failed.code == RDKafkaErrorCode::MessageSizeTooLarge;
         return is_too_large.then(|| KafkaError::CheckpointTooLarge {
             topic,
@@ -490,8 +490,8 @@ fn refused_for_good(failed: &FailedDelivery) -> Option<KafkaError> {
         | RDKafkaErrorCode::PolicyViolation) => Some(KafkaError::EventRefused {
             topic,
             reason: code.to_string(),
-            origin,
-            event_id: id.unwrap_or_else(|| "of a dead letter".to_owned()),
+            subject,
+            event_id: id.unwrap_or_else(|| "(a dead letter)".to_owned()),
         }),
         _ => None,
     }

@@ -30,7 +30,7 @@ impl Queued {
     }
 
     /// Whether that producer takes one more record, whatever its size. `waiting` counts those that are
-    /// not answered, and is asked only where it matters.
+    /// not answered, and perhaps events of other kinds, and is asked only where it matters.
     pub(super) fn has_room(&mut self, producer: usize, waiting: impl FnOnce() -> usize) -> bool {
         let sizes = &mut self.of_each[producer];
         if sizes.bytes >= self.bytes_max {

@@ -11,7 +11,7 @@ use crate::{
     lsn::CommitLsn,
     sink::{
         Batch, DEAD_LETTERS_SAID_EVERY, FAILURE_REASON, FAILURE_STAGE, FailureStage, Headers,
-        ORIGINAL_TOPIC, Origin, Record, TopicUse,
+        ORIGINAL_TOPIC, Record, Subject, TopicUse,
         kafka::{
             Cancel, KafkaError,
             client::QUEUE_PAUSE,
@@ -238,14 +238,14 @@ impl<'a> Letter<'a> {
     fn too_large(&self, topic: &KnownTopic, (bytes_max, limit): (usize, SizeLimit)) -> KafkaError {
         let (topic_use, topic, bytes) = (topic.topic_use, topic.name.to_string(), self.bytes());
         let event_id = String::from_utf8_lossy(self.event_id).into_owned();
-        let origin = Origin::of(Headers::new(self.headers));
-        let origin = origin.unwrap_or(Origin::Transaction(self.commit_lsn));
+        let subject = Subject::of(Headers::new(self.headers));
+        let subject = subject.unwrap_or(Subject::Transaction(self.commit_lsn));
         match topic_use {
             TopicUse::Events => {
-                KafkaError::EventTooLarge { topic, bytes, bytes_max, limit, origin, event_id }
+                KafkaError::EventTooLarge { topic, bytes, bytes_max, limit, subject, event_id }
             }
             TopicUse::DeadLetters => {
-                KafkaError::DeadLetterTooLarge { topic, bytes, bytes_max, limit, origin }
+                KafkaError::DeadLetterTooLarge { topic, bytes, bytes_max, limit, subject }
             }
         }
     }
