@@ -247,18 +247,21 @@ impl Assembler {
     pub(super) fn has_room(&self) -> bool {
         // Where it is the turn of rows, the stream leaves them room.
         let is_turn_of_rows =
-            self.open.is_none() && self.owed_to_stream_bytes == 0 && self.backfills.is_due();
+            self.open.is_none() && self.backfills.is_due() && self.is_turn_of_rows(Instant::now());
         let most = if is_turn_of_rows { ROW_BYTES_OUT_MAX } else { BYTES_OUT_MAX };
         self.free.len() >= BATCHES_PER_CHANGE && self.bytes_out < most
     }
 
-    /// True while one more chunk of rows can be taken.
+    /// True while one more chunk of rows can be taken. What is gathered does not count: it may not be
+    /// handed over before there is room.
     fn has_room_for_rows(&self, now: Instant) -> bool {
-        // What is read while the stream is held has nothing to wait for.
-        let is_turn_of_rows = self.owed_to_stream_bytes == 0 || self.backfills.holds_stream(now);
         let ready: usize = self.ready.iter().map(Batch::bytes).sum();
-        let bytes = self.bytes_out + ready + self.current.bytes();
-        is_turn_of_rows && self.has_room() && bytes < ROW_BYTES_OUT_MAX
+        let has_room = self.has_room() && self.bytes_out + ready < ROW_BYTES_OUT_MAX;
+        has_room && self.is_turn_of_rows(now)
+    }
+
+    fn is_turn_of_rows(&self, now: Instant) -> bool {
+        self.owed_to_stream_bytes == 0 || self.backfills.are_urgent(now)
     }
 
     /// True where rows wait until the stream has told something, or has nothing to tell.

@@ -283,6 +283,10 @@ impl<S: Sink> StreamLoop<S> {
                 // What is read next is asked for before these are encoded.
                 yield_now().await;
                 self.hand_over_rows()?;
+                if self.assembler.owes_stream() {
+                    // A stream that has nothing to tell leaves its turn to the next ones.
+                    continue;
+                }
             }
             let may_read = self.may_read();
             if self.has_unread && may_read {

@@ -514,6 +514,11 @@ impl Backfills {
         !self.is_stopped && position.is_some_and(|position| self.passed >= Some(position))
     }
 
+    /// Whether they do not wait for their turn: the stream is held for them, or was.
+    pub(super) fn are_urgent(&self, now: Instant) -> bool {
+        self.holds_stream(now) || self.tables.front().is_some_and(Table::has_held)
+    }
+
     /// The rows that go out here; between two transactions only, until there are none.
     pub(super) fn next_due(&mut self, now: Instant) -> Option<Due> {
         debug_assert!(self.open.is_none(), "rows go out between two transactions");

@@ -104,6 +104,8 @@ enum Stage {
 struct Waiting {
     chunk: Chunk,
     asked: Asked,
+    /// It was read while the stream was held.
+    is_held: bool,
 }
 
 /// What a chunk was asked for.
@@ -505,7 +507,7 @@ impl Table {
                 }
                 Ok(())
             }
-            Outcome::Read(chunk) => self.take_chunk(job.work, chunk),
+            Outcome::Read(chunk) => self.take_chunk(job, chunk),
             Outcome::Altered(shape) => self.alter(&shape),
         }
     }
@@ -561,7 +563,8 @@ impl Table {
         (self.is_moved_overflown, self.is_moved_unknown) = (false, false);
     }
 
-    fn take_chunk(&mut self, work: Work, chunk: Chunk) -> Result<(), Unfit> {
+    fn take_chunk(&mut self, job: Job, chunk: Chunk) -> Result<(), Unfit> {
+        let Job { work, is_held, .. } = job;
         let key = key_columns(&chunk.shape);
         if key != self.record.key {
             self.record.key = key;
@@ -589,7 +592,7 @@ impl Table {
             // Nothing is under way, and what is read next has a later snapshot.
             self.touches.forget_shown_by(&chunk.moment.snapshot);
         }
-        self.waiting.push_back(Waiting { chunk, asked });
+        self.waiting.push_back(Waiting { chunk, asked, is_held });
         Ok(())
     }
 
@@ -631,13 +634,19 @@ impl Table {
         self.waiting.front().map(|waiting| waiting.chunk.moment.position)
     }
 
+    /// Whether something waits that was read while the stream was held: each change that comes before
+    /// it goes out may have it read in vain.
+    pub(super) fn has_held(&self) -> bool {
+        self.waiting.iter().any(|waiting| waiting.is_held)
+    }
+
     /// Judges the oldest chunk, whose position the stream has passed, between two transactions. None
     /// where it is to be read again, with whatever was read behind it.
     ///
     /// # Errors
     /// Why it never comes.
     pub(super) fn judge(&mut self, now: Instant) -> Result<Option<Release>, Unfit> {
-        let Some(Waiting { chunk, asked }) = self.waiting.pop_front() else { return Ok(None) };
+        let Some(Waiting { chunk, asked, .. }) = self.waiting.pop_front() else { return Ok(None) };
         let hidden = self.touches.hidden_from(&chunk.moment.snapshot);
         let places = KeyPlaces(chunk.shape.key.iter().map(|column| column.index).collect());
         let release = match asked {
