@@ -246,9 +246,9 @@ impl Assembler {
     /// True while one more message can be taken, whatever it brings. This is the back-pressure.
     pub(super) fn has_room(&self) -> bool {
         // Where it is the turn of rows, the stream leaves them room.
-        let is_turn_of_rows =
+        let is_for_rows =
             self.open.is_none() && self.backfills.is_due() && self.is_turn_of_rows(Instant::now());
-        let most = if is_turn_of_rows { ROW_BYTES_OUT_MAX } else { BYTES_OUT_MAX };
+        let most = if is_for_rows { ROW_BYTES_OUT_MAX } else { BYTES_OUT_MAX };
         self.free.len() >= BATCHES_PER_CHANGE && self.bytes_out < most
     }
 
@@ -256,8 +256,9 @@ impl Assembler {
     /// handed over before there is room.
     fn has_room_for_rows(&self, now: Instant) -> bool {
         let ready: usize = self.ready.iter().map(Batch::bytes).sum();
-        let has_room = self.has_room() && self.bytes_out + ready < ROW_BYTES_OUT_MAX;
-        has_room && self.is_turn_of_rows(now)
+        self.free.len() >= BATCHES_PER_CHANGE
+            && self.bytes_out + ready < ROW_BYTES_OUT_MAX
+            && self.is_turn_of_rows(now)
     }
 
     fn is_turn_of_rows(&self, now: Instant) -> bool {

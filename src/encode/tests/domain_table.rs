@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{RECORD_BYTES_MAX, Written};
+use super::{RECORD_BYTES_MAX, Written, subjects};
 use crate::{
     change::ReplicaIdentity,
     encode::Encoder,
@@ -80,13 +80,12 @@ fn send(table: &DomainTable, happens: &Happens<'_>) -> Result<Vec<Sent>, EventEr
             },
         }
     };
-    let of = |record: &crate::sink::Record| Subject::of(Headers::new(batch.slice(record.headers)));
     let position = transaction().commit_lsn;
     let subject = match is_snapshot {
         true => Subject::Row { read_lsn: position.lsn(), request: Some(REQUEST.to_owned()) },
         false => Subject::Transaction(position),
     };
-    assert!(batch.records().iter().all(|record| of(record).as_ref() == Some(&subject)));
+    assert!(subjects(&batch).iter().all(|found| found.as_ref() == Some(&subject)));
     let sent: Vec<Sent> = batch.records().iter().map(sent).collect();
     if let Ok(shapes) = table.shapes() {
         sent.iter().for_each(|sent| judge(sent, &shapes));

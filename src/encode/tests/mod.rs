@@ -44,6 +44,12 @@ fn write(outbox: &Outbox) -> Result<Written, EventError> {
     Ok(Written { value: record.value.map(|span| text(batch.slice(span))), headers })
 }
 
+/// What each record is of, as the sink reads it.
+fn subjects(batch: &Batch) -> Vec<Option<Subject>> {
+    let headers = batch.records().iter().map(|record| Headers::new(batch.slice(record.headers)));
+    headers.map(Subject::of).collect()
+}
+
 /// What becomes of a record that Kafka refuses is decided by it.
 #[test]
 fn a_dead_letter_says_whose_it_is() {
@@ -60,13 +66,12 @@ fn a_dead_letter_says_whose_it_is() {
     encoder.encode_dead_letter(&letter(None), &place, 3, &mut batch).expect("small");
     encoder.encode_snapshot_dead_letter(&letter(Some("r")), &place, &mut batch).expect("small");
     encoder.encode_snapshot_dead_letter(&letter(None), &place, &mut batch).expect("small");
-    let of = |record: &crate::sink::Record| Subject::of(Headers::new(batch.slice(record.headers)));
-    let found: Vec<_> = batch.records().iter().map(of).collect();
     let read_lsn = place.commit_lsn.lsn();
     let row = |request: Option<&str>| {
         Some(Subject::Row { read_lsn, request: request.map(str::to_owned) })
     };
-    assert_eq!(found, [Some(Subject::Transaction(place.commit_lsn)), row(Some("r")), row(None)]);
+    let of_transaction = Some(Subject::Transaction(place.commit_lsn));
+    assert_eq!(subjects(&batch), [of_transaction, row(Some("r")), row(None)]);
 }
 
 /// A batch's memory must not grow for what is refused anyway.
