@@ -118,8 +118,8 @@ impl OnError {
         }
     }
 
-    /// The same for a row that was there before the stream, read for that request. Whether a dead letter took its place: if
-    /// not, it stops what reads the rows.
+    /// The same for a row that was there before the stream, read for that request. Whether a dead
+    /// letter took its place: if not, it stops what reads the rows.
     ///
     /// # Errors
     /// That the dead letter is too large.
