@@ -143,15 +143,36 @@ impl Drop for HeaderList {
     }
 }
 
-/// A queue of its own for one administrative request.
+/// A queue of events. Must be dropped before its client.
 #[derive(Debug)]
 pub(super) struct Queue(NonNull<sys::rd_kafka_queue_t>);
 
+// SAFETY: librdkafka's queues may be used by all threads; this is a counted reference to one.
+unsafe impl Send for Queue {}
+// SAFETY: see above.
+unsafe impl Sync for Queue {}
+
 impl Queue {
+    /// One of its own, for one administrative request.
     pub(super) fn new(client: *mut sys::rd_kafka_t) -> Self {
         // SAFETY: the client is alive.
-        let queue = unsafe { sys::rd_kafka_queue_new(client) };
+        Self::of(unsafe { sys::rd_kafka_queue_new(client) })
+    }
+
+    /// The client's own, which it is polled by.
+    pub(super) fn main(client: *mut sys::rd_kafka_t) -> Self {
+        // SAFETY: the client is alive.
+        Self::of(unsafe { sys::rd_kafka_queue_get_main(client) })
+    }
+
+    fn of(queue: *mut sys::rd_kafka_queue_t) -> Self {
         Self(NonNull::new(queue).expect("librdkafka aborts when it has no memory for a queue"))
+    }
+
+    /// How many events wait.
+    pub(super) fn len(&self) -> usize {
+        // SAFETY: the queue is alive.
+        unsafe { sys::rd_kafka_queue_length(self.0.as_ptr()) }
     }
 
     pub(super) fn as_ptr(&self) -> *mut sys::rd_kafka_queue_t {

@@ -118,8 +118,10 @@ pub(super) enum Refusal {
     Broken(RDKafkaErrorCode),
 }
 
-/// A producer.
+/// A producer. Fields are dropped in this order: the queue before its client.
 pub(super) struct Producer {
+    /// What it has to tell: records that failed, connections that are lost.
+    events: native::Queue,
     base: BaseProducer<Context>,
     /// None where it has no transactions.
     transactional_id: Option<String>,
@@ -179,6 +181,7 @@ impl Producer {
         let base = BaseProducer::from_config_and_context(config, Context::default())
             .map_err(|error| KafkaError::Settings { what: error.to_string() })?;
         Ok(Self {
+            events: native::Queue::main(base.client().native_ptr()),
             base,
             transactional_id,
             brokers: settings.brokers.clone(),
@@ -256,8 +259,6 @@ impl Producer {
     /// is answered now and then.
     pub(super) fn flush(&self, bytes: usize, cancel: &Cancel) -> Result<(), KafkaError> {
         let action = "send waiting records";
-        // librdkafka's count holds events of other kinds too, which come and go while brokers are
-        // away. Nothing is produced meanwhile, so what it falls to was not waiting.
         let least = Cell::new(self.waiting());
         loop {
             let before = least.get();
@@ -332,19 +333,34 @@ impl Producer {
 
     /// Records that are not answered yet.
     pub(super) fn waiting(&self) -> usize {
+        // librdkafka counts events along, which come and go while brokers are away: that is no
+        // progress. One that comes between the two counts is one record too many, not too few.
+        let events = self.events.len();
         // SAFETY: the client is alive.
-        usize::try_from(unsafe { sys::rd_kafka_outq_len(self.native()) }).unwrap_or(0)
+        let all = usize::try_from(unsafe { sys::rd_kafka_outq_len(self.native()) }).unwrap_or(0);
+        all.saturating_sub(events)
+    }
+
+    /// Serves the events that are there. One poll serves one: those of brokers that are away would
+    /// gather, and hide that of a record that failed.
+    fn serve_events(&self) {
+        for _ in 0..self.events.len() {
+            self.base.poll(Duration::ZERO);
+        }
     }
 
     /// Serves events for that long, and fails where one of them ended the transaction.
     pub(super) fn poll(&self, time: Duration, bytes: usize) -> Result<(), KafkaError> {
-        self.base.poll(time);
+        if !time.is_zero() {
+            self.base.poll(time);
+        }
+        self.serve_events();
         self.root_cause("deliver records", bytes).map_or(Ok(()), Err)
     }
 
     /// The error of a record that was not taken.
     pub(super) fn broken(&self, code: RDKafkaErrorCode, bytes: usize) -> KafkaError {
-        self.base.poll(Duration::ZERO);
+        self.serve_events();
         let reason = code.to_string();
         self.failure("produce", CallError { code, reason, retriable: false }, bytes)
     }
@@ -363,7 +379,7 @@ impl Producer {
         let deadline = Instant::now() + limit;
         loop {
             let Err(error) = call(self.native(), milliseconds(SLICE)) else { return Ok(()) };
-            self.base.poll(Duration::ZERO);
+            self.serve_events();
             if !error.retriable {
                 return Err(self.failure(action, error, bytes));
             }
@@ -494,5 +510,65 @@ fn refused_for_good(failed: &FailedDelivery) -> Option<KafkaError> {
             event_id: id.unwrap_or_else(|| "(a dead letter)".to_owned()),
         }),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::sink::kafka::{Administration, Delivery, Partitioner, TopicSettings};
+
+    /// Nobody listens there.
+    fn settings() -> Settings {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let limit = ("transaction.timeout.ms".to_owned(), "2000".to_owned());
+        Settings {
+            brokers: address.to_string(),
+            properties: [limit].into(),
+            transactional_id: "unused".to_owned(),
+            delivery: Delivery::AtLeastOnce,
+            checkpoint_topic: "unused".to_owned(),
+            partitioner: Partitioner::default(),
+            transaction_interval: Duration::ZERO,
+            transaction_bytes: 1,
+            create_topics: false,
+            topic: TopicSettings::default(),
+            dead_letters: None,
+            administration: Administration::Full,
+        }
+    }
+
+    #[test]
+    fn what_brokers_that_are_away_have_to_tell_is_no_progress() {
+        const RECORDS: usize = 3;
+        let settings = settings();
+        let properties = properties::producer(&settings);
+        let progress = Progress::default();
+        let producer = Producer::idempotent(&settings, &properties, progress.clone());
+        let producer = producer.expect("a producer needs no broker");
+        let topic = Topic::new(producer.native(), "orders").expect("a topic");
+        for _ in 0..RECORDS {
+            let parts = Parts {
+                partition: 0,
+                key: None,
+                value: Some(b"{}"),
+                headers: Headers::new(&[]),
+                header_count: 0,
+                timestamp_ms: 0,
+            };
+            assert_eq!(producer.produce(&topic, &parts), Ok(()));
+        }
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while producer.events.len() < 2 {
+            assert!(Instant::now() < deadline, "a refused connection is told of");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(producer.waiting(), RECORDS);
+        let flushed = producer.flush(0, &Cancel::default());
+        assert!(matches!(flushed, Err(KafkaError::TimedOut { .. })), "{flushed:?}");
+        assert_eq!((producer.waiting(), progress.count()), (RECORDS, 0));
     }
 }

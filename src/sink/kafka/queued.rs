@@ -30,7 +30,7 @@ impl Queued {
     }
 
     /// Whether that producer takes one more record, whatever its size. `waiting` counts those that are
-    /// not answered, and perhaps events of other kinds, and is asked only where it matters.
+    /// not answered, perhaps one too many, and is asked only where it matters.
     pub(super) fn has_room(&mut self, producer: usize, waiting: impl FnOnce() -> usize) -> bool {
         let sizes = &mut self.of_each[producer];
         if sizes.bytes >= self.bytes_max {
@@ -69,7 +69,7 @@ mod tests {
         assert!(!queued.has_room(0, || 3));
         assert!(!queued.has_room(0, || 1));
         assert!(queued.has_room(1, || unreachable!("nothing of it is there")));
-        // Another kind of event may be counted too.
+        // It may be counted too high.
         assert!(!queued.has_room(0, || 2));
         assert!(queued.has_room(0, || 0));
         queued.add(0, 99);

@@ -213,11 +213,13 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        if self.is_running() {
+        let ended = self.child.try_wait().expect("a child can be waited for");
+        if ended.is_none() {
             process::kill_family(&mut self.child);
         }
         if thread::panicking() {
-            eprintln!("tailwater said:\n{}", self.stderr());
+            let state = ended.map_or("runs".to_owned(), |status| format!("ended ({status})"));
+            eprintln!("tailwater {state}, and said:\n{}", self.stderr());
         }
     }
 }
