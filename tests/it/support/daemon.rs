@@ -218,7 +218,8 @@ impl Drop for Daemon {
             process::kill_family(&mut self.child);
         }
         if thread::panicking() {
-            let state = ended.map_or("runs".to_owned(), |status| format!("ended ({status})"));
+            let state =
+                ended.map_or("ran until here".to_owned(), |status| format!("ended ({status})"));
             eprintln!("tailwater {state}, and said:\n{}", self.stderr());
         }
     }
