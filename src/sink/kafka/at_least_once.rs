@@ -31,8 +31,9 @@ use crate::{
             committer::{Committer, Order},
             inbox::{IDLE_POLL, Inbox, Next},
             native::Topic,
-            producer::{Producer, Turn},
+            producer::Producer,
             records::{Outlet, Records},
+            turn::Turn,
         },
     },
 };

@@ -12,11 +12,12 @@ use crate::sink::{
         Cancel, KafkaError, KafkaSink,
         error::SizeLimit,
         native::Topic,
-        producer::{Parts, Producer, Refusal, Turn},
+        producer::{Parts, Producer, Refusal},
         progress::Progress,
         properties::{self, ProducerProperties},
         reader::Reader,
         settings::{Delivery, Settings},
+        turn::Turn,
     },
 };
 

@@ -16,10 +16,7 @@ use tokio::sync::mpsc;
 
 use crate::sink::{
     CutSequence, Report,
-    kafka::{
-        Cancel, KafkaError,
-        producer::{Producer, Turn},
-    },
+    kafka::{Cancel, KafkaError, producer::Producer, turn::Turn},
 };
 
 /// How often a wait for a producer looks at cancellation.

@@ -38,6 +38,7 @@ mod settings;
 mod sink;
 mod survey;
 mod topics;
+mod turn;
 mod worker;
 
 pub use cancel::Cancel;

@@ -27,6 +27,7 @@ use crate::sink::{
         progress::Progress,
         properties::{self, ProducerProperties},
         settings::Settings,
+        turn::Turn,
     },
 };
 
@@ -45,57 +46,6 @@ const REPORT_PAUSE: Duration = Duration::from_millis(10);
 
 /// A commit that the broker did not answer this long after it gave the transaction up never will.
 const COMMIT_GRACE: Duration = Duration::from_secs(5);
-
-/// Which of two producers. They take turns: while the transaction of one is being ended, the other's
-/// is filled.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub(super) enum Turn {
-    #[default]
-    First,
-    Second,
-}
-
-impl Turn {
-    pub(super) const COUNT: usize = 2;
-
-    pub(super) fn next(self) -> Self {
-        match self {
-            Self::First => Self::Second,
-            Self::Second => Self::First,
-        }
-    }
-
-    /// Its place among both.
-    pub(super) fn index(self) -> usize {
-        match self {
-            Self::First => 0,
-            Self::Second => 1,
-        }
-    }
-
-    pub(super) fn of<T>(self, [first, second]: &[T; Self::COUNT]) -> &T {
-        match self {
-            Self::First => first,
-            Self::Second => second,
-        }
-    }
-
-    pub(super) fn of_mut<T>(self, [first, second]: &mut [T; Self::COUNT]) -> &mut T {
-        match self {
-            Self::First => first,
-            Self::Second => second,
-        }
-    }
-
-    /// The transactional id of a producer. A slot's name holds no slash, so none of them is another
-    /// pipeline's.
-    fn transactional_id(self, pipeline: &str) -> String {
-        match self {
-            Self::First => pipeline.to_owned(),
-            Self::Second => format!("{pipeline}/2"),
-        }
-    }
-}
 
 /// One record as librdkafka gets it. Everything is copied.
 pub(super) struct Parts<'a> {
@@ -120,7 +70,7 @@ pub(super) enum Refusal {
 
 /// A producer. Fields are dropped in this order: the queue before its client.
 pub(super) struct Producer {
-    /// What it has to tell: records that failed, connections that are lost.
+    /// What it has to tell: records that failed, connections that are lost, lines for the log.
     events: native::Queue,
     base: BaseProducer<Context>,
     /// None where it has no transactions.
@@ -334,11 +284,15 @@ impl Producer {
     /// Records that are not answered yet.
     pub(super) fn waiting(&self) -> usize {
         // librdkafka counts events along, which come and go while brokers are away: that is no
-        // progress. One that comes between the two counts is one record too many, not too few.
-        let events = self.events.len();
-        // SAFETY: the client is alive.
-        let all = usize::try_from(unsafe { sys::rd_kafka_outq_len(self.native()) }).unwrap_or(0);
-        all.saturating_sub(events)
+        // progress. Both counts must be of one moment.
+        loop {
+            let events = self.events.len();
+            // SAFETY: the client is alive.
+            let all = unsafe { sys::rd_kafka_outq_len(self.native()) };
+            if self.events.len() == events {
+                return usize::try_from(all).unwrap_or(0).saturating_sub(events);
+            }
+        }
     }
 
     /// Serves the events that are there. One poll serves one: those of brokers that are away would
@@ -515,18 +469,14 @@ fn refused_for_good(failed: &FailedDelivery) -> Option<KafkaError> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
-
     use super::*;
     use crate::sink::kafka::{Administration, Delivery, Partitioner, TopicSettings};
 
-    /// Nobody listens there.
     fn settings() -> Settings {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = listener.local_addr().expect("an address");
         let limit = ("transaction.timeout.ms".to_owned(), "2000".to_owned());
         Settings {
-            brokers: address.to_string(),
+            // Nobody listens there.
+            brokers: "127.0.0.1:1".to_owned(),
             properties: [limit].into(),
             transactional_id: "unused".to_owned(),
             delivery: Delivery::AtLeastOnce,
@@ -544,6 +494,7 @@ mod tests {
     #[test]
     fn what_brokers_that_are_away_have_to_tell_is_no_progress() {
         const RECORDS: usize = 3;
+        const EVENTS: usize = 3;
         let settings = settings();
         let properties = properties::producer(&settings);
         let progress = Progress::default();
@@ -562,11 +513,13 @@ mod tests {
             assert_eq!(producer.produce(&topic, &parts), Ok(()));
         }
         let deadline = Instant::now() + Duration::from_secs(30);
-        while producer.events.len() < 2 {
+        while producer.events.len() < EVENTS {
             assert!(Instant::now() < deadline, "a refused connection is told of");
-            std::thread::sleep(Duration::from_millis(10));
+            std::thread::park_timeout(Duration::from_millis(10));
         }
         assert_eq!(producer.waiting(), RECORDS);
+        assert!(producer.poll(Duration::ZERO, 0).is_ok());
+        assert!(producer.events.len() < EVENTS - 1, "all of them are served at once");
         let flushed = producer.flush(0, &Cancel::default());
         assert!(matches!(flushed, Err(KafkaError::TimedOut { .. })), "{flushed:?}");
         assert_eq!((producer.waiting(), progress.count()), (RECORDS, 0));

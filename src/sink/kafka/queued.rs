@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::producer::Turn;
+use super::turn::Turn;
 
 /// What the producers hold that is not answered, in bytes of keys, values and headers.
 ///
@@ -30,7 +30,7 @@ impl Queued {
     }
 
     /// Whether that producer takes one more record, whatever its size. `waiting` counts those that are
-    /// not answered, perhaps one too many, and is asked only where it matters.
+    /// not answered, and is asked only where it matters.
     pub(super) fn has_room(&mut self, producer: usize, waiting: impl FnOnce() -> usize) -> bool {
         let sizes = &mut self.of_each[producer];
         if sizes.bytes >= self.bytes_max {

@@ -39,9 +39,10 @@ use crate::sink::{
         committer::{Committer, Order},
         inbox::{IDLE_POLL, Inbox, Next},
         native::Topic,
-        producer::{Producer, Turn},
+        producer::Producer,
         records::{Outlet, Records},
         settings::Settings,
+        turn::Turn,
     },
 };
 
