@@ -14,26 +14,34 @@
 //! none can forget it.
 //!
 //! Between two transactions rows of tables go out that were there before (`rows`), each chunk whole,
-//! with a cut behind it that has the record of how far they are.
+//! with a cut behind it that has the record of how far they are, and in turns with the stream (`turns`).
 //!
 //! A batch that fills up inside a transaction, or inside a chunk, is handed over without a cut. Nothing
 //! is read while the sink holds a fixed number of bytes, so memory is bounded whatever the size of a
 //! transaction.
 
+mod cuts;
+mod published;
 mod rows;
+mod trouble;
+mod turns;
 
 use std::collections::VecDeque;
 
 use tokio::time::Instant;
 
-pub(super) use self::rows::RowDesk;
-use self::rows::{RequestOut, RowMemory};
+use self::{
+    published::Published,
+    rows::{RequestOut, RowMemory},
+    turns::Turns,
+};
+pub(super) use self::{rows::RowDesk, trouble::Trouble};
 use super::{
     backfill::Backfills,
     checkpoint_writer::CheckpointWriter,
     lookup::{Answers, Inquiry},
     on_error::{Failed, OnError, Written},
-    resume::{Admission, HistoryError, Resume},
+    resume::{Admission, Resume},
     table_identity::TableIdentities,
 };
 use crate::{
@@ -42,9 +50,9 @@ use crate::{
     encode::Encoder,
     event::{self, Happening, LogicalMessage, Mapping},
     failure::Failure,
-    lsn::{CommitLsn, EndLsn, Lsn},
-    postgres::transaction::{Change, ChangeDigest, ChangeKind},
-    sink::{Batch, Cut, Record, Urgency},
+    lsn::{EndLsn, Lsn},
+    postgres::transaction::Change,
+    sink::Batch,
     value,
 };
 
@@ -83,52 +91,12 @@ const BYTES_OUT_MIN: usize = BATCH_BYTES;
 /// in one.
 const BATCHES_KEPT: usize = BATCHES_PER_CHANGE + 2;
 
-/// Why a change was not taken.
-#[derive(Debug)]
-pub(super) enum Trouble {
-    /// An event of this transaction cannot be published: everything before it is, then we stop.
-    Halt {
-        /// Where the transaction's commit record begins.
-        before: CommitLsn,
-        /// What is wrong with the event.
-        failure: Box<dyn Failure>,
-    },
-    /// A row that was there cannot be published: everything up to here is, then we stop.
-    Row(Box<dyn Failure>),
-    /// A change of this table came before the rows that it had, and it has no key by which both could
-    /// be told apart.
-    RowsFirst(String),
-    /// The stream itself is not to be followed.
-    Failed(Box<dyn Failure>),
-}
-
-impl From<HistoryError> for Trouble {
-    fn from(error: HistoryError) -> Self {
-        Self::Failed(Box::new(error))
-    }
-}
-
 /// The transaction that is open.
 #[derive(Debug)]
 struct Open {
     transaction: Transaction,
     /// None where the transaction is skipped.
     published: Option<Published>,
-}
-
-/// How far an open transaction got.
-#[derive(Debug)]
-struct Published {
-    /// What is out since before this start: its changes are skipped.
-    part: Option<InProgress>,
-    /// How many of its changes came by.
-    changes: u64,
-    events: u64,
-    digest: ChangeDigest,
-    /// Bytes of its events since the last cut inside it.
-    bytes: usize,
-    /// Records of it were handed over without a cut behind them.
-    is_handed_over: bool,
 }
 
 /// Where publishing goes on.
@@ -185,9 +153,7 @@ pub(super) struct Assembler {
     row_memory: RowMemory,
     /// Full batches of the chunk that is being written.
     row_parts: Vec<Batch>,
-    /// So many bytes of the stream come before the next chunk, unless it has nothing to tell: as many
-    /// as the last one had. Without that rows of a large table leave no room for anything else.
-    owed_to_stream_bytes: usize,
+    turns: Turns,
     transaction_bytes: usize,
     current: Batch,
     /// Records of the current batch that belong to whole transactions.
@@ -230,7 +196,7 @@ impl Assembler {
             requests_out: Vec::new(),
             row_memory: RowMemory::default(),
             row_parts: Vec::new(),
-            owed_to_stream_bytes: 0,
+            turns: Turns::default(),
             transaction_bytes: bounds.transaction_bytes,
             current: Batch::default(),
             whole_records: 0,
@@ -262,22 +228,17 @@ impl Assembler {
     }
 
     fn is_turn_of_rows(&self, now: Instant) -> bool {
-        self.owed_to_stream_bytes == 0 || self.backfills.are_urgent(now)
+        !self.turns.is_of_stream() || self.backfills.are_urgent(now)
     }
 
-    /// True where rows wait until the stream has told something, or has nothing to tell.
-    pub(super) fn owes_stream(&self) -> bool {
-        self.owed_to_stream_bytes > 0
+    /// Whose turn it is.
+    pub(super) fn turns(&self) -> &Turns {
+        &self.turns
     }
 
-    /// The stream tells something of so many bytes, whatever becomes of it.
-    pub(super) fn observe_stream_bytes(&mut self, bytes: usize) {
-        self.owed_to_stream_bytes = self.owed_to_stream_bytes.saturating_sub(bytes);
-    }
-
-    /// The stream has nothing to tell.
-    pub(super) fn observe_quiet_stream(&mut self) {
-        self.owed_to_stream_bytes = 0;
+    /// The same, to be told what the stream does.
+    pub(super) fn turns_mut(&mut self) -> &mut Turns {
+        &mut self.turns
     }
 
     /// True while the sink holds something.
@@ -517,105 +478,6 @@ impl Assembler {
         tracker.commit(end);
         self.release_rows(tracker)
     }
-
-    /// Everything that was read is in: hands over the whole transactions, unless the sink has
-    /// enough to do and more can be gathered.
-    pub(super) fn hand_over_gathered(&mut self, tracker: &mut Tracker) {
-        if self.bytes_out < BYTES_OUT_MIN && self.free.len() > BATCHES_KEPT {
-            self.hand_over_whole(tracker);
-        }
-    }
-
-    /// Hands over the whole transactions.
-    pub(super) fn hand_over_whole(&mut self, tracker: &mut Tracker) {
-        if !self.has_whole() {
-            return;
-        }
-        let Some(mut rest) = self.free.pop() else { return };
-        self.current.split_into(self.whole_records, &mut rest);
-        self.cut(tracker.received(), rest, Urgency::Group, tracker);
-    }
-
-    /// True where a cut could be made after a whole transaction.
-    pub(super) fn has_whole(&self) -> bool {
-        self.whole_records > 0 || self.is_cut_due
-    }
-
-    /// True where a checkpoint without events can be made: no whole transaction waits for a cut of
-    /// its own, and the records of the open one, which must come behind it, are still here.
-    pub(super) fn is_idle(&self) -> bool {
-        let published = self.open.as_ref().and_then(|open| open.published.as_ref());
-        !self.has_whole() && !published.is_some_and(|published| published.is_handed_over)
-    }
-
-    /// A checkpoint without events, so that an idle table pins no WAL. Only where
-    /// [`Assembler::is_idle`].
-    pub(super) fn hand_over_idle(&mut self, end: EndLsn, tracker: &mut Tracker) {
-        debug_assert!(self.is_idle(), "no record may come before the cut that belongs behind it");
-        let Some(mut rest) = self.free.pop() else { return };
-        self.current.split_into(0, &mut rest);
-        self.cut(end, rest, Urgency::Group, tracker);
-    }
-
-    /// The records from `first_record` on are those of one change of the open transaction: splits
-    /// that before them where it outgrew its bound, and hands over what is full.
-    fn take_in(&mut self, first_record: usize, tracker: &mut Tracker) {
-        let records = self.current.records().get(first_record..).unwrap_or_default();
-        let (count, bytes) =
-            (records.len() as u64, records.iter().map(Record::bytes).sum::<usize>());
-        if count == 0 {
-            return;
-        }
-        let Some(Open { published: Some(published), .. }) = &mut self.open else { return };
-        let outgrown = published.bytes > 0 && published.bytes + bytes > self.transaction_bytes;
-        published.bytes = if outgrown { bytes } else { published.bytes + bytes };
-        self.counters.events += count;
-        if outgrown {
-            self.split_transaction(first_record, tracker);
-        }
-        if let Some(Open { published: Some(published), .. }) = &mut self.open {
-            published.events += count;
-        }
-        if self.current.bytes() >= BATCH_BYTES {
-            self.hand_over_full(tracker);
-        }
-    }
-
-    /// Cuts between the change whose records begin there and the one before it.
-    fn split_transaction(&mut self, first_record: usize, tracker: &mut Tracker) {
-        let Some(mut rest) = self.free.pop() else { return };
-        let Some(Open { transaction, published: Some(published) }) = &mut self.open else { return };
-        published.is_handed_over = false;
-        self.in_progress = Some(InProgress {
-            commit_lsn: transaction.commit_lsn,
-            changes: published.changes,
-            events: published.events,
-            digest: published.digest.value(),
-        });
-        self.current.split_into(first_record, &mut rest);
-        self.cut(tracker.received(), rest, Urgency::Now, tracker);
-    }
-
-    fn hand_over_full(&mut self, tracker: &mut Tracker) {
-        if self.whole_records > 0 || self.is_cut_due {
-            self.hand_over_whole(tracker);
-            return;
-        }
-        let Some(rest) = self.free.pop() else { return };
-        if let Some(Open { published: Some(published), .. }) = &mut self.open {
-            published.is_handed_over = true;
-        }
-        self.ready.push_back(std::mem::replace(&mut self.current, rest));
-    }
-
-    fn cut(&mut self, end: EndLsn, rest: Batch, urgency: Urgency, tracker: &mut Tracker) {
-        let sequence = tracker.hand_over(end);
-        let checkpoints = self.checkpoints(end, sequence);
-        self.current.set_cut(Cut { sequence, checkpoints, urgency });
-        self.ready.push_back(std::mem::replace(&mut self.current, rest));
-        self.whole_records = 0;
-        self.is_cut_due = false;
-    }
 }
 
 fn happening<'a>(change: &Change<'a>) -> Happening<'a> {
@@ -625,40 +487,5 @@ fn happening<'a>(change: &Change<'a>) -> Happening<'a> {
         Change::Message { prefix, content, message_lsn } => {
             Happening::Message(LogicalMessage { prefix, content, message_lsn })
         }
-    }
-}
-
-impl Published {
-    fn new(part: Option<InProgress>) -> Self {
-        Self {
-            part,
-            changes: 0,
-            events: part.map_or(0, |part| part.events),
-            digest: ChangeDigest::default(),
-            bytes: 0,
-            is_handed_over: false,
-        }
-    }
-
-    /// False for a change that is out already. The first one that is not compares what was skipped
-    /// with what was published.
-    fn is_due(&self, place: Place, commit_lsn: CommitLsn) -> Result<bool, HistoryError> {
-        match self.part {
-            Some(part) if place.ordinal < part.changes => Ok(false),
-            Some(part) if place.ordinal == part.changes && self.digest.value() != part.digest => {
-                Err(self.changed(commit_lsn, "its first changes are others"))
-            }
-            Some(_) | None => Ok(true),
-        }
-    }
-
-    fn pass(&mut self, place: Place, kind: ChangeKind, relation: Option<RelationId>) {
-        self.digest.add(place.lsn, kind, relation);
-        self.changes = place.ordinal + 1;
-    }
-
-    fn changed(&self, commit_lsn: CommitLsn, what: &'static str) -> HistoryError {
-        let changes = self.part.map_or(0, |part| part.changes);
-        HistoryError::TransactionChanged { commit_lsn, changes, what }
     }
 }

@@ -15,6 +15,7 @@
 //!   ├─ first_start (publication, intent, slot, slot_creation), init
 //!   ├─ from_poller (rows that waited for a poller, before the stream)
 //!   ├─ keyless (the rows of tables without a key, before the stream)
+//!   │    row_batches (both of them, on their way to Kafka)
 //!   └─ held_slot ──► adoption, reset, row_reset (checkpoints that are written by hand), amendment
 //!      (their words), writing_by_hand (what a stop of them leaves)
 //! check (what the same judgements say, with nothing taken), status
@@ -51,6 +52,7 @@ mod requests;
 mod reset;
 mod resume;
 mod retention;
+mod row_batches;
 mod row_reset;
 mod settings;
 mod shutdown;

@@ -8,7 +8,8 @@
 //!
 //! A request is accepted once its record is on Kafka: from then on no crash forgets it. In the same way
 //! nothing is told of a back-fill that a crash could take back, because a cut's records are told of
-//! when the sink reports the cut.
+//! when the sink reports the cut. Only for whom a back-fill waits comes from the loop right away: it is of
+//! no record.
 //!
 //! [`Requests`] is made once for the life of the process. Loops come and go: each has an [`Inbox`], and
 //! what was asked of one that ended is answered with that.
@@ -33,7 +34,7 @@ pub(super) use self::inbox::{Asked, Inbox};
 pub use self::refused::{RefusalKind, RequestRefused};
 use crate::{
     checkpoint::{SnapshotRecord, SnapshotState},
-    postgres::{PublicationName, Settings},
+    postgres::{Blocker, PublicationName, Settings},
 };
 
 /// So long it is waited for a loop that is being started.
@@ -66,6 +67,10 @@ pub struct SnapshotProgress {
     pub estimate: Option<u64>,
     /// How many rows are looked for by themselves, because somebody changed them meanwhile.
     pub outstanding: usize,
+    /// Some of the transactions whose end is waited for before its rows are read; of now, unlike the
+    /// rest, and of no record.
+    #[serde(default)]
+    pub waits_for: Vec<Blocker>,
     /// When it was asked for, RFC 3339 in UTC.
     pub requested_at: String,
     /// When this was so, RFC 3339 in UTC.
@@ -84,6 +89,7 @@ impl SnapshotProgress {
             rows: record.rows,
             estimate: record.estimate,
             outstanding: record.outstanding.len(),
+            waits_for: Vec::new(),
             requested_at: record.requested_at.clone(),
             written_at: record.written_at.clone(),
         }
@@ -253,9 +259,17 @@ impl Requests {
     /// Nobody can be asked any more.
     fn close(&self) {
         self.0.open.send_modify(|open| *open = Open { phase: Phase::Starting, asks: None });
+        self.board().observe_waiting(None);
     }
 
     fn tell(&self, progress: SnapshotProgress) {
         self.board().tell(progress);
+    }
+
+    fn observe_waiting(&self, waiting: Option<(&SnapshotRecord, &[Blocker])>) {
+        self.board().observe_waiting(waiting.map(|(record, waits_for)| {
+            let SnapshotRecord { table, requested_at, .. } = record;
+            (table.as_str(), requested_at.as_str(), waits_for)
+        }));
     }
 }

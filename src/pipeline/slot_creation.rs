@@ -7,11 +7,7 @@ use tokio::time::{Instant, interval_at};
 use tracing::info;
 
 use super::start::Failed;
-use crate::postgres::{
-    PostgresError, SlotName,
-    slot::{self, Blocker},
-    sql::Sql,
-};
+use crate::postgres::{Blocker, PostgresError, SlotName, blocker, sql::Sql};
 
 /// After this long a slot is not just slow: so soon that who waits is told within a second.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -35,7 +31,7 @@ pub(super) async fn await_slot<T>(
             biased;
             created = &mut creating => return Ok(created?),
             _ = ticks.tick() => {
-                for blocker in slot::creation_blockers(sql).await? {
+                for blocker in blocker::of_slot_creation(sql).await? {
                     let pid = match &blocker {
                         Blocker::Open { pid, .. } => Some(*pid),
                         Blocker::Prepared { .. } => None,

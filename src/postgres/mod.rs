@@ -10,6 +10,8 @@ mod login;
 pub(crate) mod name;
 mod settings;
 
+// Open transactions that are waited for.
+pub mod blocker;
 // What the server and its tables are.
 pub mod catalog;
 // What the types of columns are made of.
@@ -37,6 +39,7 @@ pub mod transaction;
 // Bytes ↔ messages of the frontend/backend protocol; knows nothing of replication.
 pub mod wire;
 
+pub use blocker::Blocker;
 pub use encryption::{ChannelBinding, Encryption, Roots, Source, SslMode, SslNegotiation};
 pub use error::PostgresError;
 pub use name::quote_identifier;

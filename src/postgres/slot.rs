@@ -1,7 +1,5 @@
 //! Replication slots, as `pg_replication_slots` has them.
 
-use std::fmt;
-
 use serde::Serialize;
 
 use super::{PostgresError, SlotName, sql::Sql};
@@ -33,53 +31,6 @@ impl Slot {
         let reason =
             || self.invalidation_reason.clone().unwrap_or_else(|| "wal_removed".to_owned());
         (is_lost || self.invalidation_reason.is_some()).then(reason)
-    }
-}
-
-/// A transaction that keeps a slot from being created. What the server does not tell this role of
-/// other roles' processes is empty.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Blocker {
-    /// One that a process has open.
-    Open {
-        /// Its server process.
-        pid: i32,
-        /// The database.
-        database: String,
-        /// The application's name.
-        application: String,
-        /// When the transaction began.
-        since: String,
-    },
-    /// One that was prepared for a two-phase commit; no process has it.
-    Prepared {
-        /// Its name, for COMMIT PREPARED or ROLLBACK PREPARED.
-        name: String,
-    },
-}
-
-impl fmt::Display for Blocker {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (pid, known) = match self {
-            Self::Prepared { name } => {
-                return write!(formatter, "the prepared transaction \"{name}\"");
-            }
-            Self::Open { pid, database, application, since } => {
-                let known =
-                    [("application ", application), ("database ", database), ("since ", since)];
-                (pid, known)
-            }
-        };
-        write!(formatter, "the transaction of process {pid}")?;
-        let known: Vec<String> = known
-            .into_iter()
-            .filter(|(_, value)| !value.is_empty())
-            .map(|(name, value)| format!("{name}{value}"))
-            .collect();
-        match known.is_empty() {
-            true => Ok(()),
-            false => write!(formatter, " ({})", known.join(", ")),
-        }
     }
 }
 
@@ -152,53 +103,4 @@ pub async fn advance(sql: &Sql, slot: &SlotName, to: EndLsn) -> Result<(), Postg
         FROM pg_replication_slots WHERE slot_name = $1";
     let action = format!("advance replication slot \"{slot}\" to {to}");
     sql.rows(&action, SQL, &[&slot.as_str(), &to.to_string()]).await.map(drop)
-}
-
-/// Transactions that a slot's creation waits for: every one, in any database, that has written.
-///
-/// # Errors
-/// Where the connection breaks.
-pub async fn creation_blockers(sql: &Sql) -> Result<Vec<Blocker>, PostgresError> {
-    // A transaction holds the lock on its own number from its first write to its end, which every
-    // role may see, unlike pg_stat_activity.backend_xid. A prepared one has no process.
-    const SQL: &str = "SELECT DISTINCT l.pid, coalesce(a.datname::text, ''), \
-        coalesce(a.application_name, ''), \
-        coalesce(to_char(a.xact_start, 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), ''), \
-        coalesce(p.gid, '') \
-        FROM pg_locks l \
-        LEFT JOIN pg_stat_activity a ON a.pid = l.pid \
-        LEFT JOIN pg_prepared_xacts p ON l.pid IS NULL AND p.transaction = l.transactionid \
-        WHERE l.locktype = 'transactionid' AND l.mode = 'ExclusiveLock' AND l.granted \
-        AND l.pid IS DISTINCT FROM pg_backend_pid() \
-        ORDER BY 4 LIMIT 5";
-    let rows = sql.rows("look for open transactions", SQL, &[]).await?;
-    let blocker = |row: &tokio_postgres::Row| match row.get(0) {
-        Some(pid) => {
-            Blocker::Open { pid, database: row.get(1), application: row.get(2), since: row.get(3) }
-        }
-        None => Blocker::Prepared { name: row.get(4) },
-    };
-    Ok(rows.iter().map(blocker).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_blocker_is_named_with_what_is_known_of_it() {
-        let open = |application: &str, since: &str| Blocker::Open {
-            pid: 42,
-            database: String::new(),
-            application: application.to_owned(),
-            since: since.to_owned(),
-        };
-        assert_eq!(open("", "").to_string(), "the transaction of process 42");
-        assert_eq!(
-            open("psql", "2026-03-01T12:00:00Z").to_string(),
-            "the transaction of process 42 (application psql, since 2026-03-01T12:00:00Z)"
-        );
-        let prepared = Blocker::Prepared { name: "transfer-7".to_owned() };
-        assert_eq!(prepared.to_string(), "the prepared transaction \"transfer-7\"");
-    }
 }

@@ -24,7 +24,7 @@ use crate::{
     support::{
         PATIENCE,
         daemon::{Daemon, Ended, run, run_on_screen},
-        kafka::Record,
+        kafka::{Broker, Record},
         let_pass,
         postgres::{Server, Session},
         scene::{init, publishing},
@@ -104,6 +104,15 @@ fn http(settings: &SettingsFile, method: &str, path: &str, body: &str) -> (Strin
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     let status = head.split(' ').nth(1).unwrap_or_default().to_owned();
     (status, serde_json::from_str(body).unwrap_or(Value::Null))
+}
+
+/// Ends a writer also where an assertion fails.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// A transaction that is open: what is read waits for its end.
@@ -206,7 +215,9 @@ fn what_is_accepted_is_not_forgotten_and_the_same_is_asked_for_once() {
     let accepted = lines(&first).pop().expect("a line");
     assert_eq!(accepted["state"], "due");
     daemon.wait_for("publishing");
-    let (status, all) = http(&shop.settings, "GET", "/snapshots", "");
+    let (status, mut all) = http(&shop.settings, "GET", "/snapshots", "");
+    // Of this moment, and of no record.
+    all["snapshots"][0]["waits_for"] = json!([]);
     assert_eq!((status.as_str(), &all["snapshots"]), ("200", &json!([accepted])));
     // The same again is the same one.
     let again = snapshot(&shop.settings, &detached);
@@ -236,6 +247,47 @@ fn what_is_accepted_is_not_forgotten_and_the_same_is_asked_for_once() {
     assert_ne!(request(&anew), name);
     shop.finish(daemon);
     assert_eq!(shop.records().len(), 100);
+}
+
+#[test]
+fn for_whom_it_waits_is_told_while_it_does() {
+    let shop = shop("INSERT INTO orders VALUES (1, 'placed', 'n')");
+    init(&shop.settings);
+    let daemon = publishing(&shop.settings);
+    let open = open_transaction(&shop.server);
+    let pid = open.value("SELECT pg_backend_pid()").expect("a number");
+    let pid: i64 = pid.parse().expect("a number");
+    let words = format!("waits for the end of the transaction of process {pid}");
+    let ends = AtomicBool::new(false);
+    thread::scope(|scope| {
+        // Of those that begin later nothing is said.
+        let writing = shop.server.session("shop");
+        scope.spawn(|| {
+            let session = writing;
+            while !ends.load(Ordering::Relaxed) {
+                session.run("BEGIN; UPDATE orders SET note = 'm'; SELECT pg_sleep(0.02); COMMIT");
+            }
+        });
+        let _end = Ends(&ends);
+        let following = Daemon::start_with(&["snapshot", "public.orders"], &shop.settings);
+        following.wait_for(&format!("the back-fill of public.orders {words}"));
+        wait_until("nobody else to be named", PATIENCE, || {
+            let listed = snapshot(&shop.settings, &["--json"]);
+            let last = lines(&listed).pop().expect("a line");
+            let waits_for = last["waits_for"].as_array().expect("a list");
+            assert_eq!(last["state"], "due");
+            matches!(&**waits_for, [one] if one["pid"].as_i64() == Some(pid))
+        });
+        let listed = snapshot(&shop.settings, &[]);
+        assert_done(&listed);
+        assert!(listed.stdout.starts_with(&format!("public.orders {words}")), "{}", listed.stdout);
+        open.run("COMMIT");
+        assert_done(&following.wait(PATIENCE));
+    });
+    let listed = snapshot(&shop.settings, &["--json"]);
+    let last = lines(&listed).pop().expect("a line");
+    assert_eq!((&last["state"], &last["waits_for"]), (&json!("done"), &json!([])));
+    shop.finish(daemon);
 }
 
 #[test]
@@ -452,6 +504,19 @@ fn a_row_that_is_too_large_for_its_topic_ends_the_request_alone() {
         settings.with("[kafka]", "topic = { config = { \"max.message.bytes\" = 2000 } }")
     });
     assert_ends_the_request(&shop, 2, "2000");
+}
+
+/// The same where it would be a dead letter, which is too large for its topic as well.
+#[test]
+fn a_row_whose_dead_letter_is_too_large_ends_the_request_alone() {
+    let shop =
+        shop("INSERT INTO orders VALUES (1, '1', 'n'), (2, '2', repeat('x', 3000)), (3, '3', 'n')");
+    let limit = ("max.message.bytes", "2000");
+    let shop = shop.with_head("on_error = \"dead-letter\"").with_settings(|settings| {
+        settings.with("[kafka]", "topic = { config = { \"max.message.bytes\" = 2000 } }")
+    });
+    Broker::shared().create_topic(&format!("{}.orders.dlq", shop.source), 1, &[limit]);
+    assert_ends_the_request(&shop, 2, ".orders.dlq");
 }
 
 /// Rows of both are on their way when Kafka refuses one, read at the same position of the log.

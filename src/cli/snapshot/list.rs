@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::show::json;
+use super::show::{json, waiting};
 use crate::pipeline::{SnapshotProgress, SnapshotState};
 
 /// One JSON object a line.
@@ -22,12 +22,13 @@ pub(super) fn in_words(all: &[SnapshotProgress]) -> String {
             Some(estimate) => format!("{rows} of about {estimate} rows are out"),
             None => format!("{rows} rows are out"),
         };
-        let state = match (progress.state, &progress.failure) {
-            (SnapshotState::Due, _) => "waits for its turn".to_owned(),
-            (SnapshotState::Running, _) => "is under way".to_owned(),
-            (SnapshotState::Done, _) => "is done".to_owned(),
-            (SnapshotState::Failed, None) => "failed".to_owned(),
-            (SnapshotState::Failed, Some(reason)) => format!("failed: {reason}"),
+        let state = match (progress.state, waiting(&progress.waits_for), &progress.failure) {
+            (SnapshotState::Due | SnapshotState::Running, Some(waiting), _) => waiting,
+            (SnapshotState::Due, None, _) => "waits for its turn".to_owned(),
+            (SnapshotState::Running, None, _) => "is under way".to_owned(),
+            (SnapshotState::Done, ..) => "is done".to_owned(),
+            (SnapshotState::Failed, _, None) => "failed".to_owned(),
+            (SnapshotState::Failed, _, Some(reason)) => format!("failed: {reason}"),
         };
         let words = &mut words;
         _ = writeln!(words, "{table} {state}; {of_all}");
@@ -42,6 +43,7 @@ pub(super) fn in_words(all: &[SnapshotProgress]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::postgres::Blocker;
 
     fn progress(state: SnapshotState, condition: Option<&str>) -> SnapshotProgress {
         SnapshotProgress {
@@ -53,6 +55,10 @@ mod tests {
             rows: 5,
             estimate: Some(100),
             outstanding: 0,
+            waits_for: match state {
+                SnapshotState::Due => vec![Blocker::Prepared { name: "transfer-7".to_owned() }],
+                _ => Vec::new(),
+            },
             requested_at: "2026-01-02T03:04:05Z".to_owned(),
             written_at: "2026-01-02T03:04:06Z".to_owned(),
         }
@@ -62,15 +68,18 @@ mod tests {
     fn each_one_is_told_with_what_it_came_to() {
         let all = [
             progress(SnapshotState::Running, Some("id > 3")),
+            progress(SnapshotState::Due, None),
             progress(SnapshotState::Failed, None),
         ];
         assert_eq!(
             in_words(&all),
             "public.orders is under way; 5 of about 100 rows are out\n    where id > 3\n    request r \
-             of 2026-01-02T03:04:05Z\npublic.orders failed: it has no key; 5 rows are out\n    request \
+             of 2026-01-02T03:04:05Z\npublic.orders waits for the end of the prepared transaction \
+             \"transfer-7\"; 5 of about 100 rows are out\n    request r of \
+             2026-01-02T03:04:05Z\npublic.orders failed: it has no key; 5 rows are out\n    request \
              r of 2026-01-02T03:04:05Z\n"
         );
-        assert_eq!(as_json(&all).lines().count(), 2);
+        assert_eq!(as_json(&all).lines().count(), 3);
         assert!(in_words(&[]).starts_with("No rows"));
     }
 }

@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use tokio::time::Instant;
 
 use super::Showing;
-use crate::pipeline::SnapshotProgress;
+use crate::{pipeline::SnapshotProgress, postgres::Blocker};
 
 /// How often a line is written where there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
@@ -33,6 +33,8 @@ pub(super) struct Show {
     request: String,
     /// What was said last, so that it is said once.
     said: Option<String>,
+    /// For whom it waits, as was said.
+    waits_for: Vec<Blocker>,
 }
 
 impl Show {
@@ -44,7 +46,7 @@ impl Show {
             (false, false) => Surface::Lines { written_at: now, rows: progress.rows },
         };
         let request = progress.request.clone();
-        let mut show = Self { surface, began: now, request, said: None };
+        let mut show = Self { surface, began: now, request, said: None, waits_for: Vec::new() };
         let words = match is_known {
             true => format!(
                 "{} is under way already, as request {}: {} rows are out",
@@ -73,6 +75,13 @@ impl Show {
             ));
             self.said = None;
         }
+        let unsaid = |blocker: &&Blocker| !self.waits_for.contains(blocker);
+        let unsaid: Vec<Blocker> = progress.waits_for.iter().filter(unsaid).cloned().collect();
+        if let Some(waiting) = waiting(&unsaid).filter(|_| !self.is_json()) {
+            self.say(&format!("{} {waiting}", what(progress)));
+            self.said = None;
+        }
+        self.waits_for.extend(unsaid);
         match &mut self.surface {
             Surface::Bar(bar) => {
                 style(bar, progress);
@@ -115,11 +124,14 @@ impl Show {
         }
     }
 
+    fn is_json(&self) -> bool {
+        matches!(self.surface, Surface::Json { .. })
+    }
+
     /// It is over.
     pub(super) fn finish(&self, progress: &SnapshotProgress) {
         self.end();
-        let is_json = matches!(self.surface, Surface::Json { .. });
-        if !is_json && progress.failure.is_none() {
+        if !self.is_json() && progress.failure.is_none() {
             let seconds = self.began.elapsed().as_secs_f64();
             println!("{} is done: {} rows, {seconds:.1} s", what(progress), progress.rows);
         }
@@ -135,6 +147,12 @@ impl Drop for Show {
 /// As a line of JSON.
 pub(super) fn json(progress: &SnapshotProgress) -> String {
     serde_json::to_string(progress).expect("texts and numbers always encode")
+}
+
+/// For whom it waits, in words; none where it waits for nobody.
+pub(super) fn waiting(waits_for: &[Blocker]) -> Option<String> {
+    let names: Vec<String> = waits_for.iter().map(ToString::to_string).collect();
+    (!names.is_empty()).then(|| format!("waits for the end of {}", names.join(", ")))
 }
 
 fn what(progress: &SnapshotProgress) -> String {

@@ -122,7 +122,7 @@ impl Assembler {
                         self.remember(due.request());
                     }
                     self.backfills.out(due, bytes, now);
-                    self.owed_to_stream_bytes = bytes;
+                    self.turns.observe_rows(bytes);
                     self.is_cut_due = true;
                     if is_in_parts {
                         self.hand_over_whole(tracker);

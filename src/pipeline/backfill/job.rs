@@ -8,7 +8,7 @@ use crate::{
     checkpoint::SnapshotKeyColumn,
     event::table::Description,
     postgres::{
-        TableName,
+        Blocker, TableName,
         snapshot::{Bound, KeyColumn, Moment, OpenTransactions, RowBlock, Shape, Snapshot},
     },
 };
@@ -76,6 +76,8 @@ pub(in crate::pipeline) struct Settling {
     pub(super) open: OpenTransactions,
     /// How often it was looked whether they have ended.
     pub(super) looks: u32,
+    /// Some of them, as of a while ago; none where the waiting has just begun.
+    pub(super) blockers: Vec<Blocker>,
 }
 
 /// What came of it.
@@ -89,6 +91,16 @@ pub(in crate::pipeline) enum Outcome {
     Read(Chunk),
     /// The table has another key than was known, or is another one: nothing was read.
     Altered(Arc<Shape>),
+}
+
+impl Outcome {
+    /// Whose end is still waited for, as far as that is known.
+    pub(super) fn waits_for(&self) -> &[Blocker] {
+        match self {
+            Self::Unsettled(settling, _) => &settling.blockers,
+            Self::Described(_) | Self::Settled(_) | Self::Read(_) | Self::Altered(_) => &[],
+        }
+    }
 }
 
 /// Rows under one snapshot.

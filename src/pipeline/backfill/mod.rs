@@ -95,7 +95,7 @@ use crate::{
     checkpoint::{SnapshotRecord, SnapshotState},
     event::table::PrimaryKey,
     lsn::{CommitLsn, EndLsn, Lsn},
-    postgres::TableName,
+    postgres::{Blocker, TableName},
     sink::CutSequence,
 };
 
@@ -482,6 +482,12 @@ impl Backfills {
             Err(reason) => self.give_up(&name, reason),
             Ok(()) => {}
         }
+    }
+
+    /// For whom the first table waits, as far as that is known.
+    pub(super) fn waits_for(&self) -> Option<(&SnapshotRecord, &[Blocker])> {
+        let first = self.tables.front().filter(|table| !table.waits_for().is_empty())?;
+        Some((first.record(), first.waits_for()))
     }
 
     /// It never can be done.

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::{task::JoinHandle, time::sleep};
-use tracing::info;
+use tracing::{debug, info};
 
 use super::{
     CHUNK_BYTES_MAX, MEANT_ROWS_MAX,
@@ -13,9 +13,9 @@ use super::{
 use crate::{
     change::PgTimestamp,
     event::table::Description,
-    pipeline::{published_tables, settings::Settings},
+    pipeline::{chain, published_tables, settings::Settings},
     postgres::{
-        self, PostgresError, PublicationName, TableName, slot,
+        self, PostgresError, PublicationName, TableName,
         snapshot::{ChunkQuery, ChunkReader, Moment, OpenTransactions, Part, Shape},
         sql::Sql,
     },
@@ -24,8 +24,10 @@ use crate::{
 /// How often it is looked whether open transactions have ended.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// So many looks later it is said for whom it waits.
-const LOOKS_PER_WORD: u32 = 100;
+/// Every so many looks it is asked for whom it waits, which reads all of pg_locks, and every so many it
+/// is logged.
+const LOOKS_PER_QUESTION: u32 = 20;
+const LOOKS_PER_WORD: u32 = 5 * LOOKS_PER_QUESTION;
 
 /// Why a job was not done.
 #[derive(Debug, thiserror::Error)]
@@ -258,30 +260,41 @@ pub(in crate::pipeline) fn is_of_condition(state: &str) -> bool {
         && !["42501", "42P01"].contains(&state)
 }
 
-/// Looks whether every transaction has ended that was open when the waiting began, and says now and
-/// then for whom it waits. One look at a time: what the snapshot of each shows need not be remembered,
+/// Looks whether every transaction has ended that was open when the waiting began, and finds out now
+/// and then for whom it waits. One look at a time: what the snapshot of each shows need not be remembered,
 /// however long it takes.
 async fn settle(
     sql: &Sql,
     table: &TableName,
     since: Option<Settling>,
 ) -> Result<Outcome, ReadError> {
-    let Settling { open, looks } = match since {
+    let Settling { open, looks, mut blockers } = match since {
         Some(settling) => {
             sleep(LOOK_INTERVAL).await;
             settling
         }
-        None => Settling { open: OpenTransactions::of_now(sql).await?, looks: 0 },
+        None => {
+            let open = OpenTransactions::of_now(sql).await?;
+            Settling { open, looks: 0, blockers: Vec::new() }
+        }
     };
     let look = open.look(sql).await?;
     if look.have_ended {
         return Ok(Outcome::Settled(look.snapshot));
     }
     let looks = looks.wrapping_add(1);
+    // The first time right away: whoever asked is looking on.
+    if looks % LOOKS_PER_QUESTION == 1 {
+        match open.blockers(sql).await {
+            Ok(found) => blockers = found,
+            // The waiting must not begin anew for the sake of a word.
+            Err(error) => debug!(error = chain(&error), "could not ask for whom reading waits"),
+        }
+    }
     if looks % LOOKS_PER_WORD == 0 {
-        for blocker in slot::creation_blockers(sql).await? {
+        for blocker in &blockers {
             info!(%table, "reading the table's rows waits for the end of {blocker}");
         }
     }
-    Ok(Outcome::Unsettled(Settling { open, looks }, look.snapshot))
+    Ok(Outcome::Unsettled(Settling { open, looks, blockers }, look.snapshot))
 }

@@ -664,7 +664,11 @@ impl Simulation {
                     self.backfills.done(Outcome::Settled(snapshot));
                     None
                 } else if self.random.bool() {
-                    let settling = Settling { open: OpenTransactions::below(0), looks: 1 };
+                    let settling = Settling {
+                        open: OpenTransactions::below(0),
+                        looks: 1,
+                        blockers: Vec::new(),
+                    };
                     self.backfills.done(Outcome::Unsettled(settling, snapshot));
                     self.waited_for = waited_for;
                     None
@@ -979,7 +983,8 @@ fn waiting_for_a_transaction_ends_however_much_is_written_meanwhile() {
         let xid = 10 * look;
         // Half of them are told before a snapshot shows them, and half of them later.
         (xid..xid + 5).for_each(|xid| tell(&mut backfills, xid));
-        let settling = Settling { open: OpenTransactions::below(5), looks: look };
+        let settling =
+            Settling { open: OpenTransactions::below(5), looks: look, blockers: Vec::new() };
         let shown = snapshot(&format!("4:{}:4", xid + 10));
         backfills.done(Outcome::Unsettled(settling.clone(), shown));
         (xid + 5..xid + 10).for_each(|xid| tell(&mut backfills, xid));
@@ -993,7 +998,7 @@ fn waiting_for_a_transaction_ends_however_much_is_written_meanwhile() {
 #[test]
 fn waiting_begins_anew_where_something_was_forgotten() {
     let (mut backfills, _) = begun(10);
-    let settling = Settling { open: OpenTransactions::below(5), looks: 1 };
+    let settling = Settling { open: OpenTransactions::below(5), looks: 1, blockers: Vec::new() };
     let shown = snapshot("4:10:4");
     backfills.done(Outcome::Unsettled(settling.clone(), shown.clone()));
     (10..30).for_each(|xid| tell(&mut backfills, xid));

@@ -5,7 +5,7 @@ use super::finding::Finding;
 use crate::{
     pipeline::{judgement::judge_slot, refusal::Refusal, settings::Settings},
     postgres::{
-        self, Host, PostgresError,
+        self, Host, PostgresError, blocker,
         diagnosis::{self, Diagnosis, SlotMargin},
         slot::{self, Slot},
         sql::Sql,
@@ -210,7 +210,7 @@ pub(super) async fn examine_absence(
         "slot",
         format!("there is no slot \"{slot}\" yet; run and init make it{unless} ({detail})"),
     ));
-    for blocker in slot::creation_blockers(sql).await? {
+    for blocker in blocker::of_slot_creation(sql).await? {
         findings.push(Finding::note(
             "open_transaction",
             format!("making the slot waits for {blocker}"),

@@ -442,7 +442,7 @@ async fn await_open_transactions(ground: &Ground<'_>) -> Result<(), Failed> {
     while !open.have_ended(sql).await? {
         looks += 1;
         if looks % LOOKS_PER_WORD == 0 {
-            for blocker in slot::creation_blockers(sql).await? {
+            for blocker in open.blockers(sql).await? {
                 info!("reading the table waits for the end of {blocker}");
             }
         }

@@ -1,7 +1,6 @@
 //! Rows into Kafka transactions, each with the record of how far it is.
 
 use std::{
-    collections::VecDeque,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -12,6 +11,7 @@ use tracing::info;
 use super::{
     super::{
         on_error::{self, OnError},
+        row_batches::{RowBatches, STATUS_INTERVAL},
         start::Failed,
     },
     error::TakeOverError,
@@ -28,23 +28,11 @@ use crate::{
         replication::ReplicationStream,
         snapshot::{Row, Rows, RowsQuery},
     },
-    sink::{
-        Batch, Checkpoint, Checkpoints, Cut, CutSequence, Report, Sink as _, Urgency,
-        kafka::KafkaSink,
-    },
+    sink::{Checkpoint, Checkpoints, Urgency, kafka::KafkaSink},
 };
 
 /// A row that waited is no change of a transaction.
 const NO_PLACE: Place = Place { ordinal: 0, lsn: None, ordinal_at_lsn: 0 };
-
-/// A batch is handed over, and may be committed, when it holds this many bytes.
-const BATCH_BYTES: usize = 512 << 10;
-
-/// How many batches there are: enough for one to be filled while others are produced and committed.
-const BATCHES: usize = 5;
-
-/// How often the server hears from us.
-const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often it is said how far it is.
 const WORD_INTERVAL: Duration = Duration::from_secs(2);
@@ -72,14 +60,9 @@ pub(super) struct Target {
 pub(super) struct Publisher {
     target: Target,
     encoder: Encoder,
-    sink: KafkaSink,
+    batches: RowBatches,
     key: Arc<str>,
     record: TakeOver,
-    current: Batch,
-    free: Vec<Batch>,
-    next: CutSequence,
-    /// Cuts that were not reported, oldest first.
-    in_flight: VecDeque<CutSequence>,
     frame: Vec<u8>,
     slots: Vec<ValueSlot>,
     meter: Meter,
@@ -99,12 +82,8 @@ impl Publisher {
             key: target.key.as_str().into(),
             target,
             encoder: Encoder::new(record_bytes_max),
-            sink,
+            batches: RowBatches::new(sink),
             record,
-            current: Batch::default(),
-            free: (1..BATCHES).map(|_| Batch::default()).collect(),
-            next: CutSequence(1),
-            in_flight: VecDeque::new(),
             frame: Vec::new(),
             slots: Vec::new(),
             meter: Meter { waiting, passed: 0, since: Instant::now(), said_at: Instant::now() },
@@ -126,10 +105,10 @@ impl Publisher {
     ) -> Result<u64, Failed> {
         let mut unfit = None;
         while unfit.is_none() {
-            let has_room = !self.free.is_empty();
+            let has_room = self.batches.has_room();
             tokio::select! {
                 biased;
-                report = self.sink.next_report() => self.on_report(report)?,
+                advanced = self.batches.advance() => advanced?,
                 _ = self.ticks.tick() => {
                     stream.send_status(None, None, false).await?;
                     self.meter.say(&self.target.query.table);
@@ -144,7 +123,7 @@ impl Publisher {
             }
         }
         self.cut(Urgency::Now);
-        self.settle(stream).await?;
+        self.batches.settle(stream, &mut self.ticks).await?;
         match unfit {
             Some(failure) => Err(failure),
             None => Ok(self.record.published.as_ref().map_or(0, |published| published.rows)),
@@ -160,10 +139,10 @@ impl Publisher {
         stream: &mut ReplicationStream,
         checkpoints: Checkpoints,
     ) -> Result<(), Failed> {
-        self.hand_over(checkpoints, Urgency::Now);
-        self.settle(stream).await?;
+        self.batches.hand_over(checkpoints, Urgency::Now);
+        self.batches.settle(stream, &mut self.ticks).await?;
         // Committed: who takes our place now reads it.
-        drop(self.sink.close().await);
+        self.batches.close().await;
         Ok(())
     }
 
@@ -174,7 +153,7 @@ impl Publisher {
             return Ok(());
         }
         self.read_values(row)?;
-        let Self { target, encoder, current, frame, slots, .. } = self;
+        let Self { target, encoder, batches, frame, slots, .. } = self;
         target.mapping.begin();
         target.place.committed_at = PgTimestamp::now();
         let tuple = Tuple::new(frame, slots);
@@ -183,7 +162,7 @@ impl Publisher {
         let mut events = target.mapping.events(happening, &target.place, NO_PLACE);
         let outcome = match events.next() {
             Ok(Some(event)) => encoder
-                .encode_snapshot(&event, &target.place, current)
+                .encode_snapshot(&event, &target.place, batches.current())
                 .map(drop)
                 .map_err(on_error::Failed::Encode),
             Ok(None) => Ok(()),
@@ -195,7 +174,7 @@ impl Publisher {
             let is_settled = id.is_some()
                 && target.on_error.settle_snapshot(
                     encoder,
-                    current,
+                    batches.current(),
                     failure,
                     (&target.place, None),
                 )?;
@@ -212,7 +191,7 @@ impl Publisher {
             last,
             rows: rows + 1,
         });
-        if self.current.bytes() >= BATCH_BYTES {
+        if self.batches.is_full() {
             self.cut(Urgency::Group);
         }
         Ok(())
@@ -238,51 +217,13 @@ impl Publisher {
 
     /// The batch, with the record of how far it goes.
     fn cut(&mut self, urgency: Urgency) {
-        if self.current.records().is_empty() {
+        if self.batches.is_empty() {
             return;
         }
         self.record.written_at = jiff::Timestamp::now().to_string();
         let value = serde_json::to_vec(&self.record).expect("texts and numbers always encode");
         let checkpoint = Checkpoint { key: Arc::clone(&self.key), value };
-        self.hand_over(checkpoint.into(), urgency);
-    }
-
-    fn hand_over(&mut self, checkpoints: Checkpoints, urgency: Urgency) {
-        let sequence = self.next;
-        self.next = CutSequence(sequence.0 + 1);
-        self.current.set_cut(Cut { sequence, checkpoints, urgency });
-        let next = self.free.pop().unwrap_or_default();
-        self.sink.send(std::mem::replace(&mut self.current, next));
-        self.in_flight.push_back(sequence);
-    }
-
-    fn on_report(&mut self, report: Report) -> Result<(), Failed> {
-        match report {
-            Report::Delivered(sequence) => {
-                self.in_flight.retain(|oldest| *oldest > sequence);
-            }
-            Report::Emptied(mut batch) => {
-                batch.clear(2 * BATCH_BYTES);
-                if self.free.len() < BATCHES {
-                    self.free.push(batch);
-                }
-            }
-            Report::LastCall => self.sink.go_on(),
-            Report::Refused { failure, .. } | Report::Failed(failure) => return Err(failure),
-        }
-        Ok(())
-    }
-
-    /// Waits until everything that was handed over is committed.
-    async fn settle(&mut self, stream: &mut ReplicationStream) -> Result<(), Failed> {
-        while !self.in_flight.is_empty() {
-            tokio::select! {
-                biased;
-                report = self.sink.next_report() => self.on_report(report)?,
-                _ = self.ticks.tick() => stream.send_status(None, None, false).await?,
-            }
-        }
-        Ok(())
+        self.batches.hand_over(checkpoint.into(), urgency);
     }
 }
 

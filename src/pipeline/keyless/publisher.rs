@@ -1,12 +1,15 @@
 //! Rows into Kafka transactions, each with the record of how far they are.
 
-use std::collections::VecDeque;
-
-use tokio::time::{Duration, Interval, interval};
+use tokio::time::{Interval, interval};
 use tracing::{info, warn};
 
 use super::super::{
-    assembler::RowDesk, backfill::Meter, on_error::OnError, settings::Settings, start::Failed,
+    assembler::RowDesk,
+    backfill::Meter,
+    on_error::OnError,
+    row_batches::{RowBatches, STATUS_INTERVAL},
+    settings::Settings,
+    start::Failed,
 };
 use crate::{
     change::{PgTimestamp, Transaction, Tuple, ValueSlot, Xid},
@@ -19,26 +22,8 @@ use crate::{
         replication::ReplicationStream,
         snapshot::{SnapshotReader, WholeTable},
     },
-    sink::{
-        Batch, Checkpoint, Checkpoints, Cut, CutSequence, Report, Sink as _, Urgency,
-        kafka::KafkaSink,
-    },
+    sink::{Checkpoint, Checkpoints, Urgency, kafka::KafkaSink},
 };
-
-/// A batch is handed over, and may be committed, when it holds this many bytes.
-const BATCH_BYTES: usize = 512 << 10;
-
-/// How many batches there are: enough for one to be filled while others are produced and committed.
-const BATCHES: usize = 5;
-
-/// Nothing is read while the sink holds this much: a batch of one huge row counts for many.
-const BYTES_OUT_MAX: usize = 3 << 20;
-
-/// What a batch that comes back may keep of its memory.
-const BATCH_CAPACITY_MAX: usize = 2 * BATCH_BYTES;
-
-/// How often the server hears from us.
-const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Where rows come from.
 pub(super) struct Source {
@@ -66,14 +51,7 @@ pub(super) struct Target<'a> {
 pub(super) struct Publisher {
     encoder: Encoder,
     on_error: OnError,
-    sink: KafkaSink,
-    current: Batch,
-    free: Vec<Batch>,
-    next: CutSequence,
-    /// Cuts that were not reported, oldest first.
-    in_flight: VecDeque<CutSequence>,
-    batches_out: usize,
-    bytes_out: usize,
+    batches: RowBatches,
     frame: Vec<u8>,
     slots: Vec<ValueSlot>,
     ticks: Interval,
@@ -102,13 +80,7 @@ impl Publisher {
         Self {
             encoder: Encoder::new(record_bytes_max),
             on_error: OnError::of(settings.dead_letters.clone()),
-            sink,
-            current: Batch::default(),
-            free: (1..BATCHES).map(|_| Batch::default()).collect(),
-            next: CutSequence(1),
-            in_flight: VecDeque::new(),
-            batches_out: 0,
-            bytes_out: 0,
+            batches: RowBatches::new(sink),
             frame: Vec::new(),
             slots: Vec::new(),
             ticks: interval(STATUS_INTERVAL),
@@ -117,8 +89,7 @@ impl Publisher {
 
     /// The sink, with nothing of ours in it.
     pub(super) fn into_sink(self) -> KafkaSink {
-        debug_assert!(self.is_settled(), "whoever has it next knows nothing of these batches");
-        self.sink
+        self.batches.into_sink()
     }
 
     /// Publishes all rows of a table, and returns the record as it is written then.
@@ -137,11 +108,11 @@ impl Publisher {
         let mut meter = Meter::default();
         meter.look(Some(&target.record));
         loop {
-            let has_room = !self.free.is_empty() && self.bytes_out < BYTES_OUT_MAX;
-            let Self { sink, ticks, frame, slots, .. } = self;
+            let Self { batches, ticks, frame, slots, .. } = self;
+            let has_room = batches.has_room();
             tokio::select! {
                 biased;
-                report = sink.next_report() => self.on_report(report)?,
+                advanced = batches.advance() => advanced?,
                 _ = ticks.tick() => {
                     stream.send_status(None, None, false).await?;
                     meter.look(Some(&target.record));
@@ -155,7 +126,7 @@ impl Publisher {
                         break;
                     }
                     self.take(&mut target)?;
-                    if self.current.bytes() >= BATCH_BYTES {
+                    if self.batches.is_full() {
                         unfinished.is_out = true;
                         self.cut(&mut target, Urgency::Group);
                     }
@@ -165,7 +136,7 @@ impl Publisher {
         target.record.state = SnapshotState::Done;
         unfinished.is_out = true;
         self.cut(&mut target, Urgency::Now);
-        self.settle(stream).await?;
+        self.batches.settle(stream, &mut self.ticks).await?;
         unfinished.is_out = false;
         let SnapshotRecord { table, rows, .. } = &target.record;
         info!(
@@ -201,7 +172,7 @@ impl Publisher {
             place: &place,
         };
         // A composite with other fields is one of before its type was altered: its text is told.
-        desk.write(row, &mut self.current).map(drop)
+        desk.write(row, self.batches.current()).map(drop)
     }
 
     /// The batch, with the record of how far it goes.
@@ -218,45 +189,6 @@ impl Publisher {
             let value = encoded(serde_json::to_vec(checkpoint));
             checkpoints.push(Checkpoint { key: key.to_string().into(), value });
         }
-        let sequence = self.next;
-        self.next = CutSequence(sequence.0 + 1);
-        self.current.set_cut(Cut { sequence, checkpoints, urgency });
-        let next = self.free.pop().unwrap_or_default();
-        let batch = std::mem::replace(&mut self.current, next);
-        self.bytes_out += batch.bytes();
-        self.sink.send(batch);
-        self.in_flight.push_back(sequence);
-        self.batches_out += 1;
-    }
-
-    fn on_report(&mut self, report: Report) -> Result<(), Failed> {
-        match report {
-            Report::Delivered(sequence) => self.in_flight.retain(|oldest| *oldest > sequence),
-            Report::Emptied(mut batch) => {
-                self.batches_out -= 1;
-                self.bytes_out -= batch.bytes();
-                batch.clear(BATCH_CAPACITY_MAX);
-                self.free.push(batch);
-            }
-            Report::LastCall => self.sink.go_on(),
-            Report::Refused { failure, .. } | Report::Failed(failure) => return Err(failure),
-        }
-        Ok(())
-    }
-
-    fn is_settled(&self) -> bool {
-        self.in_flight.is_empty() && self.batches_out == 0
-    }
-
-    /// Waits until everything that was handed over is committed, and every batch is back.
-    async fn settle(&mut self, stream: &mut ReplicationStream) -> Result<(), Failed> {
-        while !self.is_settled() {
-            tokio::select! {
-                biased;
-                report = self.sink.next_report() => self.on_report(report)?,
-                _ = self.ticks.tick() => stream.send_status(None, None, false).await?,
-            }
-        }
-        Ok(())
+        self.batches.hand_over(checkpoints, urgency);
     }
 }

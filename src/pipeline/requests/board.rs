@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::SnapshotProgress;
+use crate::postgres::Blocker;
 
 /// So many that are over are remembered.
 const OVER_MAX: usize = 100;
@@ -33,7 +34,18 @@ impl Board {
                 |other: &SnapshotProgress| other.is_of(&progress.table, &progress.requested_at);
             !progress.state.is_unfinished() || unfinished.iter().any(is_same)
         });
+        self.observe_waiting(None);
         unfinished.into_iter().for_each(|progress| self.tell(progress));
+    }
+
+    /// For whom one of a table, asked for then, waits; and that no other one does.
+    pub(super) fn observe_waiting(&mut self, waiting: Option<(&str, &str, &[Blocker])>) {
+        self.entries.iter_mut().for_each(|entry| entry.progress.waits_for.clear());
+        let Some((table, requested_at, waits_for)) = waiting else { return };
+        let is_meant = |entry: &&mut Entry| entry.progress.is_of(table, requested_at);
+        if let Some(entry) = self.entries.iter_mut().find(is_meant) {
+            entry.progress.waits_for = waits_for.to_vec();
+        }
     }
 
     /// How far one of them is by now.
@@ -48,7 +60,12 @@ impl Board {
                         entry.former.remove(1);
                     }
                 }
+                let waits_for = std::mem::take(&mut entry.progress.waits_for);
                 entry.progress = progress;
+                // What is on Kafka does not say.
+                if entry.progress.state.is_unfinished() {
+                    entry.progress.waits_for = waits_for;
+                }
             }
             None => self.entries.push_back(Entry { former: VecDeque::new(), progress }),
         }
@@ -92,6 +109,7 @@ mod tests {
             rows: 0,
             estimate: None,
             outstanding: 0,
+            waits_for: Vec::new(),
             requested_at: requested_at.to_owned(),
             written_at: requested_at.to_owned(),
         }
@@ -121,6 +139,28 @@ mod tests {
         board.begin(vec![progress("c", "3", SnapshotState::Running)]);
         let names: Vec<_> = board.all().into_iter().map(|progress| progress.request).collect();
         assert_eq!(names, ["a", "c"]);
+    }
+
+    #[test]
+    fn for_whom_one_waits_is_told_until_it_does_not() {
+        let mut board = Board::default();
+        board.tell(progress("a", "1", SnapshotState::Due));
+        board.tell(progress("b", "2", SnapshotState::Due));
+        let somebody = [Blocker::Prepared { name: "somebody".to_owned() }];
+        let waits = |board: &Board| -> Vec<bool> {
+            board.all().iter().map(|progress| !progress.waits_for.is_empty()).collect()
+        };
+        board.observe_waiting(Some(("public.orders", "2", &somebody)));
+        assert_eq!(waits(&board), [false, true]);
+        board.tell(progress("b", "2", SnapshotState::Running));
+        assert_eq!(waits(&board), [false, true], "a record does not say for whom");
+        board.observe_waiting(Some(("public.orders", "1", &somebody)));
+        assert_eq!(waits(&board), [true, false]);
+        board.tell(progress("a", "1", SnapshotState::Failed));
+        assert_eq!(waits(&board), [false, false], "it is over");
+        board.observe_waiting(Some(("public.orders", "2", &somebody)));
+        board.observe_waiting(None);
+        assert_eq!(waits(&board), [false, false]);
     }
 
     #[test]

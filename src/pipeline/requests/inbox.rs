@@ -6,10 +6,11 @@ use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 
 use super::{Accepted, Ask, RequestRefused, Requests, SnapshotProgress};
 use crate::{
+    checkpoint::SnapshotRecord,
     failure::Failure as _,
     pipeline::{backfill::is_of_condition, chain},
     postgres::{
-        PostgresError, PublicationName, Settings, TableName,
+        Blocker, PostgresError, PublicationName, Settings, TableName,
         diagnosis::ReadRights,
         snapshot::{Bound, ChunkQuery, ConditionError, Part, Shape},
         sql::Sql,
@@ -46,6 +47,8 @@ pub(in crate::pipeline) struct Inbox {
     checking: Option<(Ask, JoinHandle<Result<(), RequestRefused>>)>,
     /// At most one for each that asks at once, and those who gave up.
     waiting: Vec<Waiting>,
+    /// It was told for whom a back-fill waits.
+    is_waiting_told: bool,
 }
 
 impl Inbox {
@@ -56,7 +59,14 @@ impl Inbox {
         publication: PublicationName,
     ) -> Self {
         let where_from = Arc::new((postgres, publication));
-        Self { requests, asks, where_from, checking: None, waiting: Vec::new() }
+        Self {
+            requests,
+            asks,
+            where_from,
+            checking: None,
+            waiting: Vec::new(),
+            is_waiting_told: false,
+        }
     }
 
     /// The next thing for the loop. While the server is asked for one, others wait.
@@ -110,6 +120,18 @@ impl Inbox {
                 self.waiting.retain(|waiting| !waiting.ask.answer.is_closed());
                 self.waiting.push(Waiting { ask, table, requested_at, is_known });
             }
+        }
+    }
+
+    /// Before rows of that table are read, the end of these is waited for; of no table where there is
+    /// none.
+    pub(in crate::pipeline) fn observe_waiting(
+        &mut self,
+        waiting: Option<(&SnapshotRecord, &[Blocker])>,
+    ) {
+        if waiting.is_some() || self.is_waiting_told {
+            self.is_waiting_told = waiting.is_some();
+            self.requests.observe_waiting(waiting);
         }
     }
 

@@ -83,6 +83,9 @@ impl<S: Sink> StreamLoop<S> {
                 }
             }
         }
+        if let Some(inbox) = &mut self.beside.inbox {
+            inbox.observe_waiting(self.assembler.backfills().waits_for());
+        }
         self.are_rows_due = true;
         Ok(())
     }

@@ -4,7 +4,7 @@
 use super::Snapshot;
 use crate::{
     lsn::Lsn,
-    postgres::{PostgresError, sql::Sql},
+    postgres::{Blocker, PostgresError, blocker, sql::Sql},
 };
 
 /// The prefix of the message that marks a place in the log.
@@ -73,6 +73,14 @@ impl OpenTransactions {
             Some(Look { have_ended: row.get(0), snapshot: Snapshot::parse(row.get(1))? })
         });
         look.ok_or_else(|| PostgresError::Protocol { what: "no snapshot came".to_owned() })
+    }
+
+    /// Some of those that have not ended.
+    ///
+    /// # Errors
+    /// Where the connection breaks.
+    pub async fn blockers(&self, sql: &Sql) -> Result<Vec<Blocker>, PostgresError> {
+        blocker::below(sql, &self.bound).await
     }
 }
 
