@@ -92,6 +92,8 @@ pub use writing_by_hand::CutShort;
 
 /// How far a table's rows are.
 pub use crate::checkpoint::SnapshotState;
+/// Whom a back-fill waits for.
+pub use crate::postgres::Blocker;
 /// How [`tail()`] shows events.
 pub use crate::sink::stdout::Style as TailStyle;
 

@@ -43,7 +43,7 @@ pub(super) fn in_words(all: &[SnapshotProgress]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::postgres::Blocker;
+    use crate::pipeline::Blocker;
 
     fn progress(state: SnapshotState, condition: Option<&str>) -> SnapshotProgress {
         SnapshotProgress {

@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use tokio::time::Instant;
 
 use super::Showing;
-use crate::{pipeline::SnapshotProgress, postgres::Blocker};
+use crate::pipeline::{Blocker, SnapshotProgress};
 
 /// How often a line is written where there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
