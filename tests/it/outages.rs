@@ -37,8 +37,10 @@ fn patient(server: &Server, broker: &Broker) -> SettingsFile {
 const HASTY_BROKER: &str = "transaction.abort.timed.out.transaction.cleanup.interval.ms=250";
 const HASTY: &str = "properties = { \"transaction.timeout.ms\" = \"2000\" }";
 
-/// One transaction of so many rows takes longer than that to publish.
-const LARGE_ROWS: u64 = 700_000;
+/// They do so after one second, the least that librdkafka takes: one transaction of so many rows takes
+/// longer than that to publish.
+const HASTIER: &str = "properties = { \"transaction.timeout.ms\" = \"1000\" }";
+const LARGE_ROWS: u64 = 350_000;
 
 /// Longer than brokers leave a transaction open.
 const STALL: Duration = Duration::from_secs(6);
@@ -52,7 +54,7 @@ fn postgresql_shuts_down_while_kafka_is_away_and_all_goes_on_by_itself() {
         init(&settings);
         let mut daemon = publishing(&settings);
         under_trickle(&server.url("shop"), || wait_for_events(&broker, "order.events"));
-        Workload::default().run(&server.url("shop"), 50_000);
+        Workload::default().run(&server.url("shop"), 20_000);
         match is_frozen {
             true => broker.freeze(),
             false => broker.kill(),
@@ -137,14 +139,14 @@ fn a_transaction_that_never_goes_through_is_named_with_its_rate() {
     let session = shop(&server);
     let settings = SettingsFile::new(&server, &broker, "shop")
         .with("[kafka]", "large_transactions = \"atomic\"")
-        .with("[kafka]", HASTY);
+        .with("[kafka]", HASTIER);
     init(&settings);
     run_large_transaction(&session, LARGE_ROWS);
     let ended = Daemon::start(&settings).wait(PATIENCE * 2);
     assert!(ended.is_code("transaction_too_slow"), "{}", ended.stderr);
     assert!(ended.stderr.contains("bytes a second"), "{}", ended.stderr);
     // What the hint says.
-    let settings = settings.replaced("\"2000\"", "\"300000\"");
+    let settings = settings.replaced("\"1000\"", "\"300000\"");
     let daemon = publishing(&settings);
     wait_until_published(&session, "tailwater");
     stop(daemon);

@@ -176,19 +176,7 @@ async fn check(
             _ => error.hint(),
         },
     };
-    let sql = Sql::connect(postgres).await.map_err(not_asked)?;
-    let shape = Shape::look_up(&sql, publication, table).await.map_err(not_asked)?;
-    let shape = shape.ok_or_else(|| RequestRefused::NotPublished {
-        table: table.clone(),
-        publication: publication.to_string(),
-    })?;
-    if shape.key.is_empty() {
-        return Err(RequestRefused::NoKey { table: table.clone() });
-    }
-    let part = Part::Behind { bound: Bound::Nothing, rows_max: 1 };
-    let query =
-        ChunkQuery { table, shape: &shape, condition, part, bytes_max: 1, meant_rows_max: 1 };
-    query.check_condition(&sql).await.map_err(|ConditionError { source, position }| {
+    let refused = |ConditionError { source, position }| {
         let message = source.server_message();
         match message.filter(|message| condition.is_some() && is_of_condition(&message.sqlstate)) {
             Some(message) => {
@@ -197,5 +185,26 @@ async fn check(
             }
             None => not_asked(source),
         }
-    })
+    };
+    let sql = Sql::connect(postgres).await.map_err(not_asked)?;
+    let mut former = None;
+    loop {
+        let shape = Shape::look_up(&sql, publication, table).await.map_err(not_asked)?;
+        let shape = shape.ok_or_else(|| RequestRefused::NotPublished {
+            table: table.clone(),
+            publication: publication.to_string(),
+        })?;
+        if shape.key.is_empty() {
+            return Err(RequestRefused::NoKey { table: table.clone() });
+        }
+        let part = Part::Behind { bound: Bound::Nothing, rows_max: 1 };
+        let query =
+            ChunkQuery { table, shape: &shape, condition, part, bytes_max: 1, meant_rows_max: 1 };
+        match query.check_condition(&sql).await {
+            Ok(()) => return Ok(()),
+            Err(error) if former.as_ref() == Some(&shape) => return Err(refused(error)),
+            // Not the condition, perhaps, but the table is at fault: altered since it was looked up.
+            Err(_) => former = Some(shape),
+        }
+    }
 }
