@@ -19,7 +19,7 @@ use crate::support::{
     postgres::{Server, Session},
     process::{self, Words},
     reader,
-    scene::{NO_FSYNC, checkpoint, init, publishing, stop, wait_until_published},
+    scene::{Ends, NO_FSYNC, checkpoint, init, publishing, stop, wait_until_published},
     settings::SettingsFile,
     target_folder, wait_until,
 };
@@ -110,15 +110,6 @@ fn write(url: &str, goes_on: &AtomicBool) {
         }
         // Some hundred rows a second: as many as the poller manages.
         let_pass(Duration::from_millis(random.u64(5..20)));
-    }
-}
-
-/// Ends the writers also where an assertion fails.
-struct Ends<'a>(&'a AtomicBool);
-
-impl Drop for Ends<'_> {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Relaxed);
     }
 }
 

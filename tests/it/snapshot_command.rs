@@ -27,7 +27,7 @@ use crate::{
         kafka::{Broker, Record},
         let_pass,
         postgres::{Server, Session},
-        scene::{init, publishing},
+        scene::{Ends, init, publishing},
         settings::SettingsFile,
         table_shop::TableShop,
         wait_until,
@@ -104,15 +104,6 @@ fn http(settings: &SettingsFile, method: &str, path: &str, body: &str) -> (Strin
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     let status = head.split(' ').nth(1).unwrap_or_default().to_owned();
     (status, serde_json::from_str(body).unwrap_or(Value::Null))
-}
-
-/// Ends a writer also where an assertion fails.
-struct Ends<'a>(&'a AtomicBool);
-
-impl Drop for Ends<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 /// A transaction that is open: what is read waits for its end.
@@ -258,17 +249,17 @@ fn for_whom_it_waits_is_told_while_it_does() {
     let pid = open.value("SELECT pg_backend_pid()").expect("a number");
     let pid: i64 = pid.parse().expect("a number");
     let words = format!("waits for the end of the transaction of process {pid}");
-    let ends = AtomicBool::new(false);
+    let goes_on = AtomicBool::new(true);
     thread::scope(|scope| {
         // Of those that begin later nothing is said.
         let writing = shop.server.session("shop");
         scope.spawn(|| {
             let session = writing;
-            while !ends.load(Ordering::Relaxed) {
+            while goes_on.load(Ordering::Relaxed) {
                 session.run("BEGIN; UPDATE orders SET note = 'm'; SELECT pg_sleep(0.02); COMMIT");
             }
         });
-        let _end = Ends(&ends);
+        let _end = Ends(&goes_on);
         let following = Daemon::start_with(&["snapshot", "public.orders"], &shop.settings);
         following.wait_for(&format!("the back-fill of public.orders {words}"));
         wait_until("nobody else to be named", PATIENCE, || {

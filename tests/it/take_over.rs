@@ -20,7 +20,7 @@ use crate::{
         kafka::{Broker, Record},
         let_pass,
         postgres::{Server, Session},
-        scene::{self, NO_FSYNC, init, publishing, stop, wait_until_published},
+        scene::{self, Ends, NO_FSYNC, init, publishing, stop, wait_until_published},
         settings::SettingsFile,
         wait_until,
     },
@@ -548,15 +548,6 @@ fn write(url: &str, writer: u32, goes_on: &AtomicBool) {
                   LIMIT 1 FOR UPDATE SKIP LOCKED); RELEASE SAVEPOINT t; COMMIT",
             );
         }
-    }
-}
-
-/// Ends the writers also where an assertion fails.
-struct Ends<'a>(&'a AtomicBool);
-
-impl Drop for Ends<'_> {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Relaxed);
     }
 }
 

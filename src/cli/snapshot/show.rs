@@ -79,7 +79,6 @@ impl Show {
         let unsaid: Vec<Blocker> = progress.waits_for.iter().filter(unsaid).cloned().collect();
         if let Some(waiting) = waiting(&unsaid).filter(|_| !self.is_json()) {
             self.say(&format!("{} {waiting}", what(progress)));
-            self.said = None;
         }
         self.waits_for.extend(unsaid);
         match &mut self.surface {

@@ -140,7 +140,7 @@ pub fn under_trickle<T>(url: &str, work: impl FnOnce() -> T) -> T {
 }
 
 /// Ends the writers also where an assertion fails.
-struct Ends<'a>(&'a AtomicBool);
+pub struct Ends<'a>(pub &'a AtomicBool);
 
 impl Drop for Ends<'_> {
     fn drop(&mut self) {
