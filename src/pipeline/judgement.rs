@@ -34,21 +34,7 @@ pub(super) async fn judge_look(
         judge_take_over(settings, look)?;
     }
     match (slot, &look.checkpoint) {
-        (None, Some(checkpoint)) => {
-            // A former primary may have lost its slot too, and is not the server to say so.
-            judge_history(
-                checkpoint,
-                ground.server.identity.timeline,
-                ground.server.history.as_ref(),
-            )?;
-            let slot = settings.slot.clone();
-            // Whoever is faster at a first start makes both between our two looks.
-            if slot::describe(&ground.sql, &slot).await?.is_some() {
-                return Err(Refusal::FirstStartRaced { slot }.into());
-            }
-            let checkpoint = checkpoint.commit_end_lsn;
-            Err(Refusal::SlotMissing { slot, checkpoint }.into())
-        }
+        (None, Some(checkpoint)) => judge_slotless(ground, checkpoint).await,
         (None, None) if look.intent.is_none() => {
             match judge_identity(&settings.source, &ground.key, &look.others_of_source) {
                 Err(refusal) if purpose == Purpose::Init => {
@@ -60,6 +46,9 @@ pub(super) async fn judge_look(
         }
         // Where something hides above the last stable offset, only step 3 can judge the position.
         (Some(_), _) if !look.complete => Ok(()),
+        (Some(slot), Some(checkpoint)) if slot.confirmed_flush.is_none() => {
+            judge_slotless(ground, checkpoint).await
+        }
         (Some(slot), Some(checkpoint)) => {
             judge_checkpoint(ground, slot.confirmed_flush, checkpoint).await
         }
@@ -68,6 +57,22 @@ pub(super) async fn judge_look(
         }
         (None | Some(_), None) => Ok(()),
     }
+}
+
+/// A checkpoint whose slot was not there, or only being made, before the checkpoint was read.
+async fn judge_slotless(ground: &Ground<'_>, checkpoint: &CheckpointRecord) -> Result<(), Failed> {
+    // A former primary may have lost its slot too, and is not the server to say so.
+    let identity = &ground.server.identity;
+    judge_history(checkpoint, identity.timeline, ground.server.history.as_ref())?;
+    let slot = ground.settings.slot.clone();
+    // Whoever is faster at a first start makes both between our two looks. A slot has its checkpoint
+    // only once it is whole: beside one that is not, it is that of an earlier slot.
+    let found = slot::describe(&ground.sql, &slot).await?;
+    if found.is_some_and(|slot| slot.confirmed_flush.is_some()) {
+        return Err(Refusal::FirstStartRaced { slot }.into());
+    }
+    let checkpoint = checkpoint.commit_end_lsn;
+    Err(Refusal::SlotMissing { slot, checkpoint }.into())
 }
 
 /// Whether the slot's checkpoint or intent is of our source.
@@ -248,20 +253,20 @@ pub(super) fn judge_identity(
 /// Whether the slot is one that we can read.
 ///
 /// # Errors
-/// [`Refusal::SlotWrongPlugin`] and [`Refusal::SlotInvalidated`].
-pub(super) fn judge_slot(settings: &Settings, slot: &Slot) -> Result<(), Refusal> {
-    let name = settings.slot.clone();
-    let wrong = |what: String| Err(Refusal::SlotWrongPlugin { slot: settings.slot.clone(), what });
+/// [`Refusal::SlotWrongPlugin`], also where it is not of that database,
+/// [`Refusal::SlotInvalidated`], and [`Refusal::FirstStartRaced`].
+pub(super) fn judge_slot(name: &SlotName, database: &str, slot: &Slot) -> Result<(), Refusal> {
+    let wrong = |what: String| Err(Refusal::SlotWrongPlugin { slot: name.clone(), what });
     match (slot.plugin.as_deref(), slot.database.as_deref()) {
         (None, _) => wrong("is a physical slot".to_owned()),
-        (Some("pgoutput"), Some(database)) if database == settings.postgres.database => {
-            match slot.invalidation() {
-                Some(reason) => Err(Refusal::SlotInvalidated { slot: name, reason }),
-                None => Ok(()),
-            }
-        }
-        (Some("pgoutput"), database) => {
-            wrong(format!("is of database \"{}\"", database.unwrap_or_default()))
+        // The server shows a slot before it has entered the plugin (CreateInitDecodingContext).
+        (Some(""), _) => Err(Refusal::FirstStartRaced { slot: name.clone() }),
+        (Some("pgoutput"), Some(found)) if found == database => match slot.invalidation() {
+            Some(reason) => Err(Refusal::SlotInvalidated { slot: name.clone(), reason }),
+            None => Ok(()),
+        },
+        (Some("pgoutput"), found) => {
+            wrong(format!("is of database \"{}\"", found.unwrap_or_default()))
         }
         (Some(plugin), _) => wrong(format!("decodes with \"{plugin}\", not with pgoutput")),
     }
@@ -272,7 +277,7 @@ mod tests {
     use super::*;
     use crate::{
         checkpoint::{InProgress, SnapshotState},
-        failure::{Code, Failure},
+        failure::{Code, Failure, Recovery},
         lsn::{CommitLsn, EndLsn},
     };
 
@@ -293,6 +298,29 @@ mod tests {
         let history = TimelineHistory::parse(&history).expect("well formed");
         judge_history(&torn(), timeline, Some(&history))?;
         judge_position(&torn(), &slot, lsn(0x80), lsn(wal_end))
+    }
+
+    #[test]
+    fn a_slot_without_its_plugin_is_looked_at_again() {
+        let name = SlotName::try_from("tailwater".to_owned()).expect("a name");
+        let judge = |plugin: Option<&str>| {
+            let slot = Slot {
+                plugin: plugin.map(str::to_owned),
+                database: Some("shop".to_owned()),
+                active_pid: None,
+                confirmed_flush: None,
+                restart: None,
+                wal_status: None,
+                invalidation_reason: None,
+            };
+            judge_slot(&name, "shop", &slot).map_err(|refusal| (refusal.code(), refusal.recovery()))
+        };
+        assert_eq!(judge(Some("pgoutput")), Ok(()));
+        assert_eq!(judge(Some("")), Err((None, Recovery::Retry)));
+        for other in [None, Some("wal2json")] {
+            let (code, recovery) = judge(other).expect_err("another plugin");
+            assert_eq!((code, recovery), (Some(Code::SlotWrongPlugin), Recovery::Stop));
+        }
     }
 
     #[test]

@@ -157,7 +157,7 @@ impl<'a> Ground<'a> {
     pub(super) async fn find_slot(&self) -> Result<Option<Slot>, Failed> {
         let slot = slot::describe(&self.sql, &self.settings.slot).await?;
         if let Some(slot) = &slot {
-            judge_slot(self.settings, slot)?;
+            judge_slot(&self.settings.slot, &self.settings.postgres.database, slot)?;
         }
         Ok(slot)
     }

@@ -164,8 +164,10 @@ fn judge(settings: &Settings, findings: Findings, now: PgTimestamp) -> Status {
     let due = look.intent.as_ref().and_then(|intent| taken_over(settings, intent).cloned());
     let unfinished_take_over = due.filter(|_| look.checkpoint.is_none());
     let invalidation = slot.as_ref().and_then(Slot::invalidation);
+    // One that is being made now is another one than the checkpoint's.
+    let is_whole = slot.as_ref().is_some_and(|slot| slot.confirmed_flush.is_some());
     let state = match (&slot, &holder) {
-        (None, _) if look.checkpoint.is_some() => State::SlotLost,
+        _ if look.checkpoint.is_some() && !is_whole => State::SlotLost,
         (Some(_), _) if invalidation.is_some() => State::SlotLost,
         (_, None) if kafka_error.is_some() => State::StuckOnKafka,
         (_, None) => State::NotRunning,

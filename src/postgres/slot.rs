@@ -8,13 +8,13 @@ use crate::lsn::{EndLsn, Lsn};
 /// A slot.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Slot {
-    /// The output plugin; none for a physical slot.
+    /// The output plugin; none for a physical slot, and empty for a moment while it is being made.
     pub plugin: Option<String>,
     /// The database of a logical slot.
     pub database: Option<String>,
     /// The process that holds it.
     pub active_pid: Option<i32>,
-    /// Below this nothing is sent any more.
+    /// Below this nothing is sent any more; none for a logical slot that is being made.
     pub confirmed_flush: Option<Lsn>,
     /// From here on the server keeps WAL for it.
     pub restart: Option<Lsn>,

@@ -341,12 +341,17 @@ fn starts_that_were_given_up_leave_nothing_behind() {
     stop(daemon);
 }
 
+/// A shop whose checkpoint is not hidden by what other tests have open on the broker.
+fn shop_with_its_own_checkpoints() -> Shop {
+    let checkpoints = format!("checkpoints-{:08x}", fastrand::u32(..));
+    Shop::open().with_settings(|settings| {
+        settings.with("[kafka]", &format!("checkpoint_topic = \"{checkpoints}\""))
+    })
+}
+
 /// Two first starts, of which one is held where it said that until the other one publishes.
 fn overtaken(words: &str, second_source: bool) {
-    let checkpoints = format!("checkpoints-{:08x}", fastrand::u32(..));
-    let shop = Shop::open().with_settings(|settings| {
-        settings.with("[kafka]", &format!("checkpoint_topic = \"{checkpoints}\""))
-    });
+    let shop = shop_with_its_own_checkpoints();
     let text = fs::read_to_string(shop.settings.path()).expect("settings");
     let mut others = SettingsFile::of_text(text);
     if second_source {
@@ -450,6 +455,32 @@ fn of_two_first_starts_of_two_sources_one_is_refused() {
         stop(other);
         drop_slot(&session);
     }
+}
+
+/// A rival at a first start writes its checkpoint once its slot is whole: one that is being made beside
+/// a checkpoint is not the checkpoint's.
+#[test]
+fn a_slot_that_is_being_made_beside_a_checkpoint_is_not_waited_for() {
+    let shop = shop_with_its_own_checkpoints();
+    init(&shop.settings);
+    shop.session.run("SELECT pg_drop_replication_slot('tailwater')");
+    let create = "SELECT pg_create_logical_replication_slot('tailwater', 'pgoutput')";
+    thread::scope(|scope| {
+        // Making a slot waits for those who write.
+        let writer = shop.server.session("shop");
+        writer.run("BEGIN; SELECT pg_current_xact_id()");
+        scope.spawn(|| shop.server.session("shop").run(create));
+        wait_until("the slot to be in the making", PATIENCE, || {
+            let sql = "SELECT count(*) FROM pg_replication_slots \
+                WHERE plugin = 'pgoutput' AND confirmed_flush_lsn IS NULL";
+            shop.session.value(sql).as_deref() == Some("1")
+        });
+        refuse(&shop.settings, "slot_missing", "postgres.slot");
+        let status = daemon::run(&["status", "--json"], &shop.settings).stdout;
+        assert!(status.contains("\"state\":\"slot_lost\""), "{status}");
+        drop(writer);
+    });
+    refuse(&shop.settings, "checkpoint_behind_slot", "pg_replication_slots");
 }
 
 /// The server frees a slot some moments after its reader is gone.

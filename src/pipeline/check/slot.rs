@@ -35,7 +35,7 @@ pub(super) async fn examine(
     let Some(slot) = slot::describe(sql, &settings.slot).await? else {
         return Ok(Examined::Absent);
     };
-    if let Err(refusal) = judge_slot(settings, &slot) {
+    if let Err(refusal) = judge_slot(&settings.slot, &settings.postgres.database, &slot) {
         findings.push(Finding::of("slot", &refusal));
         return Ok(Examined::Unreadable);
     }
