@@ -22,6 +22,10 @@ const ENDINGS: [(libc::c_int, Duration); 3] = [
     (libc::SIGKILL, Duration::from_secs(1)),
 ];
 
+/// How long processes of a group may take to be gone that were killed. Where nobody waits for
+/// orphans, as in a container without an init, they never are.
+const GROUP_END_MAX: Duration = Duration::from_secs(2);
+
 /// Between two looks at a process.
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -149,18 +153,15 @@ impl ServerProcess {
         })
     }
 
-    fn has_ended_within(&mut self, limit: Duration) -> bool {
-        let deadline = Instant::now() + limit;
-        loop {
-            // What cannot be watched is not ours any more.
-            if !matches!(self.0.try_wait(), Ok(None)) {
-                return true;
-            }
-            if Instant::now() > deadline {
-                return false;
-            }
-            thread::park_timeout(PAUSE);
-        }
+    /// Whether it has ended. It is not waited for, so that its id stays its own, and its group's.
+    fn has_ended(&self) -> io::Result<bool> {
+        // SAFETY: zeros are valid for this plain struct.
+        let mut found: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+        // SAFETY: the struct outlives the call.
+        let code = unsafe { libc::waitid(libc::P_PID, self.0.id(), &raw mut found, flags) };
+        // One that still runs leaves zeros.
+        if code == 0 { Ok(found.si_signo != 0) } else { Err(io::Error::last_os_error()) }
     }
 }
 
@@ -170,14 +171,37 @@ impl Drop for ServerProcess {
             return;
         }
         let Ok(group) = libc::pid_t::try_from(self.0.id()) else { return };
+        // To the group, for initdb has children too; the server's have groups of their own, and end
+        // with it.
+        // SAFETY: the process is our child and not yet waited for, so its id is still its.
+        let tell = |signal| unsafe { libc::kill(-group, signal) };
         for (signal, patience) in ENDINGS {
-            // To the group, for initdb has children too; the server's have groups of their own,
-            // and end with it.
-            // SAFETY: the process is our child and not yet waited for, so its id is still its.
-            unsafe { libc::kill(-group, signal) };
-            if self.has_ended_within(patience) {
-                return;
+            tell(signal);
+            // What cannot be watched is not ours any more.
+            if is_so_within(patience, || !matches!(self.has_ended(), Ok(false))) {
+                break;
             }
         }
+        if !matches!(self.has_ended(), Ok(true)) {
+            return;
+        }
+        // initdb may go before the programs that it runs.
+        tell(libc::SIGKILL);
+        drop(self.0.wait());
+        // SAFETY: signal 0 does nothing to anybody, whosever the id may be by then.
+        is_so_within(GROUP_END_MAX, || unsafe { libc::kill(-group, 0) } != 0);
+    }
+}
+
+fn is_so_within(limit: Duration, mut is_so: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + limit;
+    loop {
+        if is_so() {
+            return true;
+        }
+        if Instant::now() > deadline {
+            return false;
+        }
+        thread::park_timeout(PAUSE);
     }
 }
