@@ -64,6 +64,9 @@ pub(super) struct AtLeastOnce {
     committer: Committer,
     reports: mpsc::Sender<Report>,
     closing: Cancel,
+    /// Cancelled some time after `closing`. Until then what was begun is finished: a batch, of which a
+    /// half would be behind no cut; a commit; and the last checkpoint is written.
+    last: Cancel,
     /// The latest cut, and the checkpoints since the ones that were written; everything before it
     /// was produced.
     due: Option<(CutSequence, Checkpoints)>,
@@ -84,8 +87,8 @@ impl AtLeastOnce {
         let checkpoints = Arc::new(kafka.producers);
         let client = TURN.of(&checkpoints).client();
         let checkpoint_topic = Topic::new(client.native_ptr(), &kafka.settings.checkpoint_topic)?;
-        let committer =
-            Committer::start(Arc::clone(&checkpoints), reports.clone(), closing.clone())?;
+        let last = closing.lingering(SETTLE_LIMIT);
+        let committer = Committer::start(Arc::clone(&checkpoints), reports.clone(), last.clone())?;
         Ok(Self {
             records: Records::new(kafka.settings, &kafka.properties),
             checkpoint_topic,
@@ -95,6 +98,7 @@ impl AtLeastOnce {
             committer,
             reports,
             closing,
+            last,
             due: None,
             checkpoint_at: None,
             bytes: 0,
@@ -105,6 +109,7 @@ impl AtLeastOnce {
     /// Works until the caller is gone or something fails. The producers do not outlive it.
     pub(super) fn run(mut self) {
         let ended = self.work();
+        self.closing.cancel();
         match ended {
             Ok(()) | Err(KafkaError::Cancelled) => self.settle(),
             Err(error) => {
@@ -116,8 +121,10 @@ impl AtLeastOnce {
                     self.settle();
                 }
                 self.report(report);
+                drop(self.committer.await_free(TURN, &self.last));
             }
         }
+        self.last.cancel();
         self.committer.end();
     }
 
@@ -166,7 +173,7 @@ impl AtLeastOnce {
         let outlet = Outlet { producers: &self.events, index: 0 };
         self.records.check(outlet, &batch, &self.closing)?;
         for record in batch.records() {
-            self.records.produce(outlet, &batch, record, &self.closing)?;
+            self.records.produce(outlet, &batch, record, &self.last)?;
         }
         self.bytes += batch.bytes();
         self.events().poll(Duration::ZERO, self.bytes)?;
@@ -192,43 +199,59 @@ impl AtLeastOnce {
 
     /// Writes the latest cut's checkpoints, and leaves the rest to the committer.
     fn checkpoint(&mut self) -> Result<(), KafkaError> {
-        let Some((sequence, checkpoints)) = self.due.take() else { return Ok(()) };
         let closing = self.closing.clone();
-        self.write_checkpoints(&checkpoints, &closing)?;
+        self.await_answers(&closing)?;
+        let Some((sequence, checkpoints)) = self.due.take() else { return Ok(()) };
+        self.write_checkpoints(&checkpoints)?;
         self.checkpoint_at = Some(Instant::now());
         self.committer.commit(Order { turn: TURN, sequence, bytes: checkpoints.bytes() })
     }
 
-    /// Waits until everything is answered, and opens a transaction with the checkpoints of all that.
-    fn write_checkpoints(
-        &mut self,
-        checkpoints: &Checkpoints,
-        cancel: &Cancel,
-    ) -> Result<(), KafkaError> {
+    /// Waits until everything is answered, and the checkpoints before are committed. What is due is due
+    /// still where that is called off.
+    fn await_answers(&mut self, cancel: &Cancel) -> Result<(), KafkaError> {
         self.events().flush(self.bytes, cancel)?;
         // Also where the flush found nothing to wait for: a record that was not taken is none.
         self.events().poll(Duration::ZERO, self.bytes)?;
         self.records.all_answered();
         self.bytes = 0;
-        self.committer.await_free(TURN, cancel)?;
+        self.committer.await_free(TURN, cancel).map(drop)
+    }
+
+    /// Opens a transaction with the checkpoints of all that was answered.
+    fn write_checkpoints(&self, checkpoints: &Checkpoints) -> Result<(), KafkaError> {
         let producer = TURN.of(&self.checkpoints);
         producer.begin()?;
-        client::produce_checkpoints(producer, &self.checkpoint_topic, checkpoints, cancel)
+        client::produce_checkpoints(producer, &self.checkpoint_topic, checkpoints, &self.last)
     }
 
     /// The last checkpoints, so that nothing comes again that need not. Only a kindness, but for who
     /// was fenced: that one must hear of it.
     fn settle(&mut self) {
-        let Some((_, checkpoints)) = self.due.take() else { return };
-        let cancel = Cancel::after(SETTLE_LIMIT);
-        let settled = self
-            .write_checkpoints(&checkpoints, &cancel)
-            .and_then(|()| TURN.of(&self.checkpoints).commit(checkpoints.bytes(), &cancel));
-        let Err(error) = settled else { return };
-        tracing::debug!(%error, "no checkpoint at the end");
+        let Err(error) = self.write_last_checkpoints() else { return };
         if error.code() == Some(Code::Fenced) {
-            self.report(Report::Failed(Box::new(error)));
+            return self.report(Report::Failed(Box::new(error)));
         }
+        // What the committer failed by it reported.
+        if matches!(error, KafkaError::Cancelled) && !self.last.is_cancelled() {
+            return;
+        }
+        tracing::warn!(
+            %error,
+            "no checkpoint within {SETTLE_LIMIT:?} at the end: what came after the latest one may be \
+             published again"
+        );
+    }
+
+    fn write_last_checkpoints(&mut self) -> Result<(), KafkaError> {
+        let last = self.last.clone();
+        if self.due.is_none() {
+            return self.committer.await_free(TURN, &last).map(drop);
+        }
+        self.await_answers(&last)?;
+        let Some((_, checkpoints)) = self.due.take() else { return Ok(()) };
+        self.write_checkpoints(&checkpoints)?;
+        TURN.of(&self.checkpoints).commit(checkpoints.bytes(), &last)
     }
 
     /// Waits while the caller does not fetch its reports; where it is gone, so are we soon.

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -17,10 +17,11 @@ pub struct Cancel(Arc<Flag>);
 #[derive(Debug, Default)]
 struct Flag {
     is_set: AtomicBool,
-    /// Cancelled with it.
+    /// Cancelled with it, or that long after it.
     parent: Option<Cancel>,
-    /// Cancelled from then on.
-    deadline: Option<Instant>,
+    lingers: Duration,
+    /// When it was first seen that the parent is.
+    parent_cancelled_at: OnceLock<Instant>,
 }
 
 impl Cancel {
@@ -29,9 +30,9 @@ impl Cancel {
         Self(Arc::new(Flag { parent: Some(self.clone()), ..Flag::default() }))
     }
 
-    /// One that is cancelled by itself after a while.
-    pub(super) fn after(limit: Duration) -> Self {
-        Self(Arc::new(Flag { deadline: Some(Instant::now() + limit), ..Flag::default() }))
+    /// Another one, which is cancelled that long after this one.
+    pub(super) fn lingering(&self, lingers: Duration) -> Self {
+        Self(Arc::new(Flag { parent: Some(self.clone()), lingers, ..Flag::default() }))
     }
 
     /// From here on every call that waits returns [`KafkaError::Cancelled`].
@@ -41,9 +42,15 @@ impl Cancel {
 
     /// Whether it was cancelled.
     pub fn is_cancelled(&self) -> bool {
-        self.0.is_set.load(Ordering::Relaxed)
-            || self.0.parent.as_ref().is_some_and(Self::is_cancelled)
-            || self.0.deadline.is_some_and(|deadline| Instant::now() > deadline)
+        self.0.is_set.load(Ordering::Relaxed) || self.is_parent_cancelled()
+    }
+
+    fn is_parent_cancelled(&self) -> bool {
+        if !self.0.parent.as_ref().is_some_and(Self::is_cancelled) {
+            return false;
+        }
+        let since = self.0.parent_cancelled_at.get_or_init(Instant::now);
+        self.0.lingers.is_zero() || since.elapsed() > self.0.lingers
     }
 
     pub(super) fn check(&self) -> Result<(), KafkaError> {
@@ -63,5 +70,21 @@ mod tests {
         assert!(one.is_cancelled() && !parent.is_cancelled() && !other.is_cancelled());
         parent.cancel();
         assert!(other.check().is_err());
+    }
+
+    #[test]
+    fn one_that_lingers_is_cancelled_a_while_after_its_parent() {
+        let parent = Cancel::default();
+        let [short, long, ended] =
+            [1, 600, 600].map(|seconds| parent.lingering(Duration::from_secs(seconds)));
+        parent.cancel();
+        ended.cancel();
+        assert!(!short.is_cancelled() && !long.is_cancelled() && ended.is_cancelled());
+        let until = Instant::now() + Duration::from_secs(60);
+        while !short.is_cancelled() {
+            assert!(Instant::now() < until, "it lingers for ever");
+            std::thread::park_timeout(Duration::from_millis(50));
+        }
+        assert!(!long.is_cancelled());
     }
 }

@@ -27,11 +27,11 @@ use crate::{
 pub const BATCHES_MAX: usize = 64;
 
 /// How long the thread may take to end.
-const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+const CLOSE_LIMIT: Duration = Duration::from_secs(3);
 
 /// Publishes to Kafka, by a thread of its own.
 ///
-/// Dropping it ends the thread within about a second; an open transaction is aborted.
+/// Dropping it ends the thread within about two seconds; an open transaction is aborted.
 #[derive(Debug)]
 pub struct KafkaSink {
     batches: SyncSender<Batch>,
@@ -111,14 +111,17 @@ impl Sink for KafkaSink {
         report.unwrap_or_else(|| Report::Failed(Box::new(KafkaError::ThreadEnded)))
     }
 
-    /// Ends the thread and waits until the producer is gone, two seconds at most. What was not
+    /// Ends the thread and waits until the producer is gone, three seconds at most. What was not
     /// reported as delivered is not published.
     async fn close(mut self) -> Option<Box<dyn Failure>> {
         self.closing.cancel();
         let mut found = None;
         let ended = async {
             while let Some(report) = self.reports.recv().await {
-                if let Report::Failed(failure) = report {
+                // Another failure behind it says nothing more.
+                if let Report::Failed(failure) = report
+                    && failure.code() == Some(Code::Fenced)
+                {
                     found = Some(failure);
                 }
             }
@@ -126,7 +129,7 @@ impl Sink for KafkaSink {
         if tokio::time::timeout(CLOSE_LIMIT, ended).await.is_err() {
             tracing::debug!("the producer takes long to end");
         }
-        found.filter(|failure| failure.code() == Some(Code::Fenced))
+        found
     }
 }
 
