@@ -63,7 +63,11 @@ pub fn measure(seconds: u64) {
 }
 
 fn measure_one(seconds: u64, delivery: &str) {
-    let server = Server::start_with(&[("shared_buffers", "256MB"), ("max_wal_size", "8GB")]);
+    let server = Server::start_with(&[
+        ("fsync", "on"),
+        ("shared_buffers", "256MB"),
+        ("max_wal_size", "8GB"),
+    ]);
     let broker = Broker::start();
     let session = server.create_database("shop");
     workload::create_tables(&session);
@@ -177,7 +181,11 @@ const HISTORY: &str = "
 /// 5,000 changes a second, alone and beside back-fills of another table, in turns.
 pub fn measure_beside(seconds: u64) {
     const ROWS: u64 = 5;
-    let server = Server::start_with(&[("shared_buffers", "256MB"), ("max_wal_size", "8GB")]);
+    let server = Server::start_with(&[
+        ("fsync", "on"),
+        ("shared_buffers", "256MB"),
+        ("max_wal_size", "8GB"),
+    ]);
     let broker = Broker::start();
     let session = server.create_database("shop");
     workload::create_tables(&session);

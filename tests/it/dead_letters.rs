@@ -13,7 +13,7 @@ use crate::support::{
     kafka::{Broker, Record},
     let_pass,
     postgres::{Server, Session},
-    scene::{NO_FSYNC, init, publishing, stop, wait_until_published},
+    scene::{init, publishing, stop, wait_until_published},
     settings::SettingsFile,
     wait_until,
 };
@@ -120,7 +120,7 @@ struct Shop {
 }
 
 fn shop(delivery: &str, on_error: &str) -> Shop {
-    let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
+    let (server, broker) = (Server::start(), Broker::start());
     let session = server.create_database("shop");
     session.run(TABLE);
     let settings = SettingsFile::new(&server, &broker, "shop")
@@ -275,7 +275,7 @@ fn a_halt_publishes_everything_earlier_and_nothing_of_the_transaction() {
 
 #[test]
 fn what_has_no_topic_lies_in_the_dead_letters_of_the_source() {
-    let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
+    let (server, broker) = (Server::start(), Broker::start());
     let session = server.create_database("shop");
     session.run(TABLE);
     let settings = SettingsFile::new(&server, &broker, "shop")

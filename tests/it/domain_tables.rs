@@ -13,7 +13,7 @@ use crate::support::{
     kafka::{Broker, Record},
     postgres::Server,
     scaled,
-    scene::{NO_FSYNC, init, publishing, stop, wait_until_published},
+    scene::{init, publishing, stop, wait_until_published},
     settings::SettingsFile,
     table_shop::{TableShop, event, goes_on_inside, position, told},
 };
@@ -581,7 +581,7 @@ const FILLED: &str =
 fn ids_of_a_large_transaction_survive_a_kill() {
     let rows = scaled(100_000).max(20_000);
     let shop = TableShop::open_on(
-        Server::start_with(&NO_FSYNC),
+        Server::start(),
         &format!("{FILLED}; INSERT INTO orders SELECT n FROM generate_series(1, {rows}) n"),
         SECTION,
     )
@@ -595,8 +595,7 @@ fn ids_of_a_large_transaction_survive_a_kill() {
 #[test]
 fn ids_of_rows_that_share_a_place_in_the_log_survive_a_kill() {
     const ROWS: usize = 10_000;
-    let shop = TableShop::open_on(Server::start_with(&NO_FSYNC), FILLED, SECTION)
-        .with_settings(with_small_parts);
+    let shop = TableShop::open_on(Server::start(), FILLED, SECTION).with_settings(with_small_parts);
     let twin = "SELECT pg_create_logical_replication_slot('twin', 'test_decoding')";
     shop.session.run(twin);
     let sql = format!("COPY orders (id) FROM PROGRAM 'seq 1 {ROWS}'");

@@ -18,7 +18,7 @@ use crate::{
         oracle::event_schema,
         postgres::{Server, Session},
         prescription::run_sql,
-        scene::{NO_FSYNC, wait_until_published},
+        scene::wait_until_published,
         target_folder,
     },
 };
@@ -61,7 +61,7 @@ struct Scene {
 
 impl Scene {
     fn open() -> Self {
-        let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
+        let (server, broker) = (Server::start(), Broker::start());
         let session = server.create_database("shop");
         session.run(&text("sql/1-shop.sql"));
         server.admit("host all tailwater 127.0.0.1/32 scram-sha-256");

@@ -17,7 +17,7 @@ use crate::support::{
     sampler::Sampler,
     scaled,
     scene::{
-        NO_FSYNC, PARTITIONS, SAMPLES_MIN, TOPICS, checkpoint, envelope_settings, init, publishing,
+        PARTITIONS, SAMPLES_MIN, TOPICS, checkpoint, envelope_settings, init, publishing,
         run_large_transaction, shop, stop, wait_until_published,
     },
     settings::SettingsFile,
@@ -27,7 +27,7 @@ use crate::support::{
 
 #[test]
 fn a_java_consumer_finds_each_committed_row_once_and_in_order() {
-    let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
+    let (server, broker) = (Server::start(), Broker::start());
     let session = shop(&server);
     let settings = envelope_settings(&server, &broker);
     init(&settings);
@@ -44,7 +44,7 @@ fn a_java_consumer_finds_each_committed_row_once_and_in_order() {
 
 #[test]
 fn a_kafkajs_consumer_finds_the_same_between_aborted_records() {
-    let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
+    let (server, broker) = (Server::start(), Broker::start());
     let session = shop(&server);
     let settings = envelope_settings(&server, &broker);
     init(&settings);
@@ -96,7 +96,7 @@ fn bare_payloads_reach_a_java_consumer_with_the_event_in_headers() {
 
 /// Payloads that are the event's data, published in that form.
 fn published(form: &str) -> (Server, Broker, Session) {
-    let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
+    let (server, broker) = (Server::start(), Broker::start());
     let session = shop(&server);
     let settings = SettingsFile::new(&server, &broker, "shop")
         .with("[[outbox]]", &format!("payload = \"{form}\""));
@@ -114,7 +114,7 @@ fn published(form: &str) -> (Server, Broker, Session) {
 #[test]
 fn keys_lie_where_each_partitioner_of_kafkajs_puts_them() {
     for partitioner in ["murmur2", "kafkajs-legacy"] {
-        let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
+        let (server, broker) = (Server::start(), Broker::start());
         let session = shop(&server);
         let settings = envelope_settings(&server, &broker)
             .with("[kafka]", &format!("partitioner = \"{partitioner}\""));
@@ -141,7 +141,7 @@ fn keys_lie_where_each_partitioner_of_kafkajs_puts_them() {
 
 #[test]
 fn a_transaction_larger_than_memory_is_out_once_though_killed_midway() {
-    let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
+    let (server, broker) = (Server::start(), Broker::start());
     let session = shop(&server);
     let settings = SettingsFile::new(&server, &broker, "shop");
     init(&settings);
@@ -194,7 +194,7 @@ const TWIN_SQL: &str = "SELECT count(*) FROM pg_logical_slot_peek_changes('twin'
 #[test]
 fn an_idle_outbox_in_a_busy_cluster_pins_no_wal() {
     // The one other thing that writes by itself.
-    let server = Server::start_with(&[("fsync", "off"), ("autovacuum", "off")]);
+    let server = Server::start_with(&[("autovacuum", "off")]);
     let broker = Broker::start();
     let session = shop(&server);
     let other = server.create_database("other");
@@ -236,7 +236,7 @@ const INSERT: &str = "INSERT INTO outbox_events (id, aggregate_id, event_type, p
 /// who skips what begins *at* the checkpoint loses the second one.
 #[test]
 fn transactions_whose_commit_records_touch_survive_a_restart_between_them() {
-    let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
+    let (server, broker) = (Server::start(), Broker::start());
     let session = shop(&server);
     let settings = SettingsFile::new(&server, &broker, "shop");
     init(&settings);

@@ -15,7 +15,6 @@ use crate::support::{
     new_folder,
     postgres::{Server, Session},
     process::{self, Words},
-    scene::NO_FSYNC,
     target_folder, wait_until,
 };
 
@@ -80,7 +79,7 @@ struct Scene {
 
 impl Scene {
     fn open() -> Self {
-        let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
+        let (server, broker) = (Server::start(), Broker::start());
         let session = server.create_database("shop");
         for name in ["sql/1-shop.sql", "sql/2-consumers.sql"] {
             session.run(&text(name));

@@ -11,7 +11,7 @@ use crate::support::{
     sampler::Sampler,
     scaled,
     scene::{
-        NO_FSYNC, SAMPLES_MIN, envelope_settings, init, judge, publishing, shop, stop, under_load,
+        SAMPLES_MIN, envelope_settings, init, judge, publishing, shop, stop, under_load,
         wait_for_events, wait_until_published,
     },
     workload::Workload,
@@ -19,7 +19,7 @@ use crate::support::{
 
 #[test]
 fn sigterm_under_load_ends_in_time_and_repeats_nothing() {
-    let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
+    let (server, broker) = (Server::start(), Broker::start());
     let session = shop(&server);
     let settings = envelope_settings(&server, &broker);
     init(&settings);
@@ -50,7 +50,7 @@ enum Victim {
 
 #[test]
 fn kill_9_of_everything_loses_and_doubles_nothing() {
-    let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
+    let (server, broker) = (Server::start(), Broker::start());
     shop(&server);
     let settings = envelope_settings(&server, &broker);
     init(&settings);
@@ -102,7 +102,7 @@ enum Stalled {
 #[test]
 fn servers_that_stall_under_load_lose_and_double_nothing() {
     for stalled in [Stalled::Broker, Stalled::Database] {
-        let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
+        let (server, broker) = (Server::start(), Broker::start());
         let session = shop(&server);
         let settings = envelope_settings(&server, &broker);
         init(&settings);

@@ -110,12 +110,12 @@ fn fail_over(primary: &Server, replica: &Server) {
 
 #[test]
 fn a_former_primary_is_passed_over_and_alone_it_is_refused() {
-    let shop = Shop::open_with(&[("fsync", "off")]);
+    let shop = Shop::open();
     let daemon = publishing(&shop.settings);
     insert(&shop.session, 5);
     wait_until_published(&shop.session, "tailwater");
     stop(daemon);
-    let replica = Server::start_with(&[("fsync", "off")]);
+    let replica = Server::start();
     fail_over(&shop.server, &replica);
     let session = replica.session("shop");
     // Published from the present primary, while the former one cannot be reached.

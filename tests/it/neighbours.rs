@@ -13,8 +13,8 @@ use crate::support::{
     sampler::Sampler,
     scaled,
     scene::{
-        NO_FSYNC, PARTITIONS, SAMPLES_MIN, TOPICS, freeze_in_transaction, init, publishing, shop,
-        stop, under_load, wait_for_events, wait_until_published,
+        PARTITIONS, SAMPLES_MIN, TOPICS, freeze_in_transaction, init, publishing, shop, stop,
+        under_load, wait_for_events, wait_until_published,
     },
     settings::SettingsFile,
 };
@@ -22,7 +22,7 @@ use crate::support::{
 #[test]
 fn two_clusters_of_default_names_share_one_kafka_though_one_is_frozen() {
     let broker = Broker::start();
-    let servers = [Server::start_with(&NO_FSYNC), Server::start_with(&NO_FSYNC)];
+    let servers = [Server::start(), Server::start()];
     let sessions = servers.each_ref().map(shop);
     // Each has topics of its own only so that each can be compared by itself.
     let settings = ["a", "b"].map(|name| {
@@ -71,7 +71,7 @@ fn two_clusters_of_default_names_share_one_kafka_though_one_is_frozen() {
 /// A read_committed reader ends at the first open transaction, whoever's it is.
 #[test]
 fn a_checkpoint_hidden_behind_another_pipelines_open_transaction() {
-    let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
+    let (server, broker) = (Server::start(), Broker::start());
     let session = shop(&server);
     let settings = SettingsFile::new(&server, &broker, "shop");
     init(&settings);

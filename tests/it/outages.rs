@@ -13,7 +13,7 @@ use crate::support::{
     producer_log::ProducerLog,
     scaled,
     scene::{
-        NO_FSYNC, PARTITIONS, envelope_settings, freeze_in_transaction, init, judge, publishing,
+        PARTITIONS, envelope_settings, freeze_in_transaction, init, judge, publishing,
         run_large_transaction, shop, stop, under_load, under_trickle, wait_for_events,
         wait_until_published,
     },
@@ -48,7 +48,7 @@ const STALL: Duration = Duration::from_secs(6);
 #[test]
 fn postgresql_shuts_down_while_kafka_is_away_and_all_goes_on_by_itself() {
     for is_frozen in [true, false] {
-        let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
+        let (server, broker) = (Server::start(), Broker::start());
         let session = shop(&server);
         let settings = patient(&server, &broker);
         init(&settings);
@@ -85,7 +85,7 @@ fn postgresql_shuts_down_while_kafka_is_away_and_all_goes_on_by_itself() {
 
 #[test]
 fn an_outage_is_said_and_ends_where_kafka_answers_again() {
-    let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
+    let (server, broker) = (Server::start(), Broker::start());
     let session = shop(&server);
     let settings = patient(&server, &broker);
     init(&settings);
@@ -105,7 +105,7 @@ fn an_outage_is_said_and_ends_where_kafka_answers_again() {
 
 #[test]
 fn a_stall_above_the_brokers_time_out_is_got_over_exactly_once() {
-    let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start_with(HASTY_BROKER));
+    let (server, broker) = (Server::start(), Broker::start_with(HASTY_BROKER));
     let session = shop(&server);
     let settings = envelope_settings(&server, &broker).with("[kafka]", HASTY);
     init(&settings);
@@ -135,7 +135,7 @@ fn a_stall_above_the_brokers_time_out_is_got_over_exactly_once() {
 
 #[test]
 fn a_transaction_that_never_goes_through_is_named_with_its_rate() {
-    let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start_with(HASTY_BROKER));
+    let (server, broker) = (Server::start(), Broker::start_with(HASTY_BROKER));
     let session = shop(&server);
     let settings = SettingsFile::new(&server, &broker, "shop")
         .with("[kafka]", "large_transactions = \"atomic\"")

@@ -334,7 +334,7 @@ fn a_dropped_slot_is_refused() {
 
 #[test]
 fn an_invalidated_slot_is_refused() {
-    let shop = Shop::open_with(&[("max_slot_wal_keep_size", "1MB"), ("fsync", "off")]);
+    let shop = Shop::open_with(&[("max_slot_wal_keep_size", "1MB")]);
     init(&shop.settings);
     let is_lost = "SELECT wal_status = 'lost' FROM pg_replication_slots";
     wait_until("the slot to be lost", PATIENCE, || {
@@ -466,7 +466,7 @@ fn refuse_each_time(shop: &Shop, code: &str) -> Ended {
 #[test]
 fn a_transaction_in_progress_that_does_not_come_again_is_refused() {
     let topic = format!("checkpoints-{:08x}", fastrand::u32(..));
-    let shop = Shop::open_with(&[("fsync", "off")]).with_settings(|settings| {
+    let shop = Shop::open().with_settings(|settings| {
         let lines = format!("checkpoint_topic = \"{topic}\"\ntransaction_bytes = \"1MiB\"");
         settings.with("[kafka]", &lines)
     });

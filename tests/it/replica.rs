@@ -25,7 +25,7 @@ use crate::support::{
 
 /// Deadlocks among the applications are part of it, and need not take long. The processes die, the
 /// machine does not.
-const SERVER: [(&str, &str); 2] = [("fsync", "off"), ("deadlock_timeout", "50ms")];
+const SERVER: [(&str, &str); 1] = [("deadlock_timeout", "50ms")];
 
 /// How often a daemon is killed, at full size; and at least.
 const KILLS: f64 = 20.;

@@ -8,7 +8,7 @@ use crate::{
         PATIENCE,
         daemon::{self, Daemon, Ended},
         let_pass,
-        scene::{NO_FSYNC, init, publishing, stop, wait_until_published},
+        scene::{init, publishing, stop, wait_until_published},
         wait_until,
     },
 };
@@ -225,7 +225,7 @@ const TORN_ROWS: u32 = 250_000;
 /// A daemon that was killed with a part of a transaction published.
 fn torn(rows: u32) -> Shop {
     let topic = format!("checkpoints-{:08x}", fastrand::u32(..));
-    let shop = Shop::open_with(&NO_FSYNC).with_settings(|settings| {
+    let shop = Shop::open().with_settings(|settings| {
         let lines = format!("checkpoint_topic = \"{topic}\"\ntransaction_bytes = \"1MiB\"");
         settings.with("[kafka]", &lines)
     });

@@ -9,7 +9,7 @@ use crate::support::{
     kafka::{Broker, Record},
     postgres::{Server, Session},
     prescription::run_sql,
-    scene::{NO_FSYNC, init, publishing, stop, wait_until_published},
+    scene::{init, publishing, stop, wait_until_published},
     settings::SettingsFile,
 };
 
@@ -24,7 +24,7 @@ struct Shop {
 impl Shop {
     /// Settings with these sections; `{source}` in topics keeps tests apart.
     fn open(head: &str, sections: &str) -> Self {
-        let server = Server::start_with(&NO_FSYNC);
+        let server = Server::start();
         let session = server.create_database("shop");
         session.run(
             "CREATE TABLE orders (id int PRIMARY KEY, status text, quantity int, payload jsonb)",

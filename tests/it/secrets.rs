@@ -8,7 +8,7 @@ use crate::{
         kafka::Broker,
         new_folder,
         postgres::Server,
-        scene::{NO_FSYNC, shop, wait_until_published},
+        scene::{shop, wait_until_published},
         settings::SettingsFile,
     },
 };
@@ -52,7 +52,7 @@ const TALKATIVE: &str = "\n[log]\nfilter = \"trace\"\n";
 
 #[test]
 fn no_secret_is_told_by_a_pipeline_that_works() {
-    let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
+    let (server, broker) = (Server::start(), Broker::start());
     let session = shop(&server);
     session.run(&format!("CREATE ROLE discreet LOGIN SUPERUSER PASSWORD '{OF_THE_URL}'"));
     session.run("CREATE TABLE customers (id bigint PRIMARY KEY, email text)");

@@ -14,7 +14,7 @@ use crate::support::{
     oracle::Value,
     postgres::Server,
     scene::{
-        NO_FSYNC, TOPICS, envelope_settings, init, judge, publishing, shop, stop, wait_for_events,
+        TOPICS, envelope_settings, init, judge, publishing, shop, stop, wait_for_events,
         wait_until_published,
     },
     settings::SettingsFile,
@@ -29,7 +29,7 @@ const STALL: Duration = Duration::from_secs(45);
 
 #[test]
 fn a_broker_that_stalls_under_load_is_waited_out_by_the_same_stream() {
-    let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
+    let (server, broker) = (Server::start(), Broker::start());
     let session = shop(&server);
     let settings = envelope_settings(&server, &broker);
     init(&settings);
@@ -62,7 +62,7 @@ struct Busy {
 
 impl Busy {
     fn new() -> Self {
-        let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
+        let (server, broker) = (Server::start(), Broker::start());
         let session = shop(&server);
         let settings = envelope_settings(&server, &broker);
         init(&settings);
@@ -135,7 +135,7 @@ fn a_second_sigterm_neither_kills_nor_delays() {
 
 #[test]
 fn sigterm_ends_a_start_that_nothing_answers() {
-    let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
+    let (server, broker) = (Server::start(), Broker::start());
     let session = shop(&server);
     let settings = envelope_settings(&server, &broker);
     init(&settings);

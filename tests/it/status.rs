@@ -7,7 +7,7 @@ use crate::support::{
     daemon::run,
     kafka::Broker,
     postgres::{Server, Session},
-    scene::{NO_FSYNC, envelope_settings, init, publishing, shop, stop, wait_until_published},
+    scene::{envelope_settings, init, publishing, shop, stop, wait_until_published},
     settings::SettingsFile,
     wait_until,
     workload::Workload,
@@ -35,7 +35,7 @@ fn slots(session: &Session) -> String {
 
 #[test]
 fn status_follows_a_pipeline_through_its_life() {
-    let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
+    let (server, broker) = (Server::start(), Broker::start());
     let session = shop(&server);
     let settings = envelope_settings(&server, &broker).with("[kafka]", "outage_grace = \"20s\"");
 
@@ -100,7 +100,7 @@ fn status_follows_a_pipeline_through_its_life() {
 
 #[test]
 fn wal_that_is_kept_above_the_bound_is_warned_of() {
-    let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
+    let (server, broker) = (Server::start(), Broker::start());
     let session = shop(&server);
     let settings =
         envelope_settings(&server, &broker).with("[postgres]", "retained_wal_max = \"16MiB\"");
@@ -124,7 +124,7 @@ fn wal_that_is_kept_above_the_bound_is_warned_of() {
 
 #[test]
 fn the_status_of_another_sources_slot_is_refused() {
-    let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
+    let (server, broker) = (Server::start(), Broker::start());
     let _session = shop(&server);
     let settings = envelope_settings(&server, &broker);
     init(&settings);

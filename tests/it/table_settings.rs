@@ -7,14 +7,14 @@ use crate::support::{
     PATIENCE,
     kafka::Record,
     postgres::Server,
-    scene::{NO_FSYNC, init, publishing},
+    scene::{init, publishing},
     table_shop::{TableShop, event, told},
 };
 
 const SALT: &str = "a salt that nobody may see";
 
 fn shop(sql: &str, sections: &str) -> TableShop {
-    TableShop::open_with_rows(Server::start_with(&NO_FSYNC), sql, sections)
+    TableShop::open_with_rows(Server::start(), sql, sections)
 }
 
 /// Publishes the rows of these tables, then what is done by `sql`.

@@ -18,7 +18,7 @@ use crate::support::{
     oracle::event_schema,
     postgres::{Server, Session},
     process::{self, Words},
-    scene::{self, NO_FSYNC, TOPICS, publishing, shop, wait_until_published},
+    scene::{self, TOPICS, publishing, shop, wait_until_published},
     settings::SettingsFile,
     wait_until,
     workload::Workload,
@@ -118,7 +118,7 @@ fn wait_until_no_slot_is_left(session: &Session) {
 
 #[test]
 fn events_are_shown_within_a_second_and_no_slot_is_left_behind() {
-    let server = Server::start_with(&NO_FSYNC);
+    let server = Server::start();
     let session = published_shop(&server);
     let settings = settings(&server, OUTBOX);
     let schema = event_schema();
@@ -175,7 +175,7 @@ fn a_roles_bound_on_transactions_is_not_meant_for_a_tail() {
 
 #[test]
 fn a_tail_names_whom_its_slot_waits_for_and_goes_on_by_itself() {
-    let server = Server::start_with(&[("fsync", "off"), ("max_prepared_transactions", "1")]);
+    let server = Server::start_with(&[("max_prepared_transactions", "1")]);
     let session = published_shop(&server);
     // A role's bounds on its statements are not meant for this wait.
     session.run("ALTER ROLE watcher SET statement_timeout = '2s'");
@@ -220,7 +220,7 @@ fn a_tail_names_whom_its_slot_waits_for_and_goes_on_by_itself() {
 
 #[test]
 fn a_tail_without_publication_says_the_sql_that_makes_it() {
-    let server = Server::start_with(&NO_FSYNC);
+    let server = Server::start();
     let session = shop(&server);
     session.run("CREATE ROLE watcher LOGIN REPLICATION; CREATE TABLE second (LIKE outbox_events)");
     let both = format!("{OUTBOX}\n[[outbox]]\ntable = \"public.second\"\n");
@@ -252,7 +252,7 @@ fn a_tail_without_publication_says_the_sql_that_makes_it() {
 /// The daemon loses nothing and doubles nothing, and both see the same events.
 #[test]
 fn a_tail_beside_a_daemon_shows_what_that_publishes() {
-    let (server, broker) = (Server::start_with(&NO_FSYNC), Broker::start());
+    let (server, broker) = (Server::start(), Broker::start());
     let session = shop(&server);
     let settings = scene::envelope_settings(&server, &broker);
     let daemon = publishing(&settings);
@@ -279,7 +279,7 @@ fn a_tail_beside_a_daemon_shows_what_that_publishes() {
 
 #[test]
 fn every_payload_form_is_shown_as_an_envelope() {
-    let server = Server::start_with(&NO_FSYNC);
+    let server = Server::start();
     let session = published_shop(&server);
     session.run(
         "CREATE TABLE raw (id uuid, aggregateid text, aggregatetype text, type text, payload json); \
@@ -343,7 +343,7 @@ fn every_payload_form_is_shown_as_an_envelope() {
 
 #[test]
 fn what_cannot_be_an_event_is_said_and_what_follows_is_shown() {
-    let server = Server::start_with(&NO_FSYNC);
+    let server = Server::start();
     let session = published_shop(&server);
     let settings = settings(&server, OUTBOX);
     let tail = Tail::showing(&["--json"], &settings);
@@ -361,7 +361,7 @@ fn what_cannot_be_an_event_is_said_and_what_follows_is_shown() {
 
 #[test]
 fn a_tail_ends_quietly_when_nobody_reads_it_any_more() {
-    let server = Server::start_with(&NO_FSYNC);
+    let server = Server::start();
     let session = published_shop(&server);
     let settings = settings(&server, OUTBOX);
     let mut command = Command::new(env!("CARGO_BIN_EXE_tailwater"));
@@ -382,7 +382,7 @@ fn a_tail_ends_quietly_when_nobody_reads_it_any_more() {
 /// A pager that nobody scrolls: what does not fit into the pipe waits on the server.
 #[test]
 fn a_reader_that_takes_its_time_loses_nothing_and_holds_up_no_stop() {
-    let server = Server::start_with(&NO_FSYNC);
+    let server = Server::start();
     let session = published_shop(&server);
     let settings = settings(&server, OUTBOX);
     for is_read in [true, false] {
@@ -429,7 +429,7 @@ fn a_reader_that_takes_its_time_loses_nothing_and_holds_up_no_stop() {
 /// What was committed meanwhile would not be shown: it must not go on as if nothing had happened.
 #[test]
 fn a_tail_whose_server_went_away_says_so() {
-    let server = Server::start_with(&NO_FSYNC);
+    let server = Server::start();
     let session = published_shop(&server);
     let mut tail = Tail::showing(&[], &settings(&server, OUTBOX));
     // It says that it shows what comes before all of it is under way.
@@ -463,7 +463,7 @@ fn terminal(columns: u16) -> (Stdio, File) {
 
 #[test]
 fn a_terminal_gets_colours_and_data_as_wide_as_it_is() {
-    let server = Server::start_with(&NO_FSYNC);
+    let server = Server::start();
     let session = published_shop(&server);
     let settings = settings(&server, OUTBOX);
     let long = format!("{{\"long\": \"{}\"}}", "x".repeat(200));

@@ -20,7 +20,7 @@ use crate::{
         kafka::{Broker, Record},
         let_pass,
         postgres::{Server, Session},
-        scene::{self, Ends, NO_FSYNC, init, publishing, stop, wait_until_published},
+        scene::{self, Ends, init, publishing, stop, wait_until_published},
         settings::SettingsFile,
         wait_until,
     },
@@ -346,7 +346,7 @@ fn is_record_of(record: &Record, shop: &Shop) -> bool {
 /// with a higher number has ended.
 #[test]
 fn a_commit_that_waits_for_a_standby_is_waited_for_by_a_later_attempt() {
-    let shop = Shop::open_with(&[NO_FSYNC[0], ("autovacuum", "off")]);
+    let shop = Shop::open_with(&[("autovacuum", "off")]);
     wait_for_a_poller(&shop.session, 30_000);
     let [first, second, late] = [(); 3].map(|()| shop.server.session("shop"));
     let open = |session: &Session| {
@@ -512,7 +512,7 @@ fn rows_that_share_an_id_are_refused() {
 
 #[test]
 fn a_time_out_of_the_servers_for_transactions_does_not_end_the_reading() {
-    let server = Server::start_version_with(18, &NO_FSYNC);
+    let server = Server::start_version(18);
     let session = scene::shop(&server);
     let settings = refusals::settings(&server, Broker::shared());
     let shop = Shop { server, session, settings };
@@ -553,7 +553,7 @@ fn write(url: &str, writer: u32, goes_on: &AtomicBool) {
 
 #[test]
 fn a_take_over_that_is_killed_again_and_again_loses_and_doubles_nothing() {
-    let shop = Shop::open_with(&NO_FSYNC);
+    let shop = Shop::open();
     wait_for_a_poller(&shop.session, 30_000);
     shop.session.run(
         "DELETE FROM orders; CREATE INDEX ON outbox_events (created_at) WHERE status = 'pending'; \
@@ -742,7 +742,7 @@ fn assert_refused_beside_a_slot_in_the_making(shop: &Shop) {
 
 #[test]
 fn a_large_table_is_taken_over_in_little_memory() {
-    let shop = Shop::open_with(&NO_FSYNC);
+    let shop = Shop::open();
     shop.session.run(
         "INSERT INTO outbox_events (id, aggregate_id, event_type, payload, created_at) \
          SELECT gen_random_uuid(), 'order-' || n % 20, 'order.placed', \

@@ -28,7 +28,6 @@ use crate::support::{
     postgres::{Server, Session},
     random_types::{RandomTypes, SqlType, random_options, seeded},
     scaled,
-    scene::NO_FSYNC,
 };
 
 /// Values that are read back on each version, at full size.
@@ -59,7 +58,7 @@ fn wait_for<T>(work: impl Future<Output = T>) -> T {
 
 /// A server of that version with an empty database.
 fn shop(version: u32) -> (Server, Session) {
-    let server = Server::start_version_with(version, &NO_FSYNC);
+    let server = Server::start_version(version);
     let session = server.create_database("shop");
     (server, session)
 }
@@ -258,7 +257,7 @@ fn the_built_in_types_are_those_of_every_version() {
     let ours: BTreeMap<String, (String, String)> =
         built_in_types().map(|of| (of.oid.to_string(), (of.name.clone(), kind(of)))).collect();
     for version in 14..=18 {
-        let server = Server::start_version_with(version, &NO_FSYNC);
+        let server = Server::start_version(version);
         let rows = server.session("postgres").rows(BUILT_IN);
         let text = |value: &Nullable| value.clone().expect("a value");
         let theirs =

@@ -17,7 +17,7 @@ use crate::support::{
     random_types::{RandomTypes, Shape, SqlType, random_options, seeded},
     random_values::chosen,
     scaled,
-    scene::{NO_FSYNC, init, publishing},
+    scene::{init, publishing},
     table_shop::TableShop,
 };
 
@@ -228,7 +228,7 @@ fn differing<'a>(one: &'a str, other: &'a str) -> Vec<(String, &'a str, &'a str)
 /// Types, values and their forms are random; `TAILWATER_SEED` repeats a run.
 fn every_row_has_one_form(version: u32) {
     let mut random = seeded(version);
-    let shop = TableShop::open_with_rows(Server::start_version_with(version, &NO_FSYNC), "", "");
+    let shop = TableShop::open_with_rows(Server::start_version(version), "", "");
     let session = &shop.session;
     let types = RandomTypes::create(session, &mut random);
     eprintln!("{} types, with the extensions {:?}", types.all.len(), types.extensions);

@@ -16,8 +16,8 @@ use crate::{
         sampler::Sampler,
         scaled,
         scene::{
-            NO_FSYNC, SAMPLES_MIN, envelope_settings, init, judge, publishing, shop, stop,
-            under_load, wait_until_published,
+            SAMPLES_MIN, envelope_settings, init, judge, publishing, shop, stop, under_load,
+            wait_until_published,
         },
         settings::SettingsFile,
         wait_until,
@@ -39,7 +39,7 @@ fn server(version: u32, settings: &[(&str, &str)]) -> Server {
 
 /// Rows while daemon and database are killed over and over.
 fn publish_through_kills(version: u32) {
-    let (server, broker) = (server(version, &NO_FSYNC), Broker::start());
+    let (server, broker) = (server(version, &[]), Broker::start());
     shop(&server);
     let settings = envelope_settings(&server, &broker);
     init(&settings);
@@ -106,9 +106,7 @@ fn failover_of(version: u32, session: &Session) -> Option<&'static str> {
 fn each_version_is_understood_in_what_it_refuses() {
     for version in 14..=18 {
         eprintln!("PostgreSQL {version}");
-        let mut settings = NO_FSYNC.to_vec();
-        settings.push(("max_slot_wal_keep_size", "1MB"));
-        let server = server(version, &settings);
+        let server = server(version, &[("max_slot_wal_keep_size", "1MB")]);
         let session = shop(&server);
         let broker = Broker::start();
         let settings =

@@ -22,7 +22,7 @@ const SIZES: &str = "SELECT count(DISTINCT rows) FROM \
 
 #[test]
 fn the_workload_does_all_that_applications_do() {
-    let server = Server::start_with(&[("fsync", "off")]);
+    let server = Server::start();
     let session = scene::shop(&server);
     for payload in [Payload::Envelope, Payload::Data] {
         Workload { payload, ..Workload::default() }.run(&server.url("shop"), 4_000);

@@ -180,11 +180,12 @@ impl Daemon {
     }
 
     /// Ends it as a service manager does: exit code 0 within 5 s.
-    pub fn stop(self) {
+    pub fn stop(self) -> Ended {
         self.assert_small();
         self.signal(libc::SIGTERM);
         let ended = self.wait(Duration::from_secs(5));
         assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        ended
     }
 
     /// Waits for its end.

@@ -1,6 +1,7 @@
 //! Real servers for the tests, and what looks at them from outside.
 
 pub mod certificates;
+pub mod cluster;
 pub mod daemon;
 pub mod foreign;
 pub mod json_values;

@@ -14,7 +14,7 @@ use tokio_postgres::{NoTls, SimpleQueryMessage};
 use super::{
     PATIENCE,
     certificates::Identity,
-    new_folder,
+    cluster, new_folder,
     process::{self, Account},
     target_folder, wait_until,
 };
@@ -94,26 +94,10 @@ impl Server {
         let port = free_port();
         let server = Self { binaries, folder, port, running: Mutex::new(None) };
         Account::give(Account::of_servers(), &server.folder);
-        let output = server
-            .program("initdb")
-            .args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"])
-            .output()
-            .expect("initdb starts");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        cluster::make(&server.binaries, &server.data_folder());
         server.configure(settings);
         server.launch();
         server
-    }
-
-    /// One of its programs, as the user whom servers run as.
-    fn program(&self, name: &str) -> Command {
-        let mut command = Command::new(self.binaries.join(name));
-        // What was fetched brings its libraries along.
-        command.env("LD_LIBRARY_PATH", self.binaries.with_file_name("lib"));
-        // Not where that user may not look.
-        command.current_dir(&self.folder).arg("-D").arg(self.data_folder());
-        Account::applied(Account::of_servers(), &mut command);
-        command
     }
 
     /// Has it speak TLS as this one from here on, and trust clients whom `authority` signed.
@@ -148,12 +132,14 @@ impl Server {
         wait_until("the server to read its settings", PATIENCE, || loaded() != before);
     }
 
+    /// Without fsync: processes die here, the machine does not, and what was written stays in its page
+    /// cache.
     fn configure(&self, settings: &[(&str, &str)]) {
         let folder = self.folder.display();
         let mut text = format!(
             "listen_addresses = '127.0.0.1'\nport = {}\nunix_socket_directories = '{folder}'\n\
              wal_level = logical\nmax_replication_slots = 10\nmax_wal_senders = 10\n\
-             shared_buffers = '64MB'\nmax_connections = 40\n",
+             shared_buffers = '64MB'\nmax_connections = 40\nfsync = off\n",
             self.port
         );
         for (name, value) in settings {
@@ -165,7 +151,7 @@ impl Server {
 
     fn launch(&self) {
         let log = fs::File::create(self.folder.join("log")).expect("a log");
-        let mut postgres = self.program("postgres");
+        let mut postgres = program(&self.binaries, "postgres", &self.data_folder());
         postgres.stdout(Stdio::null()).stderr(log);
         let child = process::spawn(postgres);
         *self.running() = Some(child);
@@ -249,14 +235,14 @@ impl Server {
     /// A copy of its data, as a backup of a stopped server is.
     pub fn copy_data(&self) -> PathBuf {
         let backup = self.folder.join("backup");
-        copy(&self.data_folder(), &backup);
+        cluster::copy(&self.data_folder(), &backup);
         backup
     }
 
     /// Puts a backup in the place of its data.
     pub fn restore_data(&self, backup: &Path) {
         fs::remove_dir_all(self.data_folder()).expect("removed");
-        copy(backup, &self.data_folder());
+        cluster::copy(backup, &self.data_folder());
     }
 
     /// Starts it again on its data and its port.
@@ -273,10 +259,15 @@ impl Drop for Server {
     }
 }
 
-/// Copies a folder with its owner and rights, without which a server does not start.
-fn copy(from: &Path, to: &Path) {
-    let copied = Command::new("cp").arg("-a").arg(from).arg(to).status();
-    assert!(copied.expect("cp starts").success(), "cp");
+/// One of PostgreSQL's programs for a data folder, as the user whom servers run as.
+pub fn program(binaries: &Path, name: &str, data: &Path) -> Command {
+    let mut command = Command::new(binaries.join(name));
+    // What was fetched brings its libraries along.
+    command.env("LD_LIBRARY_PATH", binaries.with_file_name("lib"));
+    // Not where that user may not look.
+    command.current_dir(data.parent().expect("a folder")).arg("-D").arg(data);
+    Account::applied(Account::of_servers(), &mut command);
+    command
 }
 
 fn free_port() -> u16 {

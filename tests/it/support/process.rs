@@ -175,9 +175,15 @@ pub fn kill_family(child: &mut Child) {
     }
     child.wait().expect("a child can be waited for");
     forget(child.id());
-    wait_until("a family of processes to be gone", PATIENCE, || {
-        family.iter().all(|pid| !Path::new("/proc").join(pid.to_string()).exists())
-    });
+    wait_until("a family of processes to be gone", PATIENCE, || family.iter().all(is_over));
+}
+
+/// Whether a process is gone, or has only not been waited for by whoever has it now: that may take a
+/// second, and such a one holds nothing any more.
+fn is_over(pid: &u32) -> bool {
+    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
+    // Behind the name, which is in parentheses and may hold any.
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['Z', 'X']))
 }
 
 /// The most memory that was resident in a process so far (`VmHWM`), in bytes; 0 where it is gone.

@@ -26,10 +26,6 @@ pub const TOPICS: [&str; 2] = ["order.events", "invoice.events"];
 /// Their partitions: the broker's default.
 pub const PARTITIONS: u32 = 3;
 
-/// The processes die, the machine does not: what was written stays in its page cache, so the
-/// database need not wait for the disk.
-pub const NO_FSYNC: [(&str, &str); 1] = [("fsync", "off")];
-
 /// How often slot and checkpoint are compared at least, also in the smallest run.
 pub const SAMPLES_MIN: u64 = 10;
 
@@ -91,12 +87,22 @@ pub fn stop(daemon: Daemon) {
     daemon.stop();
 }
 
-/// Lets a stopped daemon go on, whose place another one has by now.
-pub fn assert_wakes_up_fenced(daemon: Daemon) {
+/// Lets a stopped daemon go on, whose place another one has by now. It finds out on Kafka and ends, or
+/// by its connection to PostgreSQL, and waits as standby. Whether it was fenced.
+pub fn assert_gives_way(mut daemon: Daemon) -> bool {
+    let stood_by = |daemon: &Daemon| daemon.stderr().matches("standing by").count();
+    let before = stood_by(&daemon);
     daemon.signal(libc::SIGCONT);
+    wait_until("it to end or to stand by", PATIENCE, || {
+        !daemon.is_running() || stood_by(&daemon) > before
+    });
+    if daemon.is_running() {
+        return false;
+    }
     let ended = daemon.wait(PATIENCE);
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
     assert!(ended.is_code("fenced"), "{}", ended.stderr);
+    true
 }
 
 /// Does `work` while applications write to the databases, each at least that many rows.
