@@ -443,7 +443,8 @@ fn lost_snapshot(topic: &str, key: &str, offset: i64) -> KafkaError {
     }
 }
 
-/// Says that another pipeline is waited for: at once, and then every ten seconds.
+/// Says that another pipeline is waited for: at once, and then every ten seconds, with what to do where
+/// it does not end.
 struct Waiting<'a> {
     topic: &'a str,
     high_watermark: i64,
@@ -452,15 +453,26 @@ struct Waiting<'a> {
 
 impl Waiting<'_> {
     fn say(&mut self, offset: i64) {
-        if self.said_at.is_none_or(|said_at| said_at.elapsed() >= SAY_INTERVAL) {
-            self.said_at = Some(Instant::now());
-            info!(
-                topic = self.topic,
+        let Self { topic, high_watermark, .. } = *self;
+        match self.said_at {
+            Some(said_at) if said_at.elapsed() < SAY_INTERVAL => return,
+            Some(_) => warn!(
+                topic,
                 offset,
-                high_watermark = self.high_watermark,
+                high_watermark,
+                hint = "Where no pipeline is at work that long, brokers have lost its end: \
+                        kafka-transactions.sh --bootstrap-server <broker> find-hanging --broker-id \
+                        <id> names it (docs/operations.md).",
+                "still waiting for another pipeline's open transaction, which hides checkpoints behind it"
+            ),
+            None => info!(
+                topic,
+                offset,
+                high_watermark,
                 "waiting for another pipeline's open transaction, which hides checkpoints behind it"
-            );
+            ),
         }
+        self.said_at = Some(Instant::now());
     }
 }
 
