@@ -124,10 +124,24 @@ impl Store {
     /// A provisional look: as far as committed records can be read at this moment. Never waits for
     /// another pipeline, and changes nothing, not even where the topic does not exist.
     pub fn look(&self, key: &CheckpointKey, source: &str) -> Result<Look, KafkaError> {
+        self.look_within(Duration::ZERO, key, source)
+    }
+
+    /// As [`Store::look`], but where a transaction is open, waits up to `patience` for its end: that
+    /// of a pipeline at work takes some milliseconds.
+    ///
+    /// # Errors
+    /// Where the brokers do not answer, or what is there cannot be read.
+    pub fn look_within(
+        &self,
+        patience: Duration,
+        key: &CheckpointKey,
+        source: &str,
+    ) -> Result<Look, KafkaError> {
         if self.reader.partitions()?.is_none() {
             return Ok(Look { complete: true, ..Look::default() });
         }
-        let offsets = self.reader.offsets()?;
+        let offsets = self.reader.offsets_within(patience)?;
         let mut look = self.search(key, source, offsets.low, offsets.last_stable)?;
         look.complete = offsets.last_stable >= offsets.high_watermark;
         if let Some(checkpoint) = look.checkpoint.as_ref().filter(|_| look.complete) {

@@ -5,21 +5,12 @@ use crate::{
     support::{
         daemon::{self, Ended},
         kafka::Broker,
-        scene::{init, publishing, stop, wait_until_published},
+        scene::{publishing, stop, wait_until_published},
         settings::SettingsFile,
     },
 };
 
 use std::fs;
-
-/// A checkpoint topic of its own, so that it can be lost.
-fn shop_with_topic() -> (Shop, String) {
-    let topic = format!("checkpoints-{:08x}", fastrand::u32(..));
-    let shop = Shop::open().with_settings(|settings| {
-        settings.with("[kafka]", &format!("checkpoint_topic = \"{topic}\""))
-    });
-    (shop, topic)
-}
 
 fn adopt(shop: &Shop) -> Ended {
     daemon::run(&["init", "--adopt-slot", "--yes", "--json"], &shop.settings)
@@ -80,8 +71,8 @@ fn adopting_twice_or_beside_a_daemon_changes_nothing() {
 
 #[test]
 fn a_slot_whose_checkpoint_topic_was_lost_loses_no_event() {
-    let (shop, topic) = shop_with_topic();
-    init(&shop.settings);
+    let shop = Shop::initialised();
+    let topic = shop.settings.checkpoint_topic().to_owned();
     shop.publish(3);
     insert(&shop.session, 4);
     let lost = shop.with_settings(|settings| settings.replaced(&topic, &format!("{topic}-new")));
@@ -97,8 +88,8 @@ fn a_slot_whose_checkpoint_topic_was_lost_loses_no_event() {
 /// The checkpoint lies above the slot's position: to begin at the latter would double.
 #[test]
 fn a_renamed_source_goes_on_without_doubling_or_losing_an_event() {
-    let (shop, topic) = shop_with_topic();
-    init(&shop.settings);
+    let shop = Shop::initialised();
+    let topic = shop.settings.checkpoint_topic().to_owned();
     let daemon = publishing(&shop.settings);
     insert(&shop.session, 50);
     wait_until_published(&shop.session, "tailwater");

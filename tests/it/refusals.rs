@@ -16,12 +16,14 @@ use crate::support::{
     wait_until,
 };
 
-/// A source of its own on brokers that all tests share.
+/// A source and a checkpoint topic of their own, on brokers that all tests share: in a common topic a
+/// killed daemon of another test would hide for a minute what is in it.
 pub fn settings(server: &Server, broker: &Broker) -> SettingsFile {
     let source = format!("source-{:08x}", fastrand::u32(..));
     SettingsFile::new(server, broker, "shop")
         .replaced("order-service", &source)
         .with("[[outbox]]", &format!("topic = \"{source}.{{domain}}.events\""))
+        .with("[kafka]", &format!("checkpoint_topic = \"{source}.checkpoints\""))
 }
 
 /// A database, its settings and a connection.
@@ -465,16 +467,13 @@ fn refuse_each_time(shop: &Shop, code: &str) -> Ended {
 /// The log of a restored backup has grown past the place of a transaction that is out in part.
 #[test]
 fn a_transaction_in_progress_that_does_not_come_again_is_refused() {
-    let topic = format!("checkpoints-{:08x}", fastrand::u32(..));
-    let shop = Shop::open().with_settings(|settings| {
-        let lines = format!("checkpoint_topic = \"{topic}\"\ntransaction_bytes = \"1MiB\"");
-        settings.with("[kafka]", &lines)
-    });
+    let shop = Shop::open()
+        .with_settings(|settings| settings.with("[kafka]", "transaction_bytes = \"1MiB\""));
     init(&shop.settings);
     shop.server.stop();
     let backup = shop.server.copy_data();
     shop.server.restart();
-    let commit_lsn = kill_inside_a_transaction(&shop, &topic, 300_000);
+    let commit_lsn = kill_inside_a_transaction(&shop, 300_000);
     shop.server.stop();
     shop.server.restore_data(&backup);
     shop.server.restart();
@@ -491,14 +490,15 @@ fn a_transaction_in_progress_that_does_not_come_again_is_refused() {
 }
 
 /// Publishes a part of a large transaction, and returns where its commit record begins.
-pub fn kill_inside_a_transaction(shop: &Shop, checkpoint_topic: &str, rows: u32) -> String {
+pub fn kill_inside_a_transaction(shop: &Shop, rows: u32) -> String {
     shop.server.session("shop").run(&format!(
         "INSERT INTO outbox_events (id, aggregate_id, event_type, payload) SELECT \
          gen_random_uuid(), 'order-1', 'order.placed', jsonb_build_object('x', repeat('x', 900)) \
          FROM generate_series(1, {rows})"
     ));
     let in_progress = || {
-        let newest = Broker::shared().read_committed(checkpoint_topic).into_iter().next_back();
+        let topic = shop.settings.checkpoint_topic();
+        let newest = Broker::shared().read_committed(topic).into_iter().next_back();
         newest.and_then(|record| {
             record.json()["in_progress"]["commit_lsn"].as_str().map(str::to_owned)
         })
@@ -533,11 +533,9 @@ fn a_checkpoint_that_a_failover_left_behind_is_refused() {
 
 #[test]
 fn a_checkpoint_topic_that_forgets_is_refused() {
-    let topic = format!("checkpoints-{:08x}", fastrand::u32(..));
-    Broker::shared().create_topic(&topic, 1, &[("cleanup.policy", "delete")]);
-    let shop = Shop::open().with_settings(|settings| {
-        settings.with("[kafka]", &format!("checkpoint_topic = \"{topic}\""))
-    });
+    let shop = Shop::open();
+    let topic = shop.settings.checkpoint_topic();
+    Broker::shared().create_topic(topic, 1, &[("cleanup.policy", "delete")]);
     let ended = shop.refuse("checkpoint_topic_policy", "cleanup.policy");
     Broker::shared().configure_by(last_line(&ended));
     shop.assert_publishes();
@@ -545,11 +543,9 @@ fn a_checkpoint_topic_that_forgets_is_refused() {
 
 #[test]
 fn a_checkpoint_topic_of_several_partitions_is_refused() {
-    let topic = format!("checkpoints-{:08x}", fastrand::u32(..));
+    let shop = Shop::open();
+    let topic = shop.settings.checkpoint_topic().to_owned();
     Broker::shared().create_topic(&topic, 2, &[("cleanup.policy", "compact")]);
-    let shop = Shop::open().with_settings(|settings| {
-        settings.with("[kafka]", &format!("checkpoint_topic = \"{topic}\""))
-    });
     shop.refuse("checkpoint_topic_policy", "name another kafka.checkpoint_topic");
     let shop = shop.with_settings(|settings| settings.replaced(&topic, &format!("{topic}-new")));
     shop.assert_publishes();
@@ -715,6 +711,7 @@ fn a_column_that_is_missing_or_can_never_do_is_refused() {
 fn a_topic_that_is_missing_and_may_not_be_made_is_refused() {
     let shop =
         Shop::open().with_settings(|settings| settings.with("[kafka]", "create_topics = false"));
+    create_checkpoint_topic(&shop);
     init(&shop.settings);
     insert(&shop.session, 1);
     let topic = topic(&shop);
@@ -722,6 +719,11 @@ fn a_topic_that_is_missing_and_may_not_be_made_is_refused() {
     Broker::shared().create_by(last_line(&ended));
     shop.assert_publishes();
     assert_eq!(published(&shop), 2);
+}
+
+fn create_checkpoint_topic(shop: &Shop) {
+    let topic = shop.settings.checkpoint_topic();
+    Broker::shared().create_topic(topic, 1, &[("cleanup.policy", "compact")]);
 }
 
 #[test]
@@ -733,8 +735,7 @@ fn topics_that_the_settings_name_are_made_or_refused_before_any_event() {
         settings.replaced(template, &format!("topic = \"{topic}\""))
     });
     let shop = shop.with_settings(|settings| settings.with("[kafka]", "create_topics = false"));
-    // The first pipeline of these brokers makes the checkpoint topic.
-    init(&Shop::open().settings);
+    create_checkpoint_topic(&shop);
     let ended = daemon::run(&["init"], &shop.settings);
     assert!(ended.is_code("topic_missing"), "{}", ended.stderr);
     shop.refuse("topic_missing", &format!("--create --topic {topic}"));

@@ -224,13 +224,10 @@ const TORN_ROWS: u32 = 250_000;
 
 /// A daemon that was killed with a part of a transaction published.
 fn torn(rows: u32) -> Shop {
-    let topic = format!("checkpoints-{:08x}", fastrand::u32(..));
-    let shop = Shop::open().with_settings(|settings| {
-        let lines = format!("checkpoint_topic = \"{topic}\"\ntransaction_bytes = \"1MiB\"");
-        settings.with("[kafka]", &lines)
-    });
+    let shop = Shop::open()
+        .with_settings(|settings| settings.with("[kafka]", "transaction_bytes = \"1MiB\""));
     init(&shop.settings);
-    kill_inside_a_transaction(&shop, &topic, rows);
+    kill_inside_a_transaction(&shop, rows);
     let_go(&shop);
     shop
 }

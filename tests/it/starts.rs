@@ -306,16 +306,13 @@ fn init_adds_a_newly_configured_table() {
 /// that it holds the slot by is lost again and again.
 #[test]
 fn starts_that_were_given_up_leave_nothing_behind() {
-    let checkpoints = format!("checkpoints-{:08x}", fastrand::u32(..));
-    let shop = Shop::open().with_settings(|settings| {
-        settings.with("[kafka]", &format!("checkpoint_topic = \"{checkpoints}\""))
-    });
-    init(&shop.settings);
+    let shop = Shop::initialised();
+    let checkpoints = shop.settings.checkpoint_topic();
     let other: BaseProducer =
-        Broker::shared().client().set("transactional.id", &checkpoints).create().expect("made");
+        Broker::shared().client().set("transactional.id", checkpoints).create().expect("made");
     other.init_transactions(PATIENCE).expect("initialised");
     other.begin_transaction().expect("begun");
-    other.send(BaseRecord::to(&checkpoints).key("9/x/y").payload("{}")).expect("sent");
+    other.send(BaseRecord::to(checkpoints).key("9/x/y").payload("{}")).expect("sent");
     other.flush(PATIENCE).expect("flushed");
     let daemon = Daemon::start(&shop.settings);
     let waiting = |times: usize| {
@@ -341,17 +338,9 @@ fn starts_that_were_given_up_leave_nothing_behind() {
     stop(daemon);
 }
 
-/// A shop whose checkpoint is not hidden by what other tests have open on the broker.
-fn shop_with_its_own_checkpoints() -> Shop {
-    let checkpoints = format!("checkpoints-{:08x}", fastrand::u32(..));
-    Shop::open().with_settings(|settings| {
-        settings.with("[kafka]", &format!("checkpoint_topic = \"{checkpoints}\""))
-    })
-}
-
 /// Two first starts, of which one is held where it said that until the other one publishes.
 fn overtaken(words: &str, second_source: bool) {
-    let shop = shop_with_its_own_checkpoints();
+    let shop = Shop::open();
     let text = fs::read_to_string(shop.settings.path()).expect("settings");
     let mut others = SettingsFile::of_text(text);
     if second_source {
@@ -461,8 +450,7 @@ fn of_two_first_starts_of_two_sources_one_is_refused() {
 /// a checkpoint is not the checkpoint's.
 #[test]
 fn a_slot_that_is_being_made_beside_a_checkpoint_is_not_waited_for() {
-    let shop = shop_with_its_own_checkpoints();
-    init(&shop.settings);
+    let shop = Shop::initialised();
     shop.session.run("SELECT pg_drop_replication_slot('tailwater')");
     let create = "SELECT pg_create_logical_replication_slot('tailwater', 'pgoutput')";
     thread::scope(|scope| {

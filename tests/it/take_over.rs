@@ -215,12 +215,7 @@ fn nothing_else_is_done_while_a_take_over_is_unfinished() {
 /// server does not notice meanwhile that nobody waits for it any more, and may make it after all.
 #[test]
 fn a_take_over_that_is_killed_before_its_slot_is_there_goes_on() {
-    // A topic of its own: in the shared one a killed daemon of another test may hide for a minute what
-    // a first start must see.
-    let topic = format!("checkpoints-{:08x}", fastrand::u32(..));
-    let shop = Shop::open().with_settings(|settings| {
-        settings.with("[kafka]", &format!("checkpoint_topic = \"{topic}\""))
-    });
+    let shop = Shop::open();
     wait_for_a_poller(&shop.session, 300);
     let open = shop.server.session("shop");
     open.run("BEGIN; INSERT INTO audit_log (what) VALUES ('open')");
@@ -327,7 +322,7 @@ fn a_condition_that_fails_for_a_row_can_be_corrected() {
     let ended = with("status = 'nobody has this'");
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     let record = Broker::shared()
-        .read_committed("__tailwater_checkpoints")
+        .read_committed(shop.settings.checkpoint_topic())
         .into_iter()
         .rfind(|record| is_record_of(record, &shop))
         .expect("a record");

@@ -2,6 +2,8 @@
 //! written: rights on topics are asked for, the one on the transactional id is tried with an id that
 //! is nobody else's.
 
+use std::time::Duration;
+
 use super::{commands::Commands, finding::Finding, topics};
 use crate::{
     checkpoint::{
@@ -12,6 +14,10 @@ use crate::{
     pipeline::settings::Settings,
     sink::kafka::{Kafka, KafkaError, Right, TopicReport, TopicSettings, TopicState},
 };
+
+/// How long another pipeline's open transaction is waited for, which may hide the checkpoint. One at
+/// work ends its own within milliseconds, and one that was killed is not worth waiting for.
+const LOOK_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Looks at all topics, and at the checkpoint where the key is known and it can be read.
 pub(super) fn examine(
@@ -103,7 +109,7 @@ fn checkpoints(
         Ok(()) => {}
         Err(error) => findings.push(of_error(settings, NAME, &error)),
     }
-    key.map(|key| store.look(key, &settings.source)).transpose()
+    key.map(|key| store.look_within(LOOK_PATIENCE, key, &settings.source)).transpose()
 }
 
 /// What the checkpoint topic needs.

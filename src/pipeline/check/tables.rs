@@ -27,6 +27,8 @@ use crate::{
 pub(super) struct Known<'a> {
     /// There is a slot; without one a start makes what is missing.
     pub(super) has_slot: bool,
+    /// Whether there is a checkpoint is known, and if so the newest one.
+    pub(super) is_certain: bool,
     /// The publication as the checkpoint has it.
     pub(super) before: Option<&'a Fingerprint>,
     /// The tables whose rows are not all published, by the checkpoint.
@@ -37,6 +39,12 @@ impl Known<'_> {
     /// Whether the publication held the table, by the checkpoint.
     fn was_published(self, table: &TableName) -> bool {
         self.before.is_some_and(|before| before.tables.contains_key(&table.to_string()))
+    }
+
+    /// Whether what the table's slot was not sent may be lost to it: also where the checkpoint cannot
+    /// be seen.
+    fn may_have_been_published(self, table: &TableName) -> bool {
+        self.was_published(table) || (self.has_slot && !self.is_certain)
     }
 }
 
@@ -89,7 +97,7 @@ async fn unreadable(
 ) -> Result<Option<Finding>, PostgresError> {
     let Some(section) = settings.event.table(&table.schema, &table.name) else { return Ok(None) };
     let is_unfinished = known.unfinished.contains(&table.to_string());
-    let is_due = section.snapshot == SnapshotMode::Initial && !known.was_published(table);
+    let is_due = section.snapshot == SnapshotMode::Initial && !known.may_have_been_published(table);
     if !is_unfinished && !is_due {
         return Ok(None);
     }
@@ -285,7 +293,7 @@ async fn outside(
     let add_sql = format!("{};", publication::add_table_sql(name, table));
     Ok(match absence {
         // What was inserted meanwhile is lost to this slot: the refusal says how to go on.
-        Absence::NotMember if known.was_published(table) => Finding::of(NAME, &refusal),
+        Absence::NotMember if known.may_have_been_published(table) => Finding::of(NAME, &refusal),
         Absence::NotMember if known.has_slot => Finding::refused(NAME, &refusal, add_sql),
         Absence::NotMember => {
             let may_alter = diagnosis::owns_publication(sql, name).await?;
@@ -333,7 +341,7 @@ fn filtered(settings: &Settings, known: Known<'_>, table: &TableName, filter: &s
         "BEGIN; ALTER PUBLICATION {name} DROP TABLE {quoted}; ALTER PUBLICATION {name} ADD TABLE \
          {quoted}; COMMIT;"
     );
-    let fix = match known.was_published(table) {
+    let fix = match known.may_have_been_published(table) {
         false => again,
         true => format!(
             "{again} -- then set another postgres.slot and run tailwater init: rows that were \

@@ -157,6 +157,20 @@ impl Reader {
         Ok(Offsets { low, last_stable, high_watermark })
     }
 
+    /// As [`Reader::offsets`]. Where a transaction is open, the last stable offset is asked for again
+    /// for up to `patience`, until those that were open at first have ended.
+    pub fn offsets_within(&self, patience: Duration) -> Result<Offsets, KafkaError> {
+        let asked_at = Instant::now();
+        let mut offsets = self.offsets()?;
+        while offsets.last_stable < offsets.high_watermark && asked_at.elapsed() < patience {
+            self.cancel.check()?;
+            self.serve_events();
+            thread::park_timeout(ATTEMPT);
+            offsets.last_stable = self.last_stable().unwrap_or(offsets.last_stable);
+        }
+        Ok(offsets)
+    }
+
     /// Reads committed records from `from` on, until all below `until` were read. While an open
     /// transaction hides what lies behind it, `on_blocked` is called again and again, with the
     /// offset that the transaction begins at.

@@ -46,6 +46,16 @@ impl SettingsFile {
         self
     }
 
+    /// The checkpoint topic that it names.
+    ///
+    /// # Panics
+    /// Where it names none.
+    pub fn checkpoint_topic(&self) -> &str {
+        let mut lines = self.text.lines();
+        let named = lines.find_map(|line| line.strip_prefix("checkpoint_topic = \""));
+        named.and_then(|rest| rest.strip_suffix('"')).expect("a checkpoint topic")
+    }
+
     /// Where it is.
     pub fn path(&self) -> PathBuf {
         self.folder.join("tailwater.toml")
