@@ -22,8 +22,7 @@ use super::{PATIENCE, new_folder, process, reader::CommittedReader, target_folde
 const VERSION: &str = "4.3.1";
 
 /// Small and quick to start.
-const PROPERTIES: &str = "process.roles=broker,controller
-node.id=1
+const PROPERTIES: &str = "node.id=1
 controller.quorum.bootstrap.servers=127.0.0.1:0
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=CLIENT
@@ -44,13 +43,38 @@ log.index.size.max.bytes=1048576
 broker.heartbeat.interval.ms=100
 ";
 
-/// One that was frozen must not be taken for dead when it goes on: where a transaction ends while its
-/// partitions have no leader, Kafka 4.3.1 writes no markers (docs/decisions/0033), and it stays open for
-/// ever.
-const PATIENT_SESSION: &str = "broker.session.timeout.ms=120000";
+/// What is started. Where a transaction ends while its partitions have no leader, Kafka 4.3.1 writes no
+/// markers (docs/decisions/0033), and it stays open for ever. So no broker is taken for dead while one
+/// runs: not one that was frozen or that the machine was too busy for, nor the former self of one that
+/// was killed.
+#[derive(Clone, Copy)]
+enum Role {
+    /// All of it, with a session that outlasts every freeze.
+    Whole,
+    /// The controller alone, which takes the broker that is not there for dead at once, and has
+    /// something to write all the time.
+    Undertaker,
+}
 
-/// One that was killed is refused as its own double until its former session is over.
-const SHORT_SESSION: &str = "broker.session.timeout.ms=1000";
+impl Role {
+    fn properties(self) -> &'static str {
+        match self {
+            Self::Whole => "process.roles=broker,controller\nbroker.session.timeout.ms=120000",
+            Self::Undertaker => {
+                "process.roles=controller\nbroker.session.timeout.ms=10\n\
+                 metadata.max.idle.interval.ms=20"
+            }
+        }
+    }
+
+    /// What its log says when it is done with what is waited for.
+    fn is_ready(self, log: &str) -> bool {
+        log.contains(match self {
+            Self::Whole => "Kafka Server started",
+            Self::Undertaker => "Fencing broker 1 ",
+        })
+    }
+}
 
 /// One broker. Stopped and removed when dropped.
 pub struct Broker {
@@ -130,7 +154,7 @@ impl Broker {
         let text = format!("{PROPERTIES}log.dirs={}/data\n{properties}", folder.display());
         fs::write(folder.join("properties"), text).expect("write the properties");
         let mut broker = Self { folder, port: 0, running: Mutex::new(None) };
-        broker.launch(PATIENT_SESSION);
+        broker.launch(Role::Whole);
         broker.port = broker.ports()[1];
         broker
     }
@@ -141,17 +165,20 @@ impl Broker {
         SHARED.get_or_init(Self::start)
     }
 
-    fn launch(&self, session: &str) {
+    fn launch(&self, role: Role) {
         let log = fs::File::create(self.folder.join("log")).expect("a log");
         let also = log.try_clone().expect("a log");
-        // The port that it had, for clients reconnect to the address that they know.
-        let mut listeners = format!("CLIENT://127.0.0.1:{},CONTROLLER://127.0.0.1:0", self.port);
         let properties = fs::read_to_string(self.folder.join("properties")).expect("properties");
-        if properties.contains(",SECURE:") {
-            listeners.push_str(",SECURE://127.0.0.1:0");
+        let mut listeners = "CONTROLLER://127.0.0.1:0".to_owned();
+        if matches!(role, Role::Whole) {
+            // The port that it had, for clients reconnect to the address that they know.
+            listeners.push_str(&format!(",CLIENT://127.0.0.1:{}", self.port));
+            if properties.contains(",SECURE:") {
+                listeners.push_str(",SECURE://127.0.0.1:0");
+            }
         }
         let path = self.folder.join("server.properties");
-        let text = format!("{properties}\n{session}\nlisteners={listeners}\n");
+        let text = format!("{properties}\n{}\nlisteners={listeners}\n", role.properties());
         fs::write(&path, text).expect("written");
         let cache = cache();
         let mut java = Command::new("java");
@@ -167,6 +194,7 @@ impl Broker {
             "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
             "-Dorg.slf4j.simpleLogger.log.kafka.server.KafkaRaftServer=info",
             "-Dorg.slf4j.simpleLogger.log.kafka.network.DataPlaneAcceptor=info",
+            "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.controller.ReplicationControlManager=info",
             "-cp",
         ]);
         java.arg(class_path()).arg("kafka.Kafka").arg(path);
@@ -176,7 +204,7 @@ impl Broker {
             if let Some(Ok(Some(status))) = self.running().as_mut().map(Child::try_wait) {
                 panic!("Kafka ended with {status}: {}", self.log());
             }
-            self.log().contains("Kafka Server started")
+            role.is_ready(&self.log())
         });
     }
 
@@ -235,7 +263,23 @@ impl Broker {
     /// Starts it again on its data and its port.
     pub fn restart(&self) {
         self.kill();
-        self.launch(SHORT_SESSION);
+        self.launch(Role::Undertaker);
+        self.await_metadata();
+        process::signal_family(self.pid(), libc::SIGTERM);
+        let ended = self.running().take().map(|mut undertaker| undertaker.wait());
+        ended.expect("it runs").expect("it ends");
+        self.launch(Role::Whole);
+    }
+
+    /// Waits until what the controller did is in its log. That is written in order: first that it is the
+    /// leader, then who it is and whom it takes for dead, whichever comes first.
+    fn await_metadata(&self) {
+        let log = self.data_folder().join("__cluster_metadata-0/00000000000000000000.log");
+        let size = || fs::metadata(&log).expect("the metadata log").len();
+        for _ in 0..3 {
+            let before = size();
+            wait_until("the metadata log to grow", PATIENCE, || size() > before);
+        }
     }
 
     /// A configuration to begin a client with.
