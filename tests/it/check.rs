@@ -747,6 +747,8 @@ fn a_busy_pipeline_hides_no_checkpoint_of_another_one() {
 fn another_pipeline(broker: &Broker) -> BaseProducer {
     let mut config = broker.client();
     config.set("transactional.id", "another pipeline");
+    // Not ended by the brokers while it is looked at.
+    config.set("transaction.timeout.ms", "600000");
     let other: BaseProducer = config.create().expect("a producer");
     other.init_transactions(PATIENCE).expect("initialised");
     other

@@ -16,7 +16,8 @@ use crate::{
 };
 
 /// How long another pipeline's open transaction is waited for, which may hide the checkpoint. One at
-/// work ends its own within milliseconds, and one that was killed is not worth waiting for.
+/// work ends its own within milliseconds; that of one that was killed stays open for its
+/// `transaction.timeout.ms`, a minute unless somebody said otherwise.
 const LOOK_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Looks at all topics, and at the checkpoint where the key is known and it can be read.

@@ -141,7 +141,7 @@ impl Pipeline<'_> {
         let mapping = mapping(settings, &system_id);
         let known = Known {
             has_slot,
-            is_certain: before.is_some(),
+            sees_checkpoint: before.is_some(),
             before: checkpoint.map(|it| &it.publication),
             unfinished: checkpoint.map_or(&[], |it| &it.snapshots),
         };

@@ -27,9 +27,9 @@ use crate::{
 pub(super) struct Known<'a> {
     /// There is a slot; without one a start makes what is missing.
     pub(super) has_slot: bool,
-    /// Whether there is a checkpoint is known, and if so the newest one.
-    pub(super) is_certain: bool,
-    /// The publication as the checkpoint has it.
+    /// All of the checkpoint topic could be read.
+    pub(super) sees_checkpoint: bool,
+    /// The publication as the checkpoint has it; none where there is no checkpoint, or it is not seen.
     pub(super) before: Option<&'a Fingerprint>,
     /// The tables whose rows are not all published, by the checkpoint.
     pub(super) unfinished: &'a [String],
@@ -41,10 +41,10 @@ impl Known<'_> {
         self.before.is_some_and(|before| before.tables.contains_key(&table.to_string()))
     }
 
-    /// Whether what the table's slot was not sent may be lost to it: also where the checkpoint cannot
-    /// be seen.
+    /// Whether the publication may have held the table, which it may where the checkpoint is not seen.
+    /// Without a slot a start makes everything, and has missed nothing.
     fn may_have_been_published(self, table: &TableName) -> bool {
-        self.was_published(table) || (self.has_slot && !self.is_certain)
+        self.was_published(table) || (self.has_slot && !self.sees_checkpoint)
     }
 }
 
@@ -97,7 +97,7 @@ async fn unreadable(
 ) -> Result<Option<Finding>, PostgresError> {
     let Some(section) = settings.event.table(&table.schema, &table.name) else { return Ok(None) };
     let is_unfinished = known.unfinished.contains(&table.to_string());
-    let is_due = section.snapshot == SnapshotMode::Initial && !known.may_have_been_published(table);
+    let is_due = section.snapshot == SnapshotMode::Initial && !known.was_published(table);
     if !is_unfinished && !is_due {
         return Ok(None);
     }

@@ -166,6 +166,7 @@ impl Reader {
             self.cancel.check()?;
             self.serve_events();
             thread::park_timeout(ATTEMPT);
+            // Where no broker answers, whoever reads next is told.
             offsets.last_stable = self.last_stable().unwrap_or(offsets.last_stable);
         }
         Ok(offsets)
