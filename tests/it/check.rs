@@ -296,7 +296,7 @@ fn defects_of_a_publication_are_found_alone_and_mended_as_printed() {
 
 /// Where the checkpoint holds the table already, what was left out is lost to its slot.
 #[test]
-fn a_row_filter_that_was_published_by_takes_another_slot() {
+fn a_row_filter_that_was_published_by_takes_a_reset() {
     let ward = Ward::open();
     let Ward { role, .. } = &ward;
     role.run(
@@ -306,11 +306,10 @@ fn a_row_filter_that_was_published_by_takes_another_slot() {
     let settings = ward.settings();
     init(&settings);
     let fix = diagnose(&settings, "row_filter", "");
-    assert!(fix.contains("then set another postgres.slot and run tailwater init"), "{fix}");
+    assert!(fix.contains("the next start is refused"), "{fix}");
     run_sql(role, &fix);
-    diagnose(&settings, "publication", "publication_gap");
-    let settings = settings.with("[postgres]", "slot = \"second\"");
-    init(&settings);
+    let fix = diagnose(&settings, "publication", "publication_gap");
+    assert!(is_reset_as_told(&settings, role, &fix), "{fix}");
     assert_healthy(&settings);
 }
 
@@ -713,7 +712,7 @@ fn a_checkpoint_that_an_open_transaction_may_hide_is_a_note() {
             .map(|change| format!("ALTER PUBLICATION tailwater {change}"));
     session.run(&filter);
     let fix = diagnose(&settings, "row_filter", "");
-    assert!(fix.contains("then set another postgres.slot"), "{fix}");
+    assert!(fix.contains("the next start is refused"), "{fix}");
     session.run(&leave_out);
     let fix = diagnose(&settings, "publication", "publication_gap");
     assert!(fix.contains("If rows of public.outbox_events were published before"), "{fix}");

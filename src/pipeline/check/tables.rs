@@ -344,8 +344,8 @@ fn filtered(settings: &Settings, known: Known<'_>, table: &TableName, filter: &s
     let fix = match known.may_have_been_published(table) {
         false => again,
         true => format!(
-            "{again} -- then set another postgres.slot and run tailwater init: rows that were \
-             left out are never sent to this slot"
+            "{again} -- where rows of it were published before, the next start is refused and says \
+             how to go on: those that were left out are never sent to this slot"
         ),
     };
     let has_retention = settings.retentions.iter().any(|retention| retention.table == *table);
